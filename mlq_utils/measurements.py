@@ -1,0 +1,167 @@
+"""What the LLaMA and GPT-NeoX tokenizers do to FLORES-200: recorded, and measured anew.
+
+The record is in the package, with checksums of what was measured, so that the book shows real
+measurements on a machine that has neither the tokenizers nor the corpus. Where both are in the
+data folder (`MLQ_DATA`), the book measures again and compares. `python -m mlq_utils.measurements`
+writes the record anew.
+"""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mlq_utils import corpora, languages, shortening, tokenization
+from mlq_utils._common import PACKAGE_DATA, data_folder, one_of
+
+TOKENIZERS = {"llama": "tokenizer.model", "gpt-neox-20b": "tokenizer.json"}
+"""The tokenizers measured and their files: LLaMA 1 and 2, and GPT-NeoX-20B, which MPT uses too."""
+SPLIT = "devtest"
+OVERTOKENIZED = 0.1
+"""Shortening is measured where LLaMA splits at least this share of a language's characters."""
+LENGTHS = {"one token": 1, "two tokens": 2, "table": None}
+FOLDER = PACKAGE_DATA / "recorded"
+
+
+def missing() -> list[str]:
+    """Return what is not in the data folder and would be needed to measure again."""
+    folder = data_folder()
+    absent = [] if corpora.find("flores200") else ["FLORES-200 (flores200_dataset)"]
+    for name, file in TOKENIZERS.items():
+        if folder is None or not (folder / "tokenizers" / name / file).is_file():
+            absent.append(f"the tokenizer {name} (tokenizers/{name}/{file})")
+    return absent
+
+
+def measure(name: str) -> pd.DataFrame:
+    """Measure now.
+
+    Args:
+        name: `fertility`: a row a tokenizer and language, with the columns of
+            `tokenization.analyse`. `shortening`: a row a language and kind of prefix (`one token`,
+            `two tokens`, `table`), with those of `shortening.gain`, LLaMA only.
+
+    Raises:
+        ValueError: Unknown name.
+        FileNotFoundError: A tokenizer or the corpus is missing; the message says which.
+    """
+    one_of("measurement", name, MEASURES)
+    if absent := missing():
+        raise FileNotFoundError(
+            f"cannot measure {name}: {' and '.join(absent)} not found in the folder MLQ_DATA"
+        )
+    texts = {
+        code: corpora.load("flores200", code, SPLIT)["target"].tolist()
+        for code in languages.codes("flores200")
+    }
+    return MEASURES[name](texts)
+
+
+def _fertility(texts: dict[str, list[str]]) -> pd.DataFrame:
+    frames = {t: tokenization.analyse(tokenization.load(t), texts) for t in TOKENIZERS}
+    return pd.concat(frames, names=["tokenizer"]).reset_index("tokenizer").reset_index(drop=True)
+
+
+def _shortening(texts: dict[str, list[str]]) -> pd.DataFrame:
+    llama = tokenization.load("llama")
+    rows = []
+    for language, sentences in texts.items():
+        share = tokenization.fertility(llama, sentences)["overtokenized_share"]
+        if share < OVERTOKENIZED:
+            continue
+        for kind, length in LENGTHS.items():
+            row = {"language": language, "kind": kind, "overtokenized_share": share}
+            try:
+                rows.append(row | dict(shortening.gain(llama, sentences, length)))
+            except ValueError:  # every split character takes two tokens: no prefix of two
+                continue
+    return pd.DataFrame(rows)
+
+
+MEASURES = {"fertility": _fertility, "shortening": _shortening}
+
+
+def recorded(name: str) -> pd.DataFrame:
+    """Return the recorded measurement, with its provenance in `attrs`.
+
+    Raises:
+        ValueError: Unknown name, or the file is not the one that was recorded.
+    """
+    path = FOLDER / f"{one_of('measurement', name, MEASURES)}.csv"
+    provenance = json.loads((FOLDER / "provenance.json").read_text(encoding="utf8"))
+    if _sha256(path) != provenance["files"][path.name]:
+        raise ValueError(f"{path.name} is not the record that was made; reinstall mlq_utils")
+    frame = pd.read_csv(path, keep_default_na=False)
+    frame.attrs = provenance
+    return frame
+
+
+def load(name: str) -> pd.DataFrame:
+    """Return a measurement: made now where the data is present, the record elsewhere.
+
+    Returns:
+        The frame of `measure`; `attrs["origin"]` says in a sentence which of the two it is and,
+        where it was made now, the largest relative difference from the record.
+    """
+    record = recorded(name)
+    if absent := missing():
+        record.attrs["origin"] = (
+            f"Recorded on {record.attrs['date']}; not measured again here, for lack of "
+            f"{' and '.join(absent)}."
+        )
+        return record
+    frame = measure(name)
+    frame.attrs["origin"] = f"Measured when this page was made; {compare(frame, record)}."
+    return frame
+
+
+def compare(frame: pd.DataFrame, record: pd.DataFrame) -> str:
+    """Say how far a measurement is from the record."""
+    if list(frame.columns) != list(record.columns) or len(frame) != len(record):
+        return "its rows or columns are not those of the record"
+    numbers = frame.select_dtypes("number").columns
+    same = frame.drop(columns=numbers).astype(str) == record.drop(columns=numbers).astype(str)
+    if not same.all(axis=None):
+        return "its languages or prefixes are not those of the record"
+    far = np.abs(frame[numbers] - record[numbers]) / record[numbers].abs().clip(lower=1e-9)
+    return f"the largest relative difference from the record is {far.max(axis=None):.0e}"
+
+
+def record() -> None:
+    """Measure all and write the record into the package."""
+    files = {}
+    for name in MEASURES:
+        path = FOLDER / f"{name}.csv"
+        measure(name).to_csv(path, index=False, float_format="%.8g", lineterminator="\n")
+        files[path.name] = _sha256(path)
+    corpus = [corpora.load("flores200", c, SPLIT).attrs for c in languages.codes("flores200")]
+    digests = "".join(attrs["target_sha256"] for attrs in corpus)
+    provenance = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "corpus": {
+            "name": "flores200",
+            "split": SPLIT,
+            "languages": len(corpus),
+            "sha256_of_sha256s": hashlib.sha256(digests.encode()).hexdigest(),
+        },
+        "tokenizers": {
+            name: {"file": file, "sha256": _sha256(data_folder() / "tokenizers" / name / file)}
+            for name, file in TOKENIZERS.items()
+        },
+        "versions": {p: version(p) for p in ("sentencepiece", "tokenizers", "numpy", "pandas")},
+        "files": files,
+    }
+    text = json.dumps(provenance, indent=2) + "\n"
+    (FOLDER / "provenance.json").write_text(text, encoding="utf8")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    record()

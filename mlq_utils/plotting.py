@@ -1,0 +1,159 @@
+"""One style for every figure, and the figures that more than one place draws."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from adjustText import adjust_text
+from matplotlib.axes import Axes
+
+from mlq_utils.quadrants import QUADRANTS
+
+_COLOURS = sns.color_palette("colorblind")
+QUADRANT_PALETTE: Mapping[str, tuple[float, float, float]] = {
+    "reciprocal": _COLOURS[0],
+    "altruistic": _COLOURS[2],
+    "selfish": _COLOURS[1],
+    "stagnant": (0.35, 0.35, 0.35),
+}
+"""Colours that readers with colour blindness can tell apart; figures also label or mark."""
+QUADRANT_MARKERS = {"reciprocal": "o", "altruistic": "^", "selfish": "D", "stagnant": "s"}
+STRATEGY_PALETTE = {
+    "embed": _COLOURS[0],
+    "full": _COLOURS[3],
+    "lora": _COLOURS[2],
+    "layers 0-14": _COLOURS[4],
+    "untuned": _COLOURS[7],
+}
+
+
+def use_style() -> None:
+    """Set the book's figure style: opaque white, 7 inches wide, type that a phone can show."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette="colorblind",
+        rc={
+            "figure.figsize": (7, 4.2),
+            "figure.dpi": 150,
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "white",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlelocation": "left",
+            "font.size": 10,
+            "legend.frameon": False,
+            "savefig.facecolor": "white",
+        },
+    )
+
+
+def quadrant_scatter(frame: pd.DataFrame, *, linear: float = 2.0, ax: Axes | None = None) -> Axes:
+    """Draw the two changes of Equation 1 against each other, every language labelled (Figure 1).
+
+    Both axes are linear near 0 and logarithmic further out, since Equation 1's lower branch
+    gives values far from 0.
+
+    Args:
+        frame: Columns `language`, `bilingual_delta`, `multilingual_delta`, `quadrant`, as
+            `quadrants.assign` gives.
+        linear: How far from 0 the bilingual axis is linear.
+        ax: Where to draw; a new figure where None.
+    """
+    ax = ax or plt.subplots(figsize=(7, 6.5))[1]
+    ax.set_xscale("symlog", linthresh=linear, linscale=1.2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.axhline(0, color="0.6", linewidth=0.8)
+    ax.axvline(0, color="0.6", linewidth=0.8)
+    sns.scatterplot(
+        frame,
+        x="bilingual_delta",
+        y="multilingual_delta",
+        hue="quadrant",
+        style="quadrant",
+        hue_order=QUADRANTS,
+        style_order=QUADRANTS,
+        palette=QUADRANT_PALETTE,
+        markers=QUADRANT_MARKERS,
+        s=28,
+        ax=ax,
+    )
+    ax.set(
+        xlabel="bilingual change, $\\Delta$ of Equation 1 (symmetric log scale)",
+        ylabel="multilingual change, $\\Delta$ of Equation 1",
+    )
+    sns.move_legend(ax, "lower right", title="quadrant")
+    labels = [
+        ax.text(x, y, name, fontsize=9, color=QUADRANT_PALETTE[kind])
+        for name, x, y, kind in frame[
+            ["language", "bilingual_delta", "multilingual_delta", "quadrant"]
+        ].itertuples(index=False)
+    ]
+    adjust_text(
+        labels,
+        x=frame["bilingual_delta"].to_numpy(),
+        y=frame["multilingual_delta"].to_numpy(),
+        ax=ax,
+        arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
+        expand=(1.35, 1.45),
+        min_arrow_len=4,
+        time_lim=5,
+    )
+    return ax
+
+
+def bars_and_lines(
+    frame: pd.DataFrame, bars: str, lines: Sequence[str], *, ax: Axes | None = None
+) -> Axes:
+    """Draw one model's scores as bars and others' as lines over the targets (Figure 2).
+
+    Args:
+        frame: Columns `model`, `target`, `spbleu`; targets appear in the frame's order.
+        bars: The model drawn as bars.
+        lines: The models drawn as lines, each labelled at its highest point by the legend.
+        ax: Where to draw; a new figure where None.
+    """
+    ax = ax or plt.subplots(figsize=(7, 3.6))[1]
+    order = list(dict.fromkeys(frame["target"]))
+    wide = frame.pivot(index="target", columns="model", values="spbleu").loc[order]
+    ax.bar(range(len(order)), wide[bars], color="0.8", label=bars, width=0.8)
+    for n, name in enumerate(lines):
+        ax.plot(
+            range(len(order)),
+            wide[name],
+            color=_COLOURS[n % len(_COLOURS)],
+            marker="osD^vP*X<>"[n % 10],
+            markersize=4 if len(order) < 30 else 2.5,
+            linewidth=1.2,
+            label=name,
+        )
+    many = len(order) > 30
+    ax.set_xticks(range(len(order)), order, rotation=90 if many else 0, fontsize=5.5 if many else 9)
+    ax.set(xlabel="target language", ylabel="spBLEU, FLORES-101 devtest", xlim=(-0.7, len(order)))
+    ax.legend()
+    return ax
+
+
+def label_points(ax: Axes, frame: pd.DataFrame, x: str, y: str, label: str) -> None:
+    """Write a label beside each point of a scatter plot, moved apart where they collide."""
+    texts = [ax.text(row[x], row[y], row[label], fontsize=8) for row in frame.to_dict("records")]
+    adjust_text(
+        texts,
+        x=frame[x].to_numpy(),
+        y=frame[y].to_numpy(),
+        ax=ax,
+        arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
+        time_lim=3,
+    )
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, samples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95% bootstrap interval of a mean."""
+    rng = np.random.default_rng(seed)
+    values = np.asarray(values, dtype=float)
+    means = rng.choice(values, (samples, len(values))).mean(axis=1)
+    return tuple(np.quantile(means, [0.025, 0.975]))

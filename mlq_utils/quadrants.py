@@ -1,0 +1,236 @@
+"""The four quadrants: Equation 1, the assignment, and what hangs on its choices (Section 3.2).
+
+Scores are spBLEU, 0 to 100. `post` is a score after tuning, `pre` the same model's before.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mlq_utils import paper
+
+QUADRANTS = ("reciprocal", "altruistic", "selfish", "stagnant")
+REFERENCE_TARGETS = ("af", "ro")
+"""The targets whose mean is the paper's multilingual performance (Section 3.2)."""
+
+
+def threshold(scores: Sequence[float] | None = None) -> float:
+    """Return T: the vanilla model's mean spBLEU over all non-English targets (Appendix D).
+
+    Args:
+        scores: The vanilla model's scores, one a target; the 101 of Table 9 where None.
+
+    Raises:
+        ValueError: No scores.
+    """
+    scores = paper.table(9)["llama"] if scores is None else scores
+    if len(scores) == 0:
+        raise ValueError("no scores to average: T needs the vanilla model's score of each target")
+    return float(np.mean(scores))
+
+
+def delta(
+    post: float | np.ndarray | pd.Series,
+    pre: float | np.ndarray | pd.Series,
+    threshold: float | np.ndarray,
+    factor: float = 2.0,
+) -> float | np.ndarray | pd.Series:
+    """Return the change of Equation 1; above 0 it counts as significant.
+
+    With `pre` at least `threshold`: post / pre - factor. Below it: (post - factor * threshold) /
+    pre, so that a low score must reach `factor` times the threshold. The lower branch divides by
+    `pre`, as printed: where `pre` is 0 it is infinite, with the numerator's sign. (Where the
+    numerator is 0 as well, the change is 0: not significant.)
+
+    Args:
+        post: Scores after tuning; a number, array or Series.
+        pre: Scores before, of the same shape or one that broadcasts.
+        threshold: T, above 0; a number, or an array that broadcasts with the scores.
+        factor: The significance factor; 2 in the paper, varied in Figure 5.
+
+    Raises:
+        ValueError: A score is negative or missing, or T or the factor is not above 0.
+    """
+    if not (np.all(np.asarray(threshold) > 0) and factor > 0):
+        raise ValueError(f"T ({threshold}) and the factor ({factor}) must be above 0")
+    after, before = np.asarray(post, dtype=float), np.asarray(pre, dtype=float)
+    if not ((after >= 0).all() and (before >= 0).all()):
+        raise ValueError("scores must be numbers of 0 or more; one is negative or missing")
+    low = before < threshold
+    numerator = after - factor * np.where(low, threshold, before)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = np.where(numerator == 0, 0.0, numerator / before)
+    for given in (post, pre):
+        if isinstance(given, pd.Series):
+            return pd.Series(change, index=given.index, name="delta")
+    return change if change.ndim else float(change)
+
+
+def quadrant(
+    bilingual_delta: float | np.ndarray | pd.Series,
+    multilingual_delta: float | np.ndarray | pd.Series,
+) -> str | np.ndarray | pd.Series:
+    """Return the quadrant of a language from its two changes (Equation 1; Figure 1).
+
+    Both significant: `"reciprocal"`; only the multilingual one: `"altruistic"`; only the
+    bilingual one: `"selfish"`; neither: `"stagnant"`.
+
+    Raises:
+        ValueError: A change is not a number.
+    """
+    bilingual, multilingual = (
+        np.asarray(d, dtype=float) for d in (bilingual_delta, multilingual_delta)
+    )
+    if np.isnan(bilingual).any() or np.isnan(multilingual).any():
+        raise ValueError("a change is not a number: a quadrant needs both")
+    names = np.where(
+        bilingual > 0,
+        np.where(multilingual > 0, "reciprocal", "selfish"),
+        np.where(multilingual > 0, "altruistic", "stagnant"),
+    )
+    for given in (bilingual_delta, multilingual_delta):
+        if isinstance(given, pd.Series):
+            return pd.Series(names, index=given.index, name="quadrant")
+    return names if names.ndim else str(names)
+
+
+def published(targets: Sequence[str] = REFERENCE_TARGETS) -> pd.DataFrame:
+    """Return the paper's scores of the models tuned on TED (Table 12; before tuning: Table 9).
+
+    The vanilla scores are Table 9's, because Table 12 prints them for its twelve columns only.
+
+    Args:
+        targets: The targets whose mean is the multilingual score, among Table 12's twelve.
+
+    Returns:
+        A row a language, in Table 12's order: `language`, `bilingual_pre`, `bilingual_post`,
+        `multilingual_pre`, `multilingual_post`.
+    """
+    scores = paper.table(12)
+    tuned = scores[scores["role"] == "tuned"]
+    columns = scores[scores["role"] == "representative"]
+    wide = columns.pivot(index="tuned_on", columns="target", values="spbleu")[list(targets)]
+    vanilla = paper.table(9).set_index("target")["llama"]
+    return pd.DataFrame(
+        {
+            "language": tuned["tuned_on"].to_numpy(),
+            "bilingual_pre": vanilla[tuned["tuned_on"]].to_numpy(),
+            "bilingual_post": tuned["spbleu"].to_numpy(),
+            "multilingual_pre": wide.loc["LLaMA"].mean(),
+            "multilingual_post": wide.loc[tuned["tuned_on"]].mean(axis=1).to_numpy(),
+        }
+    )
+
+
+def assign(scores: pd.DataFrame, threshold: float, factor: float = 2.0) -> pd.DataFrame:
+    """Add the two changes of Equation 1 and the quadrant to a frame such as `published` gives.
+
+    Returns:
+        `scores` with `bilingual_delta`, `multilingual_delta` and `quadrant`.
+    """
+    changes = {
+        f"{side}_delta": delta(scores[f"{side}_post"], scores[f"{side}_pre"], threshold, factor)
+        for side in ("bilingual", "multilingual")
+    }
+    return scores.assign(**changes, quadrant=quadrant(*changes.values()))
+
+
+def sensitivity(
+    scores: pd.DataFrame, thresholds: Sequence[float], factors: Sequence[float]
+) -> pd.DataFrame:
+    """Count the quadrants over a grid of T and of the significance factor (Figure 5, Appendix D).
+
+    Returns:
+        A row a combination and quadrant: `threshold`, `factor`, `quadrant`, `languages` (count).
+    """
+    rows = []
+    for value in thresholds:
+        for factor in factors:
+            counts = assign(scores, value, factor)["quadrant"].value_counts()
+            rows += [(value, factor, name, int(counts.get(name, 0))) for name in QUADRANTS]
+    return pd.DataFrame(rows, columns=["threshold", "factor", "quadrant", "languages"])
+
+
+def stability(
+    scores: pd.DataFrame,
+    vanilla: Sequence[float],
+    *,
+    standard_error: float = 0.0,
+    rounding: float = 0.05,
+    factor: float = 2.0,
+    samples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Bootstrap the assignment: how often does a language keep its quadrant?
+
+    Each sample draws T from the vanilla scores resampled with replacement, and each score anew
+    within its rounding and, where given, its sampling error (normal, not below 0).
+
+    Args:
+        scores: A frame such as `published` gives.
+        vanilla: The vanilla model's score of each target, whose mean is T.
+        standard_error: Sampling error of a score, as a share of the score. The paper prints
+            none, so a value above 0 is an assumption about its models.
+        rounding: Half of the last printed digit.
+        factor: The significance factor.
+        samples: How many samples.
+        seed: Of the random draws.
+
+    Returns:
+        A row a language and quadrant that occurred: `language`, `quadrant`, `probability`, and
+        `assigned` (whether it is the quadrant of the scores as they are).
+    """
+    rng = np.random.default_rng(seed)
+    vanilla = np.asarray(vanilla, dtype=float)
+    level = rng.choice(vanilla, (samples, len(vanilla))).mean(axis=1, keepdims=True)
+
+    def drawn(column: str) -> np.ndarray:
+        value = scores[column].to_numpy(dtype=float)
+        # An untuned score that all languages share is one number: one draw for all of them.
+        size = (samples, 1 if column.endswith("_pre") and (value == value[0]).all() else len(value))
+        noise = 1 + rng.normal(0, standard_error, size)
+        return np.clip(value * noise + rng.uniform(-rounding, rounding, size), 0, None)
+
+    changes = [
+        delta(drawn(f"{side}_post"), drawn(f"{side}_pre"), level, factor)
+        for side in ("bilingual", "multilingual")
+    ]
+    names = quadrant(*changes)
+    given = assign(scores, threshold(vanilla), factor)["quadrant"]
+    rows = [
+        (language, name, (names[:, n] == name).mean(), given.iloc[n] == name)
+        for n, language in enumerate(scores["language"])
+        for name in QUADRANTS
+    ]
+    frame = pd.DataFrame(rows, columns=["language", "quadrant", "probability", "assigned"])
+    return frame[(frame["probability"] > 0) | frame["assigned"]].reset_index(drop=True)
+
+
+def summarise(assignments: pd.DataFrame) -> pd.DataFrame:
+    """Show where datasets agree on a language, and what Table 2's summary prints for it.
+
+    The paper keeps the languages that are stable over its datasets and does not give the rule.
+    Two are visible here: the same quadrant everywhere, and gains (or none) on one side everywhere.
+
+    Args:
+        assignments: Columns `dataset`, `quadrant`, `language`, as Table 2; its rows of the
+            dataset `Summary` are taken as what is printed.
+
+    Returns:
+        A row for each language that every dataset has: `language`, a column a dataset with its
+        quadrant, `strict` (the quadrant, where all agree; else None), `bilingual_gain` and
+        `multilingual_gain` (whether every dataset shows one), `printed` (in the summary; or None).
+    """
+    printed = assignments[assignments["dataset"] == "Summary"].set_index("language")["quadrant"]
+    wide = assignments[assignments["dataset"] != "Summary"].pivot(
+        index="language", columns="dataset", values="quadrant"
+    )
+    wide = wide.dropna()
+    agree = wide.nunique(axis=1) == 1
+    return wide.assign(
+        strict=wide.iloc[:, 0].where(agree, None),
+        bilingual_gain=wide.isin(["reciprocal", "selfish"]).all(axis=1),
+        multilingual_gain=wide.isin(["reciprocal", "altruistic"]).all(axis=1),
+        printed=printed.reindex(wide.index).astype(object).where(lambda s: s.notna(), None),
+    ).reset_index()
