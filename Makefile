@@ -39,7 +39,7 @@ lint: env
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/codespell
-	$(BIN)/nbstripout --verify notebooks/*.ipynb book/*.ipynb
+	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb book/*.ipynb
 
 # What torch brings for NVIDIA's accelerators it pins itself, on the machines that have them.
 lock: env

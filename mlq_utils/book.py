@@ -28,6 +28,7 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+from mlq_utils import corpora
 from mlq_utils._common import data_folder, one_of
 from mlq_utils.pages import declarations, validate
 
@@ -91,21 +92,17 @@ def chapters(root: Path, profile: str) -> list[Chapter]:
 
 def _chapter(root: Path, path: Path, profile: str) -> Chapter:
     given = Path("notebooks/params", profile, f"{path.stem}.yaml")
-    notebook = nbformat.read(root / path, as_version=4)
-    kernel = notebook.metadata.kernelspec.name
-    sources = [c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     try:
-        KernelSpecManager().get_kernel_spec(kernel)
-    except NoSuchKernel as error:
-        raise InputError(f"{path}: there is no kernel {kernel!r} here") from error
-    if not sources:
-        return Chapter(path, {})
-    if not (root / given).exists():
-        raise InputError(f"{path}: its parameters file {given} does not exist")
-    parameters = yaml.safe_load((root / given).read_text(encoding="utf8")) or {}
-    try:
-        validate(parameters, declarations(sources[0]))
-    except (TypeError, ValueError) as error:
+        notebook = nbformat.read(root / path, as_version=4)
+        KernelSpecManager().get_kernel_spec(notebook.metadata.get("kernelspec", {}).get("name", ""))
+        declared = [c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+        if not declared:
+            return Chapter(path, {})
+        if not (root / given).exists():
+            raise InputError(f"{path}: its parameters file {given} does not exist")
+        parameters = dict(yaml.safe_load((root / given).read_text(encoding="utf8")) or {})
+        validate(parameters, declarations(declared[0]))
+    except (NoSuchKernel, TypeError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path}, {given}: {error}") from error
     return Chapter(path, parameters)
 
@@ -144,7 +141,7 @@ def run(root: Path, profile: str, chapter: Chapter, inputs: str) -> Path:
             chapter.parameters,
             progress_bar=False,
             cwd=scratch,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
     except PapermillExecutionError as error:
         raise BookError(
@@ -152,7 +149,7 @@ def run(root: Path, profile: str, chapter: Chapter, inputs: str) -> Path:
         ) from error
     except Exception as error:  # a dead kernel is a RuntimeError, and there are other ways to fail
         raise BookError(f"{chapter.path}: {error}") from error
-    refuse_machine_paths(notebook, chapter.path, root)
+    _refuse_machine_paths(notebook, chapter.path, root)
     _tidy(notebook, key)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
@@ -172,11 +169,14 @@ def inputs_key(root: Path) -> str:
     pins = [root / name for name in ("requirements.txt", "constraints.txt")]
     parts = [sys.version, *(p.relative_to(package).as_posix() for p in files)]
     parts += [p.read_bytes() for p in [*files, *pins] if p.exists()]
-    folder = data_folder()
-    if folder:  # reading gigabytes to notice a change would cost more than a run
+    for folder in _data_folders():  # to read gigabytes would cost more than a needless run
         stats = ((p.relative_to(folder), p.stat()) for p in sorted(folder.rglob("*")))
         parts += [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
     return _digest(*parts)
+
+
+def _data_folders() -> list[Path]:
+    return [p for p in (data_folder(), corpora.cache_folder()) if p and p.is_dir()]
 
 
 def _digest(*parts: str | bytes) -> str:
@@ -203,24 +203,23 @@ def _tidy(notebook: nbformat.NotebookNode, key: str) -> None:
             cell.metadata.tags.append("hide-input")
 
 
-def refuse_machine_paths(notebook: nbformat.NotebookNode, name: Path, root: Path) -> None:
-    """Refuse a notebook whose outputs show where it was run.
+def machine_paths(root: Path) -> re.Pattern[str]:
+    """Return a pattern of what a page must not show: where this machine keeps things.
 
     Args:
-        notebook: The executed notebook.
-        name: How to call it in the message.
         root: The repository.
-
-    Raises:
-        BookError: An output holds a path of this machine; the message names the cell.
     """
-    places = [root.resolve(), Path.home(), Path(sysconfig.get_path("purelib")), data_folder()]
-    shown = [re.escape(str(place)) for place in places if place and len(place.parts) > 1]
-    pattern = re.compile(rf"(?<![\w.])(?:{'|'.join(shown)})(?!\w)")
+    places = [root.resolve(), Path.home(), Path(sysconfig.get_path("purelib")), *_data_folders()]
+    shown = [re.escape(str(place)) for place in places if len(place.parts) > 1]
+    return re.compile(rf"(?<![\w.])(?:{'|'.join(shown)})(?!\w)")
+
+
+def _refuse_machine_paths(notebook: nbformat.NotebookNode, name: Path, root: Path) -> None:
+    pattern = machine_paths(root)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            data = {k: v for k, v in output.get("data", {}).items() if not k.startswith("image/p")}
-            found = pattern.search(json.dumps([data, output.get("text", "")], ensure_ascii=False))
+            data = {k: v for k, v in output.get("data", {}).items() if k != "image/png"}
+            found = pattern.search(json.dumps([data, output.get("text")], ensure_ascii=False))
             if found:
                 raise BookError(
                     f"{name}, In [{cell.execution_count}]: the output shows a path of this "

@@ -27,13 +27,12 @@ locale's short one, as CLDR prescribes and Babel does not.
 **Characters.** Numbers stay under 1000 and are in Latin digits, in every language. No-break spaces
 become spaces; soft hyphens and direction marks, which steer layout only, are dropped. Zero-width
 spaces and joiners are spelling (Khmer, Lao, Persian, Kannada) and stay. All text is in NFC. The
-oddities of CLDR stay too: Welsh "a(c)", Luxembourgish "viru(n)" are its answer to what follows.
-
-CLDR data is under the Unicode licence (Unicode-3.0).
+oddities of CLDR stay too (Welsh "a(c)"). CLDR data is under the Unicode licence (Unicode-3.0).
 """
 
 import copy
 import datetime
+import operator
 import random
 import zlib
 from collections.abc import Iterator, Mapping
@@ -93,14 +92,16 @@ def combinations(seed: int, split: Split | None = None) -> Iterator[tuple[Item, 
     """Draw combinations of items without end, the same for every language.
 
     Args:
-        seed: Decides the stream; the same on every machine.
+        seed: A natural number; decides the stream, the same on every machine.
         split: Only the combinations of this split; None for all.
 
     Yields:
         One to three different items. Combinations repeat as chance has it.
     """
+    if split is not None:
+        one_of("split", split, SPLITS)
     # Only `random()` is promised to give the same numbers in every version of Python.
-    draw = random.Random(seed).random
+    draw = random.Random(operator.index(seed)).random
     lengths = [length for length, weight in LENGTHS.items() for _ in range(weight)]
     kinds = [kind for kind, weight in KINDS.items() for _ in range(weight)]
 
@@ -215,15 +216,12 @@ def phrasebook(language: str) -> Phrasebook:
     """Return the phrasebook of a language (the paper's code), made once.
 
     Raises:
-        ValueError: The language is unknown, has no locale, or one that translates too little
-            (`THIN`).
+        ValueError: The language is unknown, has no locale, or one that translates too little.
     """
     record = languages.get(language)
     if not record.cldr:
-        raise ValueError(
-            f"the cldr corpus has no {record.name} ({language}): Babel's CLDR has next to no words "
-            f"in it. There are: {', '.join(languages.codes('cldr'))}"
-        )
+        covered = ", ".join(languages.codes("cldr"))
+        raise ValueError(f"the cldr corpus has no {record.name} ({language}). There are: {covered}")
     book = Phrasebook(record.cldr)
     if (share := _share(book)) < THIN:
         raise ValueError(
@@ -240,17 +238,15 @@ def pairs(language: str, split: Split, size: int | None = None, seed: int = 0) -
         language: The paper's code; "en" gives each source as its own target.
         split: "train" or "test".
         size: How many pairs; `SPLITS` where None. There are always as many as asked for.
-        seed: Decides which.
+        seed: A natural number; decides which.
 
     Returns:
         A frame of `size` rows with columns `source` (English) and `target`; no combination of items
-        comes twice, in whatever order.
-
-    Raises:
-        ValueError: Unknown or uncovered language, unknown split, or a size under 1.
+        comes twice, in whatever order. Wrong arguments are a ValueError or TypeError.
     """
     book, english = phrasebook(language), phrasebook("en")
-    size = SPLITS[one_of("split", split, SPLITS)] if size is None else size
+    default = SPLITS[one_of("split", split, SPLITS)]
+    size = default if size is None else operator.index(size)
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
     rows: dict[frozenset[Item], tuple[str, str]] = {}

@@ -15,10 +15,10 @@ footnote 2. What the scan of Table 8 leaves open was decided as follows.
 
 Columns that are ours: `script` and `flores` follow the files of FLORES-200, whose `ku` is Sorani in
 Arabic script (the paper does not say which Kurdish it means); `cldr` is the locale that Babel knows
-in that same script, empty where it has none of use (Umbundu has no data, Nyanja and Northern Sotho
-a handful of words); `space_separated` says whether the standard orthography puts spaces between
-words. Khmer does not, though its FLORES text carries zero-width spaces between some words, which
-are no whitespace to `str.split`.
+in that same script, empty where it has none of use (nothing for Umbundu, for Nyanja and Northern
+Sotho the names of months and days only); `space_separated` says whether the standard orthography
+puts spaces between words (in Vietnamese, between syllables). Khmer does not, though its FLORES text
+carries zero-width spaces between some words, which are no whitespace to `str.split`.
 """
 
 from collections.abc import Iterable

@@ -54,29 +54,84 @@ def measure(name: str) -> pd.DataFrame:
         raise FileNotFoundError(
             f"cannot measure {name}: {' and '.join(absent)} not found in the folder MLQ_DATA"
         )
-    texts = {
-        code: corpora.load("flores200", code, SPLIT)["target"].tolist()
-        for code in languages.codes("flores200")
+    return MEASURES[name](texts("flores200", SPLIT))
+
+
+def texts(
+    corpus: str, split: str, sentences: int | None = None, seed: int = 0
+) -> dict[str, list[str]]:
+    """Return the sentences of every language of a corpus.
+
+    Args:
+        corpus: A name of `corpora.load`.
+        split: One of its splits.
+        sentences: How many a language, at most; None for all.
+        seed: Of a corpus that is drawn, such as `cldr`.
+
+    Returns:
+        Sentences by language, English included.
+    """
+    options = {"size": sentences, "seed": seed} if corpus == "cldr" else {}
+    frames = {
+        code: corpora.load(corpus, code, split, **options) for code in languages.codes(corpus)
     }
-    return MEASURES[name](texts)
+    return {code: frame["target"].tolist()[:sentences] for code, frame in frames.items()}
 
 
-def _fertility(texts: dict[str, list[str]]) -> pd.DataFrame:
-    frames = {t: tokenization.analyse(tokenization.load(t), texts) for t in TOKENIZERS}
+def english_centric_tokenizer(
+    vocabulary_size: int, sentences: int = 20_000, seed: int = 0
+) -> tokenization.Tokenizer:
+    """Train a tokenizer on CLDR text as English-centric as LLaMA's: half English.
+
+    The other half is shared equally by the 19 other languages of LLaMA's Wikipedia text (the
+    paper's footnote 2).
+
+    Args:
+        vocabulary_size: Number of pieces; LLaMA has 32,000 for a corpus far larger.
+        sentences: How many in all.
+        seed: Of the sentences drawn.
+    """
+    table = languages.table().query("pretraining and code != 'en'")
+    half = sentences // 2
+    text = [corpora.load("cldr", "en", "train", size=half, seed=seed)["target"]]
+    for code in table["code"]:
+        size = half // len(table)
+        text.append(corpora.load("cldr", code, "train", size=size, seed=seed)["target"])
+    return tokenization.train(pd.concat(text), vocabulary_size, "CLDR")
+
+
+def _fertility(sentences: dict[str, list[str]]) -> pd.DataFrame:
+    frames = {t: tokenization.analyse(tokenization.load(t), sentences) for t in TOKENIZERS}
     return pd.concat(frames, names=["tokenizer"]).reset_index("tokenizer").reset_index(drop=True)
 
 
-def _shortening(texts: dict[str, list[str]]) -> pd.DataFrame:
-    llama = tokenization.load("llama")
+def _shortening(sentences: dict[str, list[str]]) -> pd.DataFrame:
+    return shortenings(tokenization.load("llama"), sentences)
+
+
+def shortenings(
+    tokenizer: tokenization.Tokenizer, sentences: dict[str, list[str]], cap: int = 256
+) -> pd.DataFrame:
+    """Measure prefix shortening on each language that the tokenizer over-tokenises.
+
+    Args:
+        tokenizer: The tokenizer.
+        sentences: Sentences by language.
+        cap: As in `shortening.gain`.
+
+    Returns:
+        A row a language and kind of prefix (`one token`, `two tokens`, `table`): `language`,
+        `kind`, `overtokenized_share`, and the columns of `shortening.gain`.
+    """
     rows = []
-    for language, sentences in texts.items():
-        share = tokenization.fertility(llama, sentences)["overtokenized_share"]
+    for language, text in sentences.items():
+        share = tokenization.fertility(tokenizer, text)["overtokenized_share"]
         if share < OVERTOKENIZED:
             continue
         for kind, length in LENGTHS.items():
             row = {"language": language, "kind": kind, "overtokenized_share": share}
             try:
-                rows.append(row | dict(shortening.gain(llama, sentences, length)))
+                rows.append(row | dict(shortening.gain(tokenizer, text, length, cap)))
             except ValueError:  # every split character takes two tokens: no prefix of two
                 continue
     return pd.DataFrame(rows)
@@ -117,6 +172,15 @@ def load(name: str) -> pd.DataFrame:
     frame = measure(name)
     frame.attrs["origin"] = f"Measured when this page was made; {compare(frame, record)}."
     return frame
+
+
+def checksums() -> str:
+    """Return what the record was made with, in a line: date, tokenizers, corpus, checksums."""
+    made = json.loads((FOLDER / "provenance.json").read_text(encoding="utf8"))
+    corpus = made["corpus"]
+    parts = [f"{name} sha256 {t['sha256'][:12]}…" for name, t in made["tokenizers"].items()]
+    parts.append(f"{corpus['name']} {corpus['split']} {corpus['sha256_of_sha256s'][:12]}…")
+    return f"{made['date']}: {', '.join(parts)}"
 
 
 def compare(frame: pd.DataFrame, record: pd.DataFrame) -> str:

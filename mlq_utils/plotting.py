@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from adjustText import adjust_text
@@ -30,7 +29,9 @@ STRATEGY_PALETTE = {
 
 
 def use_style() -> None:
-    """Set the book's figure style: opaque white, 7 inches wide, type that a phone can show."""
+    """Set the book's style: opaque white figures, 7 inches wide; tables with two decimals."""
+    pd.options.display.precision = 2
+    pd.options.display.max_rows = 120
     sns.set_theme(
         context="notebook",
         style="ticks",
@@ -147,13 +148,3 @@ def label_points(ax: Axes, frame: pd.DataFrame, x: str, y: str, label: str) -> N
         arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
         time_lim=3,
     )
-
-
-def bootstrap_interval(
-    values: Sequence[float], *, samples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95% bootstrap interval of a mean."""
-    rng = np.random.default_rng(seed)
-    values = np.asarray(values, dtype=float)
-    means = rng.choice(values, (samples, len(values))).mean(axis=1)
-    return tuple(np.quantile(means, [0.025, 0.975]))

@@ -5,13 +5,17 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlq_utils import cldr, corpora, languages
 
@@ -65,7 +69,7 @@ def release(data, tmp_path, monkeypatch):
         tar.add(data / "flores200_dataset", "./flores200_dataset")
     handler = partial(QuietHandler, directory=served)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
         monkeypatch.setitem(corpora.FLORES_RELEASE, "url", url)
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
@@ -183,7 +187,7 @@ def test_damage_is_named_with_file_and_line(data, change, message, code):
 
 def test_a_missing_file_is_named_and_not_downloaded(data):
     (data / "flores200_dataset" / "devtest" / "ron_Latn.devtest").unlink()
-    with pytest.raises(FileNotFoundError, match="ron_Latn.devtest is missing"):
+    with pytest.raises(FileNotFoundError, match=r"ron_Latn.devtest is missing"):
         corpora.load("flores200", "ro", "devtest", data=data)
     assert len(corpora.load("flores200", "ro", "dev", data=data)) == 997
 
@@ -195,6 +199,22 @@ def test_what_looks_like_a_line_end_within_a_sentence_shifts_nothing(data, mark)
     assert frame.target[8] == f"ron_Latn sen{mark}tence 9"
     assert frame.target[9] == "ron_Latn sentence 10"
     assert frame.source[1011] == "eng_Latn sentence 1012"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\n\r\0\ufeff", codec="utf-8"), min_size=1).filter(
+            str.strip
+        ),
+        max_size=10,
+    )
+)
+def test_any_sentences_are_read_as_they_were_written(lines):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.dev")
+        path.write_bytes("".join(line + "\n" for line in lines).encode())
+        assert corpora._sentences(path, len(lines))[0] == lines
 
 
 # The download.
@@ -230,7 +250,7 @@ def test_the_progress_bar_can_be_switched_off(release):
 
 def test_without_a_network_one_error_says_what_to_place_where(tmp_path):
     start = time.monotonic()
-    with pytest.raises(ConnectionError, match="MLQ_DATA.*flores200_dataset/dev/eng_Latn.dev") as e:
+    with pytest.raises(ConnectionError, match=r"MLQ_DATA.*flores200_dataset/dev/eng_Latn.dev") as e:
         corpora.load("flores200", "ro", "dev")
     assert time.monotonic() - start < 5
     assert e.value.__suppress_context__  # one error, not three
@@ -308,7 +328,7 @@ def test_an_interruption_leaves_nothing_half_unpacked(release, tmp_path, monkeyp
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpora.shutil, "copyfileobj", full_disk)
+        patch.setattr(corpora, "shutil", SimpleNamespace(copyfileobj=full_disk))
         with pytest.raises(OSError, match="No space left"):
             corpora.load("flores200", "ro", "dev")
     assert corpora.find("flores200") is None

@@ -1,0 +1,69 @@
+"""How sure a number is: bootstrap intervals over languages, sentences or runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+
+def mean(values: Sequence[float], *, samples: int = 2000, seed: int = 0) -> pd.Series:
+    """Return a mean with its 95% percentile bootstrap interval.
+
+    Args:
+        values: Two or more numbers.
+        samples: Bootstrap samples.
+        seed: Of the draws.
+
+    Returns:
+        A Series with `mean`, `low`, `high` and `n`.
+
+    Raises:
+        ValueError: Fewer than two values, or one that is not a number.
+    """
+    values = _numbers(values)
+    found = stats.bootstrap(
+        (values,), np.mean, n_resamples=samples, method="percentile", rng=seed
+    ).confidence_interval
+    return pd.Series(
+        {"mean": values.mean(), "low": found.low, "high": found.high, "n": len(values)}
+    )
+
+
+def rank_correlation(
+    x: Sequence[float], y: Sequence[float], *, samples: int = 2000, seed: int = 0
+) -> pd.Series:
+    """Return Spearman's rank correlation with its 95% percentile bootstrap interval.
+
+    Args:
+        x: Two or more numbers.
+        y: As many, paired with `x`.
+        samples: Bootstrap samples of the pairs; those in which a side is constant are left out.
+        seed: Of the draws.
+
+    Returns:
+        A Series with `rho`, `low`, `high` and `n`.
+
+    Raises:
+        ValueError: The sides differ in length, are too short, or hold what is not a number.
+    """
+    x, y = _numbers(x), _numbers(y)
+    if len(x) != len(y):
+        raise ValueError(f"unequal lengths: {len(x)} and {len(y)}")
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(x), size=(samples, len(x)))
+    # Ranks of each sample at once; Pearson's correlation of ranks is Spearman's.
+    a, b = (stats.rankdata(side[draws], axis=1) for side in (x, y))
+    a, b = (side - side.mean(axis=1, keepdims=True) for side in (a, b))
+    with np.errstate(invalid="ignore"):
+        rhos = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    low, high = np.nanquantile(rhos, [0.025, 0.975])
+    rho = stats.spearmanr(x, y).statistic
+    return pd.Series({"rho": rho, "low": low, "high": high, "n": len(x)})
+
+
+def _numbers(values: Sequence[float]) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2 or np.isnan(values).any():
+        raise ValueError("an interval needs two or more numbers, none of them missing")
+    return values
