@@ -35,6 +35,7 @@ from mlq_utils.pages import declarations, validate
 # A kernel writes into its page: no bars, no chatter.
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm.auto misses widgets; we want none
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
@@ -219,11 +220,11 @@ def _refuse_machine_paths(notebook: nbformat.NotebookNode, name: Path, root: Pat
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = {k: v for k, v in output.get("data", {}).items() if k != "image/png"}
-            found = pattern.search(json.dumps([data, output.get("text")], ensure_ascii=False))
-            if found:
+            shown = json.dumps([data, output.get("text")], ensure_ascii=False)
+            if found := pattern.search(shown):
                 raise BookError(
                     f"{name}, In [{cell.execution_count}]: the output shows a path of this "
-                    f"machine, {found[0]}"
+                    f"machine: {shown[found.start() : found.end() + 120]}"
                 )
 
 
@@ -284,7 +285,7 @@ def build(source: Path, site: Path) -> Path:
         if site.exists():
             site.rename(Path(aside, "former"))
         Path(aside, "_build/html").rename(site)
-    return site / "index.html"
+    return site.resolve() / "index.html"
 
 
 def make(root: Path, profile: str, site: Path | None = None) -> Path:

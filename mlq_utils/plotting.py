@@ -39,7 +39,7 @@ def use_style() -> None:
         rc={
             "figure.figsize": (7, 4.2),
             "figure.dpi": 150,
-            "figure.constrained_layout.use": True,
+            "figure.autolayout": True,
             "figure.facecolor": "white",
             "axes.spines.top": False,
             "axes.spines.right": False,

@@ -13,7 +13,6 @@ import numpy as np
 import sentencepiece
 import tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mlq_utils._common import data_folder
 
@@ -155,6 +154,8 @@ def _from_folder(folder: Path, name: str) -> Tokenizer:
     for file in ("tokenizer.model", "tokenizer.json"):
         if (folder / file).is_file():
             return _from_file(folder / file, name)
+    from transformers import AutoTokenizer  # imported here: it takes seconds, and few need it
+
     try:
         return wrap(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), name)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -187,9 +188,9 @@ def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
         return Tokenizer(
             name, tokenizer, tuple(token_bytes), is_byte, tokenizer.encode, tokenizer.decode
         )
-    if isinstance(tokenizer, PreTrainedTokenizerBase):
+    if hasattr(tokenizer, "backend_tokenizer"):  # transformers' own, without importing it
         name = name or tokenizer.name_or_path
-        tokenizer = getattr(tokenizer, "backend_tokenizer", None) or tokenizer
+        tokenizer = tokenizer.backend_tokenizer
     if not isinstance(tokenizer, tokenizers.Tokenizer):
         raise TypeError(
             f"{type(tokenizer).__name__} is no tokenizer that can be analysed: give a "
