@@ -19,7 +19,7 @@ book: env
 	@$(BIN)/python -m mlq_utils.book --profile $(PROFILE)
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 env: .venv/installed
 

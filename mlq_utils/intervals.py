@@ -1,6 +1,6 @@
 """How sure a number is: bootstrap intervals over languages, sentences or runs."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -60,6 +60,18 @@ def rank_correlation(
     low, high = np.nanquantile(rhos, [0.025, 0.975])
     rho = stats.spearmanr(x, y).statistic
     return pd.Series({"rho": rho, "low": low, "high": high, "n": len(x)})
+
+
+def table(rows: Mapping[Hashable, pd.Series]) -> pd.DataFrame:
+    """Return results of `mean` or `rank_correlation` as a frame, a row each, labelled for reading.
+
+    Args:
+        rows: Results by label; tuples make levels of the index.
+    """
+    frame = pd.DataFrame(dict(rows)).T.astype({"n": int})
+    return frame.rename(columns={"rho": "rank correlation", "low": "95% from", "high": "to"}).round(
+        2
+    )
 
 
 def _numbers(values: Sequence[float]) -> np.ndarray:

@@ -143,7 +143,7 @@ class PrefixShortener:
 
         An array gives an array, a list a list. Several sentences may stand in one array.
         """
-        array = np.asarray(ids, dtype=np.int64)
+        array = np.asarray(ids) if len(ids) else np.zeros(0, dtype=np.int64)
         short = array[self.kept(array)]
         return short if isinstance(ids, np.ndarray) else short.tolist()
 

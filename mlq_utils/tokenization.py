@@ -131,7 +131,10 @@ def _overlap(language: np.ndarray, english: np.ndarray) -> pd.Series:
 
 
 def analyse(
-    tokenizer: Any, texts: Mapping[str, Sequence[str]], english: str = "en"
+    tokenizer: Any,
+    texts: Mapping[str, Sequence[str]],
+    english: str = "en",
+    shortener: PrefixShortener | None = None,
 ) -> pd.DataFrame:
     """Measure fertility and overlap with English for many languages, encoding each text once.
 
@@ -139,17 +142,25 @@ def analyse(
         tokenizer: Any tokenizer that `wrap` takes.
         texts: Sentences by language.
         english: The key of English in `texts`; without it overlap is left out.
+        shortener: Where given, the texts are shortened too.
 
     Returns:
-        A row a language: column `language`, then those of `fertility` and `overlap`.
+        A row a language: column `language`, then those of `fertility` and `overlap`, and
+        `shortened_tokens_per_sentence` where there is a shortener.
     """
     tokenizer = wrap(tokenizer)
-    reference = _encode(tokenizer, texts[english]).counts if english in texts else None
+    reference = _encode(tokenizer, texts[english], english) if english in texts else None
     rows = []
     for language, sentences in texts.items():
-        text = _encode(tokenizer, sentences, language)
+        known = language == english
+        text = reference if known else _encode(tokenizer, sentences, language)
         row = {"language": language, **_fertility(tokenizer, text)}
-        rows.append(row if reference is None else row | dict(_overlap(text.counts, reference)))
+        if reference is not None:
+            row |= dict(_overlap(text.counts, reference.counts))
+        if shortener is not None:
+            short = len(shortener.encode(text.ids))
+            row["shortened_tokens_per_sentence"] = short / len(text.sentences)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import settings
+
+from mlq_utils import corpora, measurements, tokenization
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
@@ -40,3 +43,57 @@ def site():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def data():
+    """The folder of real data; a test that needs it skips where there is none."""
+    folder = os.environ.get("MLQ_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("no real data: MLQ_DATA names no folder and ../shared/data is not there")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def llama(data):
+    if not (data / "tokenizers/llama/tokenizer.model").is_file():
+        pytest.skip("no LLaMA tokenizer in the data folder")
+    return tokenization.load("llama")
+
+
+@pytest.fixture(scope="session")
+def flores(data):
+    """A language's sentences of the FLORES-200 devtest."""
+    if corpora.find("flores200") is None:
+        pytest.skip("no FLORES-200 in the data folder")
+    return lambda language: corpora.load("flores200", language, "devtest")["target"].tolist()
+
+
+@pytest.fixture(scope="session")
+def mixed_sentences():
+    """Text in many scripts, with characters of one to four bytes side by side."""
+    languages = ("en", "ro", "vi", "te", "km", "am", "he", "ja", "ko", "ru", "ta", "lo", "my")
+    rows = [corpora.load("cldr", c, "test", size=12)["target"] for c in languages]
+    mixed = ["ក្រុម E0 తెలుగు 🙂🙃 ⵣ ภาษา", "𐐷𐑊𐑉 ኢትዮጵያ é ế ꦗꦮ 가나다", "a\u0301 \u200b x"]
+    return [s for row in rows for s in row] + mixed
+
+
+@pytest.fixture(scope="session")
+def tokenizers_by_name(mixed_sentences):
+    """A tokenizer of each kind that falls to bytes, trained here: nothing to download."""
+    byte_level = tokenizers.Tokenizer(tokenizers.models.BPE())
+    byte_level.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level.decoder = tokenizers.decoders.ByteLevel()
+    byte_level.train_from_iterator(
+        mixed_sentences,
+        tokenizers.trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=["<|endoftext|>"],
+            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return {
+        "sentencepiece": measurements.english_centric_tokenizer(1500, sentences=4000),
+        "byte-level": tokenization.wrap(byte_level, "byte-level"),
+    }
