@@ -62,6 +62,29 @@ def rank_correlation(
     return pd.Series({"rho": rho, "low": low, "high": high, "n": len(x)})
 
 
+def pairwise(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rank correlation of each pair of columns, each pair once.
+
+    Returns:
+        A row a pair: `a`, `b` (the columns' names), `rho`.
+    """
+    rho = frame.corr("spearman").to_numpy()
+    first, second = np.triu_indices(len(frame.columns), k=1)
+    names = frame.columns.to_numpy()
+    return pd.DataFrame({"a": names[first], "b": names[second], "rho": rho[first, second]})
+
+
+def superiority(x: Sequence[float], y: Sequence[float]) -> float:
+    """Return how often a value of `x` is above one of `y`, of all pairs; a tie counts half.
+
+    Raises:
+        ValueError: A side is empty.
+    """
+    if len(x) == 0 or len(y) == 0:
+        raise ValueError("one side is empty: there are no pairs to compare")
+    return float(stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)))
+
+
 def table(rows: Mapping[Hashable, pd.Series]) -> pd.DataFrame:
     """Return results of `mean` or `rank_correlation` as a frame, a row each, labelled for reading.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlq_utils import corpora, languages, shortening, tokenization
+from mlq_utils import corpora, languages, paper, shortening, tokenization
 from mlq_utils._common import PACKAGE_DATA, data_folder, one_of
 
 TOKENIZERS = {"llama": "tokenizer.model", "gpt-neox-20b": "tokenizer.json"}
@@ -172,6 +172,28 @@ def load(name: str) -> pd.DataFrame:
     frame = measure(name)
     frame.attrs["origin"] = f"Measured when this page was made; {compare(frame, record)}."
     return frame
+
+
+def ratios(fertility: pd.DataFrame) -> pd.DataFrame:
+    """Set the Ratio that the paper prints (Tables 5 and 13) beside what is measured.
+
+    Args:
+        fertility: The measurement of that name.
+
+    Returns:
+        A row a language that either table has, by measured ratio: `Table 13`, `Table 5` (missing
+        where not printed), `measured` (tokens per word), `per character`, `difference` (measured
+        minus Table 13) and `rounds to it` (whether it rounds to Table 13's digit).
+    """
+    llama = fertility[fertility["tokenizer"] == "llama"].set_index("language")
+    printed = {f"Table {n}": paper.table(n).groupby("target")["ratio"].first() for n in (13, 5)}
+    frame = pd.DataFrame(printed)
+    frame["measured"] = llama["tokens_per_word"]
+    frame["per character"] = llama["tokens_per_char"]
+    frame["difference"] = frame["measured"] - frame["Table 13"]
+    rounds = frame["measured"].round(1) == frame["Table 13"]
+    frame["rounds to it"] = rounds.where(frame["Table 13"].notna())
+    return frame.sort_values("measured")
 
 
 def checksums() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import GenericAlias, NoneType, UnionType
 from typing import Any, get_args, get_origin
 
+import myst_nb
 import pandas as pd
 from IPython.display import HTML
 
@@ -155,8 +156,19 @@ def provenance(namespace: Mapping[str, Any], **extra: Any) -> HTML:
         "device": _device(),
         "parameters": ", ".join(f"{name} = {namespace[name]!r}" for name in _declared(namespace)),
     } | {name.replace("_", " "): value for name, value in extra.items()}
+    lines = {name: value for name, value in lines.items() if value}
     with pd.option_context("display.max_colwidth", None):  # a checksum is longer than the default
         return HTML(pd.Series(lines).to_frame().to_html(header=False, classes="provenance"))
+
+
+def glue(**values: Any) -> None:
+    """Keep values under names that other pages paste: `{glue:text}`page.ipynb::name:d``.
+
+    Args:
+        values: Numbers or strings by name; NumPy's numbers become Python's, as pasting needs.
+    """
+    for name, value in values.items():
+        myst_nb.glue(name, value.item() if hasattr(value, "item") else value, display=False)
 
 
 def _commit() -> str:

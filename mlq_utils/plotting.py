@@ -1,6 +1,7 @@
 """One style for every figure, and the figures that more than one place draws."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -8,6 +9,7 @@ import seaborn as sns
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 
+from mlq_utils._common import one_of
 from mlq_utils.quadrants import QUADRANTS
 
 _COLOURS = sns.color_palette("colorblind")
@@ -51,6 +53,42 @@ def use_style() -> None:
     )
 
 
+def scatter_by_quadrant(
+    frame: pd.DataFrame, x: str, y: str, *, ax: Axes | None = None, **options: Any
+) -> Axes:
+    """Draw points in the colour and marker of their quadrant.
+
+    Args:
+        frame: Columns `x`, `y` and `quadrant`.
+        x: A column.
+        y: A column.
+        ax: Where to draw; the current axes where None.
+        options: Passed on to `seaborn.scatterplot`.
+    """
+    return sns.scatterplot(
+        frame,
+        x=x,
+        y=y,
+        hue="quadrant",
+        style="quadrant",
+        hue_order=QUADRANTS,
+        style_order=QUADRANTS,
+        palette=QUADRANT_PALETTE,
+        markers=QUADRANT_MARKERS,
+        ax=ax,
+        **options,
+    )
+
+
+def size_axis(ax: Axes, sizes: Sequence[int]) -> None:
+    """Make the horizontal axis logarithmic, with a tick at each of the sizes, as in 20k."""
+    sizes = sorted(set(sizes))
+    ax.set_xscale("log")
+    ax.set_xticks(sizes, [f"{size // 1000}k" for size in sizes])
+    ax.minorticks_off()
+    ax.set_xlabel("training pairs (log scale)")
+
+
 def quadrant_scatter(frame: pd.DataFrame, *, linear: float = 2.0, ax: Axes | None = None) -> Axes:
     """Draw the two changes of Equation 1 against each other, every language labelled (Figure 1).
 
@@ -68,19 +106,7 @@ def quadrant_scatter(frame: pd.DataFrame, *, linear: float = 2.0, ax: Axes | Non
     ax.xaxis.set_major_formatter("{x:g}")
     ax.axhline(0, color="0.6", linewidth=0.8)
     ax.axvline(0, color="0.6", linewidth=0.8)
-    sns.scatterplot(
-        frame,
-        x="bilingual_delta",
-        y="multilingual_delta",
-        hue="quadrant",
-        style="quadrant",
-        hue_order=QUADRANTS,
-        style_order=QUADRANTS,
-        palette=QUADRANT_PALETTE,
-        markers=QUADRANT_MARKERS,
-        s=28,
-        ax=ax,
-    )
+    scatter_by_quadrant(frame, "bilingual_delta", "multilingual_delta", ax=ax, s=28)
     ax.set(
         xlabel="bilingual change, $\\Delta$ of Equation 1 (symmetric log scale)",
         ylabel="multilingual change, $\\Delta$ of Equation 1",
@@ -115,8 +141,13 @@ def bars_and_lines(
         bars: The model drawn as bars.
         lines: The models drawn as lines, each labelled at its highest point by the legend.
         ax: Where to draw; a new figure where None.
+
+    Raises:
+        ValueError: The frame has no such model.
     """
     ax = ax or plt.subplots(figsize=(7, 3.6))[1]
+    for name in (bars, *lines):
+        one_of("model", name, dict.fromkeys(frame["model"]))
     order = list(dict.fromkeys(frame["target"]))
     wide = frame.pivot(index="target", columns="model", values="spbleu").loc[order]
     ax.bar(range(len(order)), wide[bars], color="0.8", label=bars, width=0.8)
@@ -135,16 +166,3 @@ def bars_and_lines(
     ax.set(xlabel="target language", ylabel="spBLEU, FLORES-101 devtest", xlim=(-0.7, len(order)))
     ax.legend()
     return ax
-
-
-def label_points(ax: Axes, frame: pd.DataFrame, x: str, y: str, label: str) -> None:
-    """Write a label beside each point of a scatter plot, moved apart where they collide."""
-    texts = [ax.text(row[x], row[y], row[label], fontsize=8) for row in frame.to_dict("records")]
-    adjust_text(
-        texts,
-        x=frame[x].to_numpy(),
-        y=frame[y].to_numpy(),
-        ax=ax,
-        arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
-        time_lim=3,
-    )

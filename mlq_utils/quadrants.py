@@ -3,7 +3,7 @@
 Scores are spBLEU, 0 to 100. `post` is a score after tuning, `pre` the same model's before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -134,6 +134,33 @@ def assign(scores: pd.DataFrame, threshold: float, factor: float = 2.0) -> pd.Da
         for side in ("bilingual", "multilingual")
     }
     return scores.assign(**changes, quadrant=quadrant(*changes.values()))
+
+
+def agreement(
+    scores: pd.DataFrame,
+    expected: Mapping[str, str],
+    thresholds: Mapping[str, float],
+    factor: float = 2.0,
+) -> pd.DataFrame:
+    """Count the languages that get an expected quadrant, for each of several T.
+
+    Args:
+        scores: A frame such as `published` gives.
+        expected: The quadrant expected of each language.
+        thresholds: Values of T by what they are called.
+        factor: The significance factor.
+
+    Returns:
+        A row a T, indexed by its name: `T`, `as expected`, `languages`.
+    """
+    expected = scores["language"].map(expected)
+    agreeing = {
+        name: (assign(scores, value, factor)["quadrant"] == expected).sum()
+        for name, value in thresholds.items()
+    }
+    return pd.DataFrame(
+        {"T": pd.Series(thresholds), "as expected": agreeing, "languages": len(scores)}
+    )
 
 
 def sensitivity(
