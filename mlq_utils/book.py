@@ -28,7 +28,7 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from mlq_utils import corpora
+from mlq_utils import corpora, measurements
 from mlq_utils._common import data_folder, one_of
 from mlq_utils.pages import declarations, validate
 
@@ -304,8 +304,9 @@ def make(root: Path, profile: str, site: Path | None = None) -> Path:
     """
     listed = chapters(root, profile)
     try:
+        measurements.check_data()
         inputs = inputs_key(root)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise InputError(error) from error
     runs = {chapter.path: run(root, profile, chapter, inputs) for chapter in listed}
     return build(stage(root, profile, runs), site or root / "_build/html")

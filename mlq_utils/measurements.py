@@ -37,6 +37,22 @@ def missing() -> list[str]:
     return absent
 
 
+def check_data() -> None:
+    """Read all that a book rests on, so that damage is found before any notebook runs.
+
+    Raises:
+        ValueError: A table of the paper contradicts itself where print does not, a record was
+            edited, or a file of a local FLORES-200 is damaged or short.
+        FileNotFoundError: A local FLORES-200 lacks a file.
+    """
+    for number in range(1, 17):
+        paper.table(number)
+    for name in MEASURES:
+        recorded(name)
+    if corpora.find("flores200"):
+        texts("flores200", SPLIT)
+
+
 def measure(name: str) -> pd.DataFrame:
     """Measure now.
 
@@ -78,6 +94,21 @@ def texts(
     return {code: frame["target"].tolist()[:sentences] for code, frame in frames.items()}
 
 
+def tokenizer(
+    name_or_path: str | None, vocabulary_size: int, seed: int = 0
+) -> tokenization.Tokenizer:
+    """Return the tokenizer of the live part: the one that is named, or one trained on CLDR text.
+
+    Args:
+        name_or_path: As in `tokenization.load`; None for `english_centric_tokenizer`.
+        vocabulary_size: Pieces of the one that is trained.
+        seed: Of the text that it is trained on.
+    """
+    if name_or_path is not None:
+        return tokenization.load(name_or_path)
+    return english_centric_tokenizer(vocabulary_size, seed=seed)
+
+
 def english_centric_tokenizer(
     vocabulary_size: int, sentences: int = 20_000, seed: int = 0
 ) -> tokenization.Tokenizer:
@@ -110,12 +141,12 @@ def _shortening(sentences: dict[str, list[str]]) -> pd.DataFrame:
 
 
 def shortenings(
-    tokenizer: tokenization.Tokenizer, sentences: dict[str, list[str]], cap: int = 256
+    model: tokenization.Tokenizer, sentences: dict[str, list[str]], cap: int = 256
 ) -> pd.DataFrame:
     """Measure prefix shortening on each language that the tokenizer over-tokenises.
 
     Args:
-        tokenizer: The tokenizer.
+        model: The tokenizer.
         sentences: Sentences by language.
         cap: As in `shortening.gain`.
 
@@ -125,13 +156,13 @@ def shortenings(
     """
     rows = []
     for language, text in sentences.items():
-        share = tokenization.fertility(tokenizer, text)["overtokenized_share"]
+        share = tokenization.fertility(model, text)["overtokenized_share"]
         if share < OVERTOKENIZED:
             continue
         for kind, length in LENGTHS.items():
             row = {"language": language, "kind": kind, "overtokenized_share": share}
             try:
-                rows.append(row | dict(shortening.gain(tokenizer, text, length, cap)))
+                rows.append(row | dict(shortening.gain(model, text, length, cap)))
             except ValueError:  # every split character takes two tokens: no prefix of two
                 continue
     return pd.DataFrame(rows)

@@ -59,7 +59,7 @@ def delta(
         raise ValueError("scores must be numbers of 0 or more; one is negative or missing")
     low = before < threshold
     numerator = after - factor * np.where(low, threshold, before)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         change = np.where(numerator == 0, 0.0, numerator / before)
     for given in (post, pre):
         if isinstance(given, pd.Series):

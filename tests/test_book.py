@@ -11,7 +11,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from mlq_utils import book, pages
+from mlq_utils import book, languages, pages, paper
 
 DECLARED = "threshold: float | None = None\nlanguages: list[str] = ['af']"
 CHECK = "from mlq_utils import pages\n\npages.check_parameters(globals())"
@@ -170,6 +170,42 @@ def test_bad_input_is_one_line_and_status_2(toy):
     parameters(toy)
     done = command(toy, "--profile", "smoke", MLQ_DATA="no/such/folder")
     assert done.returncode == 2 and "does not exist" in done.stderr
+    assert not (toy / "_build").exists()
+
+
+def damaged(folder):
+    """A FLORES-200 of which one file ends in the middle."""
+    for language in languages.table()["flores"]:
+        path = folder / "flores200_dataset/devtest" / f"{language}.devtest"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("sentence\n" * (700 if language == "khm_Khmr" else 1012), "utf8")
+    return "khm_Khmr.devtest.*700.*1012"
+
+
+def lacking(folder):
+    message = damaged(folder)
+    (folder / "flores200_dataset/devtest/khm_Khmr.devtest").unlink()
+    return message.split(".*")[0]
+
+
+@pytest.mark.parametrize("damage", [damaged, lacking])
+def test_damaged_data_stops_before_anything_runs(toy, tmp_path, monkeypatch, damage):
+    message = damage(tmp_path / "data")
+    monkeypatch.setenv("MLQ_DATA", str(tmp_path / "data"))
+    with pytest.raises(book.InputError, match=message):
+        book.make(toy, "smoke")
+    assert not (toy / "_build").exists()
+
+
+def test_an_edited_table_stops_before_anything_runs(toy, tmp_path, monkeypatch):
+    tables = shutil.copytree(paper.FOLDER, tmp_path / "paper")
+    monkeypatch.setattr(paper, "FOLDER", tables)
+    path = tables / "table_14.csv"
+    text = path.read_text("utf8")
+    first_average = next(line for line in text.splitlines() if ",AVG," in line)
+    path.write_text(text.replace(first_average, first_average.rsplit(",", 1)[0] + ",99.9"), "utf8")
+    with pytest.raises(book.InputError, match=r"table_14.csv"):
+        book.make(toy, "smoke")
     assert not (toy / "_build").exists()
 
 

@@ -86,6 +86,10 @@ def test_the_tokenizer_is_english_centric():
 
 def test_llamax_scores():
     scores = published.llamax()
+    with pytest.raises(ValueError, match=r"unknown model 'LLaMA2-70B'.*LLaMA2-7B"):
+        published.llamax(["LLaMA2-70B"])
+    assert set(published.llamax(["LLaMA3-8B"])["label"]) == {"LLaMA3-8B", "LLaMA3-8B + Alpaca"}
+    assert published.llama().set_index(["tuning", "target"])["spbleu"]["Alpaca", "pt"] == 40.5
     assert scores.groupby(["model", "tuning"])["target"].nunique().eq(101).all()
     assert len(scores) == 6 * 101
     llama2 = scores.query("model == 'LLaMA2-7B' and tuning == 'Alpaca'").set_index("target")
@@ -118,6 +122,23 @@ def test_intervals_agree_with_scipy():
 def test_intervals_need_numbers(bad):
     with pytest.raises(ValueError, match="two or more numbers"):
         intervals.mean(bad)
+
+
+def test_pairwise_and_superiority_by_brute_force():
+    frame = pd.DataFrame({"a": [1, 2, 3, 4], "b": [2, 1, 4, 3], "c": [4, 3, 2, 1]})
+    found = intervals.pairwise(frame).set_index(["a", "b"])["rho"]
+    assert found.to_dict() == pytest.approx({("a", "b"): 0.6, ("a", "c"): -1, ("b", "c"): -0.6})
+    x, y = [1, 5, 5, 9], [5, 2, 0]
+    pairs = [(a > b) + (a == b) / 2 for a in x for b in y]
+    assert intervals.superiority(x, y) == pytest.approx(sum(pairs) / len(pairs))
+    with pytest.raises(ValueError, match="one side is empty"):
+        intervals.superiority([], y)
+
+
+def test_a_table_of_intervals_reads_as_rows():
+    table = intervals.table({"x": intervals.mean([1, 2, 3]), "y": intervals.mean([2, 2, 2])})
+    assert table.columns.tolist() == ["mean", "95% from", "to", "n"]
+    assert table["n"].tolist() == [3, 3] and table.loc["y"].tolist() == [2, 2, 2, 3]
 
 
 def test_rank_correlation_needs_pairs():

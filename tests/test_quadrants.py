@@ -116,6 +116,13 @@ def test_threshold():
         quadrants.threshold([])
 
 
+def test_agreement_counts_what_is_expected():
+    printed = paper.table(2).query("dataset == 'Ted'").set_index("language")["quadrant"]
+    found = quadrants.agreement(quadrants.published(), printed, {"a": 2.0, "b": 3.0})
+    assert found["as expected"].to_dict() == {"a": 50, "b": 45}
+    assert found["languages"].eq(50).all() and found["T"].tolist() == [2.0, 3.0]
+
+
 def test_sensitivity_counts_every_language_once(ted):
     grid = quadrants.sensitivity(quadrants.published(), [1.0, quadrants.threshold()], [2, 20])
     assert (grid.groupby(["threshold", "factor"])["languages"].sum() == len(ted)).all()

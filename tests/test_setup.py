@@ -1,6 +1,7 @@
 """The two commands, the pins, the licence, and what no file may say."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -33,7 +34,11 @@ def tracked(root):
 
 
 def make(root, *arguments):
-    return subprocess.run(["make", *arguments], cwd=root, capture_output=True, text=True)
+    # Not as a part of the make that runs the tests.
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(
+        ["make", *arguments], cwd=root, env=environment, capture_output=True, text=True
+    )
 
 
 def test_the_readme_shows_two_commands_and_the_makefile_has_them(root):
