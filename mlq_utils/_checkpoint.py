@@ -1,0 +1,97 @@
+"""A training run's state in one safetensors file, whole or not there; nothing is pickled.
+
+One file, so that weights, the optimizer's moments and the step counter can never be of different
+moments: the counters are JSON in its header.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+
+def identity(model: torch.nn.Module, *description: Any) -> str:
+    """Return a hash of what a run is, by which its checkpoint is known.
+
+    Args:
+        model: The model before training. Of its weights, which can be 28 GB, a sample is hashed.
+        *description: What else decides the result, as JSON can hold it.
+    """
+    digest = hashlib.sha256(json.dumps(description).encode())
+    for name, weight in model.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)} {weight.requires_grad}".encode())
+        sample = weight.detach().flatten()[:: max(1, weight.numel() // 1024)]
+        digest.update(sample.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(
+    path: Path,
+    run: str,
+    state: Mapping[str, Any],
+    weights: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write a checkpoint aside, sync it and rename it: a kill leaves the old one or the new one."""
+    names = list(weights)
+    tensors = {f"weight {name}": weight.detach().contiguous() for name, weight in weights.items()}
+    for i, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"{slot} {names[i]}": value for slot, value in slots.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, aside, metadata={"run": run, "state": json.dumps(state)})
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load(
+    path: Path,
+    run: str,
+    weights: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Any] | None:
+    """Put a checkpoint's tensors into weights and optimizer, and return its counters.
+
+    Returns:
+        The `state` that was saved; None, with a warning, where the file is damaged: the run then
+        starts anew, which costs time and changes nothing.
+
+    Raises:
+        ValueError: The checkpoint is another run's.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        state = json.loads(metadata["state"])
+        owner = metadata["run"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{path} is damaged ({error}): the run starts anew", stacklevel=3)
+        return None
+    if owner != run:
+        raise ValueError(
+            f"{path} is the checkpoint of another run: other data, schedule, strategy or base. "
+            "Delete it, or load the base model anew if it was tuned meanwhile"
+        )
+    slots: dict[int, dict[str, torch.Tensor]] = {i: {} for i in range(len(weights))}
+    index = {name: i for i, name in enumerate(weights)}
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            slot, name = key.split(" ", 1)
+            if slot == "weight":
+                weights[name].copy_(tensor)
+            else:
+                slots[index[name]][slot] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
+    return state

@@ -1,0 +1,37 @@
+"""How much memory something took at its highest."""
+
+from pathlib import Path
+
+import torch
+
+_PROCESS = Path("/proc/self")
+
+
+class Peak:
+    """The most memory held at once since this was made: torch's on a GPU, else the process's.
+
+    The process's peak is Linux's, which alone can set it back; it holds the interpreter and all
+    that was loaded before, a few hundred MB.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Set the counter back to what is held now."""
+        self._device = device
+        self._known = True
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            (_PROCESS / "clear_refs").write_text("5")
+        except OSError:
+            self._known = False
+
+    def read(self) -> int | None:
+        """Return the peak in bytes, or None where the system does not tell."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        if not self._known:
+            return None
+        status = (_PROCESS / "status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024

@@ -1,0 +1,229 @@
+"""Beam search with a causal language model: the state of one batch, and its steps.
+
+`model.generate` computes the prompt once per beam, reorders and copies the whole cache at every
+step, and carries finished sentences along. Here a sentence is one row of the batch and its beams
+are queries side by side: the prompt is computed once (and how all prompts of a batch begin, once
+for the batch), keys and values are written once and never moved, and which of them a beam sees (the
+prompt and its own past) is told by the attention mask, which is all that is reordered. Finished
+sentences leave the batch.
+
+The search itself is that of `model.generate(num_beams=…, do_sample=False, early_stopping=False,
+length_penalty=1.0)` of transformers 5, to the token, in fp32, but for hypotheses so close that
+rounding decides (there `generate` differs from itself in fp64, too); in lower precisions that is
+often. Engines differ in what they call beam search, so a record should name this one: `ENGINE`.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+ENGINE = "mlq_utils beam search 1"
+"""Names the search in records; the number changes when results can."""
+DROP = 1 / 8
+"""Finished sentences leave the batch once they are this share of it; leaving costs a copy."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What beam search found for one prompt.
+
+    Attributes:
+        ids: The generated token ids, without the end-of-sentence token.
+        score: Sum of the log-probabilities (natural logarithm) of the generated tokens, the
+            end-of-sentence token included, divided by their number.
+        finished: Whether the model ended the sentence; False where the cap did.
+    """
+
+    ids: list[int]
+    score: float
+    finished: bool
+
+
+class _Layer(DynamicLayer):
+    """A cache layer that grows in place: no copy a step, and a longer buffer where it is full."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append keys and values of shape (batch, heads, new, width); return all so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.length, self.buffers = 0, (key_states[:, :, :0], value_states[:, :, :0])
+        start, self.length = self.length, self.length + key_states.shape[2]
+        if self.length > self.buffers[0].shape[2]:
+            spare = key_states.shape[0], key_states.shape[1], 64 + self.length // 4
+            self.buffers = tuple(
+                torch.cat([old[:, :, :start], new, new.new_empty(*spare, new.shape[3])], 2)
+                for old, new in zip(self.buffers, (key_states, value_states), strict=True)
+            )
+        else:
+            self.buffers[0][:, :, start : self.length] = key_states
+            self.buffers[1][:, :, start : self.length] = value_states
+        self.keys, self.values = (b[:, :, : self.length] for b in self.buffers)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows of the batch."""
+        self.buffers = tuple(b[indices] for b in self.buffers)
+        self.keys, self.values = (b[:, :, : self.length] for b in self.buffers)
+
+
+class Batch:
+    """The state of the search for a batch of sentences.
+
+    Shapes: B sentences still in the batch, K beams, T tokens generated so far.
+
+    Attributes:
+        live: (B,) which sentence of the batch each row is.
+        tokens: (B, K, T) generated tokens of the running beams, best first.
+        scores: (B, K) their summed log-probabilities.
+        ended: (B, K) scores of the best ended hypotheses, a mean per token; -1e9 where none yet.
+        best: For each sentence the tokens of the best ended hypothesis, with its score.
+        mask: (B, 1, K, P + K * cap) added to attention: 0 where a beam sees a key.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, prompts: list[list[int]], caps: list[int], beams: int
+    ) -> None:
+        """Compute the prompts.
+
+        Args:
+            model: See `translation.beam_search`, which checks all of these.
+            prompts: Ids of each.
+            caps: New tokens at most, for each.
+            beams: K.
+
+        Raises:
+            ValueError: The model returns NaN.
+        """
+        self.model, self.beams, device = model, beams, model.device
+        self.cache = Cache(layer_class_to_replicate=_Layer)
+        shared = _shared(prompts)
+        if shared:  # instructions open alike: computed once, and copied to every row
+            self._call(torch.tensor([prompts[0][:shared]], device=device), logits_to_keep=1)
+            self.cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long))
+        width = max(map(len, prompts))
+        ids = torch.zeros(len(prompts), width - shared, dtype=torch.long)
+        for row, prompt in zip(ids, prompts, strict=True):
+            row[width - len(prompt) :] = torch.tensor(prompt[shared:])
+        self.lengths = torch.tensor([len(p) for p in prompts], device=device)
+        seen = torch.arange(width, device=device) >= (width - self.lengths + shared)[:, None]
+        seen[:, :shared] = True
+        positions = (seen.cumsum(1) - 1).clamp(min=0)[:, shared:]
+        # (B, 1, V): one beam, the prompt, which becomes K at the first step
+        self._call(
+            ids.to(device), attention_mask=seen.long(), position_ids=positions, logits_to_keep=1
+        )
+        if not torch.isfinite(self.logits).all():
+            raise ValueError("the model returns NaN or infinity: its weights are damaged")
+        kind = self.logits.dtype
+        size = len(prompts), 1, beams, width + beams * max(caps)
+        self.mask = torch.full(size, torch.finfo(kind).min, dtype=kind, device=device)
+        self.mask[..., :width].masked_fill_(seen[:, None, None], 0)
+        self.own = torch.eye(beams, device=device, dtype=torch.bool)
+        self.live = torch.arange(len(prompts), device=device)
+        self.caps = torch.tensor(caps, device=device)
+        self.tokens = torch.zeros(len(prompts), 1, 0, dtype=torch.long, device=device)
+        self.scores = torch.zeros(len(prompts), 1, device=device)
+        self.ended = torch.full((len(prompts), beams), -1e9, device=device)
+        self.best: list[tuple[list[int], float]] = [([], -math.inf)] * len(prompts)
+
+    def run(self, eos: int) -> list[Output]:
+        """Search until every sentence is done."""
+        done = torch.zeros_like(self.live, dtype=torch.bool)
+        while True:
+            parents = self._extend(eos, done)
+            generated = self.tokens.shape[2]
+            if self.beams == 1:
+                hopeless = self.ended[:, 0] > -1e9
+            else:
+                # transformers' rule: no running beam beats the worst of K ended ones, if its mean
+                # stays what it is now. And a bound that changes no result: log-probabilities are
+                # negative, so no mean to come exceeds the best sum now, divided by the cap.
+                running = self.scores[:, 0]
+                hopeless = running / generated <= self.ended[:, -1]
+                hopeless |= running / self.caps < self.ended[:, 0]
+            done |= hopeless | (self.caps <= generated)
+            count = int(done.sum())
+            if count == len(done):
+                break
+            if count >= len(done) * DROP:
+                keep = (~done).nonzero()[:, 0]
+                for name in ("lengths", "mask", "live", "caps", "tokens", "scores", "ended"):
+                    setattr(self, name, getattr(self, name)[keep])
+                self.cache.batch_select_indices(keep)
+                parents, done = parents[keep], done[keep]
+            self._forward(parents)
+        return [
+            Output(ids[:-1] if ids[-1] == eos else ids, score, ids[-1] == eos)
+            for ids, score in self.best
+        ]
+
+    def _extend(self, eos: int, done: torch.Tensor) -> torch.Tensor:
+        """Extend every beam by a token and note what ends; return each new beam's parent, (B, K).
+
+        Of 2 K candidates the K best that do not end run on; those that end count among the K best
+        only, as in transformers.
+        """
+        beams, rows = self.beams, torch.arange(len(self.live), device=self.live.device)[:, None]
+        candidates = 2 * beams if beams > 1 else 1
+        logs = self.logits.float().log_softmax(-1) + self.scores[..., None]
+        # The best of each beam first: cheaper than one search among K * V, and as exact.
+        logs, ids = logs.topk(candidates, dim=-1)
+        logs, picked = logs.flatten(1).topk(candidates, dim=-1)
+        parents, ids = picked // candidates, ids.flatten(1).gather(1, picked)
+        generated = self.tokens.shape[2] + 1
+        capped = (self.caps <= generated)[:, None]
+        ends = (ids == eos) | capped
+        news = (ends & ~done[:, None])[:, :beams]
+        if news.any():
+            means = torch.where(news, logs[:, :beams] / generated, -1e9)
+            self.ended, where = torch.cat([self.ended, means], 1).topk(beams, dim=-1)
+            better = (where[:, 0] >= beams).nonzero()[:, 0]
+            beam = where[better, 0] - beams
+            past = self.tokens[better, parents[better, beam]]
+            found = torch.cat([past, ids[better, beam][:, None]], dim=1).tolist()
+            for i, *best in zip(
+                self.live[better].tolist(), found, self.ended[better, 0].tolist(), strict=True
+            ):
+                self.best[i] = tuple(best)
+        if beams > 1:
+            logs = logs - 1e9 * ends.float()
+            self.scores, kept = logs.topk(beams, dim=-1)
+            parents, ids = parents.gather(1, kept), ids.gather(1, kept)
+        else:
+            self.scores = logs
+        self.tokens = torch.cat([self.tokens[rows, parents], ids[..., None]], dim=2)
+        return parents
+
+    def _forward(self, parents: torch.Tensor) -> None:
+        """Feed the last token of every beam; each sees what its parent saw, and itself."""
+        start = self.cache.get_seq_length()
+        stop = start + self.beams
+        seen = self.mask[..., :start]
+        if self.tokens.shape[2] > 1:  # at first every beam has seen the prompt, and no more
+            seen.copy_(seen.gather(2, parents[:, None, :, None].expand_as(seen)))
+        self.mask[..., start:stop].masked_fill_(self.own, 0)
+        positions = self.lengths[:, None] + self.tokens.shape[2] - 1
+        self._call(
+            self.tokens[..., -1],
+            attention_mask=self.mask[..., :stop],
+            position_ids=positions.expand(-1, self.beams),
+        )
+
+    def _call(self, ids: torch.Tensor, **options: Any) -> None:
+        self.logits = self.model(
+            input_ids=ids, past_key_values=self.cache, use_cache=True, **options
+        ).logits
+
+
+def _shared(prompts: list[list[int]]) -> int:
+    """Return how many first tokens all prompts share, the last token of each left out."""
+    pairs = zip(min(prompts), max(prompts), strict=False)  # the farthest apart in sorting order
+    equal = takewhile(lambda pair: pair[0] == pair[1], pairs)
+    return min(sum(1 for _ in equal), min(map(len, prompts)) - 1)

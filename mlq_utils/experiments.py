@@ -1,0 +1,284 @@
+"""Runs: tune a base model, translate, score, and keep the record.
+
+    record = run(Spec(languages=("ro",), targets=("ro", "fr", "af")))
+
+A specification is a value. Its identity is a hash of all that changes the result: itself, the base
+model's files, the version of the CLDR data and of this code's semantics; not of the host, the
+engine or the time. A run that the store has is not computed again.
+
+    python -m mlq_utils.experiments --languages ro --targets ro fr af
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pandas as pd
+import torch
+from babel.core import get_cldr_version
+
+from mlq_utils import corpora, error_types, languages, modeling, prompts, scoring, training
+from mlq_utils import translation as decoding
+from mlq_utils.store import Store
+
+SEMANTICS = 1
+"""Raised when the same specification would give another result."""
+TEST_SEED = 0
+"""All runs are scored on the same sentences."""
+STORE = Path("_build/store")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is run.
+
+    Attributes:
+        languages: What the model is tuned on, English into each (the paper's codes); `en` alone for
+            English-only tasks (Appendix C); empty for the untuned model.
+        targets: What it is scored on, English into each.
+        strategy: A key of `modeling.STRATEGIES`.
+        size: Training pairs in all, shared equally by the languages.
+        test_size: Test sentences for each target.
+        learning_rate: The highest; `training`'s for the strategy where None.
+        epochs: Passes over the data.
+        batch_size: Examples a step.
+        layers: The layers trained, for the strategy `layers`.
+        seed: Of the training pairs and their order.
+        beam_size: Beams; 4 in the paper.
+        base: What `modeling.load` takes. Its tokenizer also splits for spBLEU, as the signature
+            says, so scores on bases with different tokenizers do not compare.
+    """
+
+    languages: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ("ro",)
+    strategy: str = "embed"
+    size: int = 600
+    test_size: int = 40
+    learning_rate: float | None = None
+    epochs: int = 3
+    batch_size: int = 32
+    layers: tuple[int, ...] | None = None
+    seed: int = 0
+    beam_size: int = 4
+    base: str = field(default="mini")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything.
+
+        Raises:
+            ValueError: Unknown or repeated language, a number below 1, or fewer pairs than
+                languages.
+        """
+        languages.check(self.languages)
+        if not languages.check(self.targets):
+            raise ValueError("no targets: name the languages to score")
+        for name in ("size", "test_size", "epochs", "batch_size", "beam_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.size < len(self.languages):
+            raise ValueError(f"{self.size} pairs are fewer than {len(self.languages)} languages")
+        training.Schedule.mini(self.strategy)  # an unknown strategy is refused here
+
+    def identity(self) -> str:
+        """Return the run's key: 64 hexadecimal digits."""
+        parts = {
+            "spec": asdict(self),
+            "base": _base_digest(self.base),
+            "cldr": get_cldr_version(),
+            "semantics": SEMANTICS,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _base_digest(name: str) -> str:
+    folder = modeling.MINI if name == "mini" else Path(name)
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".model", ".json"))
+    if not files:
+        return name  # of the Hub: its name and revision identify it
+    weights = [p for p in files if p.name != "pretraining.json"]
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(p.read_bytes()).digest() for p in weights)
+    ).hexdigest()
+
+
+def run(spec: Spec, store: Store | None = None, *, progress: bool | None = None) -> dict[str, Any]:
+    """Return the record of a run, computing it where the store has none.
+
+    Args:
+        spec: What to run.
+        store: Where records are kept; `_build/store` where None.
+        progress: Whether to show a bar; outside notebooks where None.
+
+    Returns:
+        The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (a
+        list, one a target, with spBLEU, chrF++, their intervals and signatures, error counts, cap
+        and cap-hit rate), `training` (losses, seconds, label tokens a second, peak memory),
+        `seconds`, `versions`, `hardware`, `date`.
+    """
+    store = store or Store(STORE)
+    key = spec.identity()
+    known = store.get(key)
+    if known is not None:
+        return known
+    start = perf_counter()
+    record: dict[str, Any] = {"spec": asdict(spec), "identity": key}
+    hypotheses = None
+    try:
+        results, hypotheses = _compute(spec, progress)
+        record |= {"status": "done"} | results
+    except FloatingPointError as error:  # it would fail the same way again; others go on
+        record |= {"status": "failed", "error": str(error)}
+    record |= {
+        "seconds": round(perf_counter() - start, 2),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": _hardware(),
+        "versions": {p: version(p) for p in ("mlq_utils", "torch", "transformers", "sacrebleu")},
+    }
+    return store.put(key, record, hypotheses)
+
+
+def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.DataFrame]:
+    base = modeling.load(spec.base)
+    trained = None
+    if spec.languages:
+        frame = _tuning_data(spec)
+        changes = {"epochs": spec.epochs, "batch_size": spec.batch_size, "seed": spec.seed}
+        if spec.learning_rate is not None:
+            changes["learning_rate"] = spec.learning_rate
+        schedule = training.Schedule.mini(spec.strategy, **changes)
+        result = training.fine_tune(
+            base, frame, spec.strategy, schedule, layers=spec.layers, progress=progress
+        )
+        base = result.model
+        trained = {
+            "losses": [round(loss, 4) for loss in result.losses],
+            "seconds": round(result.seconds, 2),
+            "label_tokens_per_second": round(result.label_tokens_per_second),
+            "peak_bytes": result.peak_bytes,
+            "examples": result.examples,
+            "skipped": result.skipped,
+            "precision": result.precision,
+        }
+    scores, frames = zip(*(_score(spec, base, target) for target in spec.targets), strict=True)
+    return {"training": trained, "scores": list(scores)}, pd.concat(frames, ignore_index=True)
+
+
+def _tuning_data(spec: Spec) -> pd.DataFrame:
+    if spec.languages == ("en",):
+        return prompts.english_tasks(spec.size, spec.seed)
+    share, rest = divmod(spec.size, len(spec.languages))
+    pairs = {code: share + (n < rest) for n, code in enumerate(spec.languages)}
+    return prompts.mixture(pairs, seed=spec.seed)
+
+
+def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Translate and score one target."""
+    test = corpora.load("cldr", target, "test", size=spec.test_size, seed=TEST_SEED)
+    longest = corpora.load("cldr", target, "train", size=200, seed=TEST_SEED)["target"]
+    cap = decoding.scaled_cap(base.tokenizer, longest)
+    start = perf_counter()
+    out = decoding.translate(
+        base.model,
+        base.tokenizer,
+        [prompts.translation(target, source) for source in test["source"]],
+        beam_size=spec.beam_size,
+        cap=cap,
+        bos_id=base.bos,
+        eos_id=base.eos,
+    )
+    seconds = perf_counter() - start
+    found = out["hypothesis"].tolist()
+    bleu = scoring.spbleu(found, test["target"].tolist(), tokenizer=base.tokenizer)
+    chrf = scoring.chrf(found, test["target"].tolist())
+    errors = error_types.errors(
+        test["source"].tolist(), found, test["target"].tolist(), target, cap_hit=out["cap_hit"]
+    )
+    row = {
+        "target": target,
+        "spbleu": round(bleu.score, 2),
+        "spbleu_low": round(bleu.low, 2),
+        "spbleu_high": round(bleu.high, 2),
+        "spbleu_signature": bleu.signature,
+        "chrf": round(chrf.score, 2),
+        "chrf_signature": chrf.signature,
+        "sentences": len(found),
+        "cap": cap,
+        "cap_hit_rate": out.attrs["cap_hit_rate"],
+        "skipped": len(out.attrs["skipped"]),
+        "engine": out.attrs["engine"],
+        "seconds": round(seconds, 2),
+        "errors": {
+            k: None if pd.isna(v) else int(v) for k, v in error_types.summary(errors).items()
+        },
+    }
+    return row, test.assign(target_language=target, hypothesis=found)
+
+
+def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return the scores of records in tidy form.
+
+    Returns:
+        A row a run and target: `tuned_on` (codes joined by "+"; "" for the untuned model),
+        `strategy`, `size`, `seed`, `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`,
+        `cap_hit_rate`, and a column for each kind of error (number of sentences).
+    """
+    rows = []
+    for record in records:
+        spec = record["spec"]
+        shared = {"tuned_on": "+".join(spec["languages"])}
+        shared |= {name: spec[name] for name in ("strategy", "size", "seed")}
+        for score in record.get("scores", []):
+            columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
+            rows.append(shared | {name: score[name] for name in columns} | score["errors"])
+    return pd.DataFrame(rows)
+
+
+def _hardware() -> str:
+    processor = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"
+    return (
+        f"{processor}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else processor
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Tune, translate and score from the command line; print the scores and examples."""
+    parser = argparse.ArgumentParser(prog="python -m mlq_utils.experiments", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--languages", nargs="*", default=["ro"], help="tuned on; none: untuned")
+    parser.add_argument("--targets", nargs="+", default=["ro", "fr", "af", "vi", "km"])
+    parser.add_argument("--strategy", default="embed", help=", ".join(modeling.STRATEGIES))
+    parser.add_argument("--size", type=int, default=600, help="training pairs in all")
+    parser.add_argument("--test-size", type=int, default=40, help="test sentences a target")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--base", default="mini", help="a base model's folder or name")
+    parser.add_argument("--store", type=Path, default=STORE, help="where records are kept")
+    given = vars(parser.parse_args(arguments))
+    store = Store(given.pop("store"))
+    try:
+        spec = Spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        record = run(spec, store)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    if record["status"] == "failed":
+        parser.error(record["error"])
+    table = scores([record]).drop(columns=["tuned_on", "strategy", "size", "seed"])
+    print(table.round(1).to_string(index=False))
+    examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)
+    for row in examples.itertuples():
+        print(f"\n{row.target_language}  source      {row.source}")
+        print(f"    reference   {row.target}\n    hypothesis  {row.hypothesis}")
+
+
+if __name__ == "__main__":
+    main()

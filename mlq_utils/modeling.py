@@ -1,0 +1,219 @@
+"""Base models, and what each strategy of the paper trains of them.
+
+    base = load("mini")                                 # the packaged base; or a folder, or the Hub
+    tuned = prepare(base.model, "embed")                # input embeddings only
+
+Weights are read from safetensors only: a pickled checkpoint can run code when it is opened. What
+could end in a wrong score rather than an error is refused here, before anything is trained: damaged
+or missing tensors, NaN, a tokenizer that is not the model's.
+"""
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from mlq_utils import tokenizer as tokenizers
+from mlq_utils._common import PACKAGE_DATA
+from mlq_utils._strategies import STRATEGIES, prepare, trainable
+
+__all__ = ["MINI", "STRATEGIES", "Model", "load", "prepare", "trainable"]
+
+MINI = PACKAGE_DATA / "base"
+"""The packaged base model: config.json, model.safetensors, tokenizer.model."""
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*"]
+# What some architectures do to the logits beyond `lm_head`; the label-only loss leaves it out.
+_HEAD_EXTRAS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        model: The model; `full` FT changes it in place.
+        tokenizer: Its tokenizer, which adds no special tokens.
+        name: What it was loaded as.
+        bos: The id that opens a text, None where the model has none.
+        eos: The id that ends it.
+        pad: The id that fills a batch up. Nothing may be masked by comparing with it: it can be a
+            token of the vocabulary where the model has no padding token.
+    """
+
+    model: PreTrainedModel = field(repr=False)
+    tokenizer: tokenizers.Tokenizer = field(repr=False)
+    name: str
+    bos: int | None
+    eos: int
+    pad: int
+
+
+def load(
+    name_or_path: str | Path = "mini",
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    spare_rows: int = 0,
+) -> Model:
+    """Load a model and its tokenizer, on the CPU and in evaluation mode.
+
+    A model whose head is tied to its input embeddings is untied: the head becomes a copy, with a
+    warning. Otherwise Embed FT would train the head too, unseen.
+
+    Args:
+        name_or_path: "mini" for the packaged base; a folder in Hugging Face format; or a name of
+            the Hub such as "huggyllama/llama-7b".
+        revision: The Hub's branch, tag or commit.
+        dtype: Of the weights; `prepare` makes what it trains fp32 in any case.
+        spare_rows: How many rows the embeddings may have beyond the tokenizer's vocabulary. Some
+            models round their number up; for LLaMA any difference means the wrong tokenizer.
+
+    Raises:
+        FileNotFoundError: There is no such model, or it lacks a file.
+        ConnectionError: The Hub cannot be reached.
+        ValueError: The weights are pickled, damaged, incomplete or not finite; the model wants
+            remote code; or the vocabularies do not match.
+    """
+    folder = _folder(str(name_or_path), revision)
+    _check_files(folder)
+    words = tokenizers.load(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tied, config.tie_word_embeddings = config.tie_word_embeddings, False
+        with _no_bars():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (ValueError, RuntimeError, SafetensorError, AttributeError) as error:
+        raise ValueError(f"{folder} holds no model that can be loaded: {error}") from error
+    missing = set(found["missing_keys"])
+    if tied:
+        warnings.warn(
+            f"{name_or_path}: the head is tied to the input embeddings; here it is a copy of them, "
+            "so that it stays as it is when the embeddings are tuned",
+            stacklevel=2,
+        )
+        if "lm_head.weight" in missing:
+            missing.remove("lm_head.weight")
+            with torch.no_grad():
+                model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
+    if missing:  # transformers fills them with noise
+        raise ValueError(f"{folder}: the weights lack {', '.join(sorted(missing)[:3])}")
+    _check_weights(model, folder)
+    _check_vocabulary(model, words, spare_rows)
+    return Model(model.eval(), words, str(name_or_path), *_special_tokens(model, words))
+
+
+def _folder(name: str, revision: str | None) -> Path:
+    if name == "mini":
+        if not MINI.is_dir():
+            raise FileNotFoundError(
+                "this version packages no base model: train one with "
+                "`python -m mlq_utils.pretraining --folder FOLDER` and give its folder"
+            )
+        return MINI
+    if (path := Path(name).expanduser()).is_dir():
+        return path
+    if not _HUB_NAME.fullmatch(name):
+        raise FileNotFoundError(
+            f"no model {name!r}: not 'mini', no folder, and no name of the Hub (owner/name)"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:  # only these files: a pickled checkpoint or code is not even fetched
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
+    except HfHubHTTPError as error:
+        raise FileNotFoundError(
+            f"no model {name!r}: no such folder here, and the Hub answers: {error}"
+        ) from error
+    except (OSError, LocalEntryNotFoundError) as error:
+        raise ConnectionError(
+            f"no model {name!r}: no such folder here, and the Hub cannot be reached. Where there "
+            "is a network, download it; here, give the path of the folder that holds its files"
+        ) from error
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers' bars, which leave widgets in notebooks, from being shown."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a folder without safetensors, or with damaged ones, by name."""
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no model: there is no config.json")
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        pickled = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth")]
+        if pickled:
+            raise ValueError(
+                f"{folder} has its weights in {pickled[0]} only: a pickled checkpoint can run code "
+                "when it is opened. Convert it to safetensors"
+            )
+        raise FileNotFoundError(f"{folder} has no weights: there is no model.safetensors")
+    for file in files:
+        try:
+            with safe_open(file, "pt") as tensors:
+                tensors.keys()
+        except SafetensorError as error:
+            raise ValueError(f"{file} is truncated or no safetensors file: {error}") from error
+
+
+def _check_weights(model: PreTrainedModel, folder: Path) -> None:
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"{folder}: {name} holds NaN or infinite weights")
+    extras = [extra for extra in _HEAD_EXTRAS if getattr(model.config, extra, None)]
+    if extras:
+        raise ValueError(
+            f"{folder}: the head of {model.config.model_type} is more than a matrix "
+            f"({extras[0]}), which the loss here does not follow"
+        )
+
+
+def _check_vocabulary(model: PreTrainedModel, words: tokenizers.Tokenizer, spare_rows: int) -> None:
+    rows = model.get_input_embeddings().num_embeddings
+    if not 0 <= rows - len(words) <= spare_rows:
+        raise ValueError(
+            f"the model has {rows:,} embeddings, its tokenizer {len(words):,} tokens: they do not "
+            "belong together (spare_rows allows for a model that rounds up)"
+        )
+
+
+def _special_tokens(
+    model: PreTrainedModel, words: tokenizers.Tokenizer
+) -> tuple[int | None, int, int]:
+    """Return the ids of BOS, EOS and padding; SentencePiece's own before the configuration's.
+
+    Configurations of LLaMA are about with other ids than its tokenizer has.
+    """
+    config = model.config
+    bos, eos, pad = config.bos_token_id, config.eos_token_id, config.pad_token_id
+    eos = eos[0] if isinstance(eos, list) else eos
+    if hasattr(words.backend, "eos_id"):
+        bos, eos = (i if i >= 0 else None for i in (words.backend.bos_id(), words.backend.eos_id()))
+    if eos is None:
+        raise ValueError("the model has no token that ends a text (EOS)")
+    return bos, eos, 0 if pad in (None, -1, eos) else pad

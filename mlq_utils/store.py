@@ -1,0 +1,141 @@
+"""Where the records of runs are kept: a folder a run, written once, whole, or not at all.
+
+A record is written aside, flushed to the disk, and renamed into place, so a process that is killed
+leaves either the whole record or none, and several processes may share a store: the first to finish
+a run wins, and the others take its record. Each record carries a checksum of itself and of the
+hypotheses beside it; one that does not match is set aside and counts as missing.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+RECORD = "record.json"
+HYPOTHESES = "hypotheses.csv"
+
+
+class Store:
+    """A folder of records.
+
+    Attributes:
+        folder: Where it lies; made when the first record is written.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        """Open a store, which need not exist yet."""
+        self.folder = Path(folder)
+
+    def keys(self) -> Iterator[str]:
+        """Return the keys of all records, whole or damaged."""
+        return (path.parent.name for path in sorted(self.folder.glob(f"[!.]*/{RECORD}")))
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return a record, or None where there is none.
+
+        A damaged record is renamed to `.damaged-…`, with a warning, and counts as none.
+        """
+        path = self.folder / key / RECORD
+        try:
+            text = path.read_text(encoding="utf8")
+        except FileNotFoundError:
+            if path.parent.is_dir():  # the record is written last: it was removed, or never there
+                self._set_aside(key, "it has no record.json")
+            return None
+        try:
+            record = json.loads(text)
+            whole = record.pop("sha256") == _digest(record)
+            files = {n: _sha256(path.parent / n) for n in record.get("files", {})}
+            whole = whole and files == record.get("files", {})
+        except (ValueError, KeyError, AttributeError, OSError):
+            whole = False
+        if not whole:
+            self._set_aside(key, "it was edited or cut short")
+            return None
+        return record
+
+    def hypotheses(self, key: str) -> pd.DataFrame:
+        """Return the hypotheses of a record that has them.
+
+        Raises:
+            FileNotFoundError: It has none: shipped records come without.
+        """
+        return pd.read_csv(
+            self.folder / key / HYPOTHESES,
+            keep_default_na=False,
+            dtype={"hypothesis": str, "target": str},
+        )
+
+    def put(
+        self, key: str, record: Mapping[str, Any], hypotheses: pd.DataFrame | None = None
+    ) -> dict[str, Any]:
+        """Write a record, unless there is one already, and return the one that is kept.
+
+        Args:
+            key: The run's identity.
+            record: What JSON can hold.
+            hypotheses: Written beside it.
+
+        Raises:
+            OSError: The store cannot be written to; nothing of the record is left in it.
+        """
+        aside = self.folder / f".{key}.{uuid.uuid4().hex}"
+        try:
+            aside.mkdir(parents=True)
+            record = dict(record) | {"files": {}}
+            if hypotheses is not None:
+                path = aside / HYPOTHESES
+                with path.open("w", encoding="utf8", newline="") as file:
+                    hypotheses.to_csv(file, index=False, lineterminator="\n")
+                    _flush(file)
+                record["files"] = {HYPOTHESES: _sha256(path)}
+            record = json.loads(json.dumps(record))  # what a reader will get, tuples as lists
+            with (aside / RECORD).open("w", encoding="utf8") as file:
+                json.dump(record | {"sha256": _digest(record)}, file, indent=1)
+                _flush(file)
+            kept = self._place(aside, key)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return record if kept else self.get(key) or self.put(key, record, hypotheses)
+
+    def _place(self, aside: Path, key: str) -> bool:
+        """Rename a finished folder to its key; say whether it was the first."""
+        if self.get(key) is not None:  # sets a damaged one aside, so that the name is free
+            return False
+        try:
+            aside.rename(self.folder / key)
+        except OSError:
+            if (self.folder / key).is_dir():  # another process was faster
+                return False
+            raise
+        return True
+
+    def _set_aside(self, key: str, reason: str) -> None:
+        damaged = self.folder / f".damaged-{key}-{uuid.uuid4().hex[:8]}"
+        try:
+            (self.folder / key).rename(damaged)
+        except FileNotFoundError:  # another process has done so
+            return
+        warnings.warn(
+            f"the record {key} is damaged ({reason}): set aside as {damaged.name}", stacklevel=3
+        )
+
+
+def _flush(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,148 @@
+"""Runs on the packaged base: what identifies them, what is kept, what a user sees."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from mlq_utils import experiments, modeling, pretraining
+from mlq_utils.experiments import Spec
+from mlq_utils.store import Store
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A base of a few steps: its scores mean nothing, its files are those of any base."""
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    recipe = pretraining.RECIPE | {
+        "vocabulary_size": 700, "tokenizer_documents": 1500, "sequence_length": 64,
+        "batch_size": 4, "steps": 8,
+    }  # fmt: skip
+    pretraining.pretrain(folder, 0, recipe)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(base):
+    return Spec(
+        languages=("ro",), targets=("ro", "km"), size=24, test_size=4, epochs=1, beam_size=2,
+        base=str(base),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def record(store, small):
+    return experiments.run(small, store, progress=False)
+
+
+def test_a_record_says_what_was_run_and_found(record, store, small):
+    assert record["status"] == "done" and record["identity"] == small.identity()
+    assert record["spec"]["languages"] == ["ro"]
+    assert [s["target"] for s in record["scores"]] == ["ro", "km"]
+    for score in record["scores"]:
+        assert score["sentences"] == 4 and 0 <= score["spbleu"] <= 100
+        assert score["spbleu_low"] <= score["spbleu_high"]
+        assert "tok:spm-sha256-" in score["spbleu_signature"] and score["cap"] >= 32
+        assert set(score["errors"]) >= {"source_copy", "oscillation", "off_target", "empty"}
+    assert record["training"]["examples"] == 24 and len(record["training"]["losses"]) == 1
+    assert record["seconds"] > 0 and record["versions"]["torch"] and record["hardware"]
+    hypotheses = store.hypotheses(record["identity"])
+    assert hypotheses["target_language"].tolist() == ["ro"] * 4 + ["km"] * 4
+
+
+def test_a_run_is_computed_once(record, store, small, monkeypatch):
+    monkeypatch.setattr(experiments, "_compute", lambda *_: pytest.fail("computed again"))
+    assert experiments.run(small, store) == record
+
+
+def test_the_same_run_gives_the_same_scores(record, small, tmp_path):
+    again = experiments.run(small, Store(tmp_path), progress=False)
+    for one, other in zip(record["scores"], again["scores"], strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {
+            k: v for k, v in other.items() if k != "seconds"
+        }
+    assert record["training"]["losses"] == again["training"]["losses"]
+
+
+def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
+    changed = {
+        "languages": ("fr",), "targets": ("ro",), "strategy": "full", "size": 25, "test_size": 5,
+        "learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "layers": (0,), "seed": 1,
+        "beam_size": 4, "base": str(tmp_path),
+    }  # fmt: skip
+    assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
+    keys = {small.identity()}
+    keys |= {dataclasses.replace(small, **{k: v}).identity() for k, v in changed.items()}
+    assert len(keys) == len(changed) + 1
+    assert dataclasses.replace(small).identity() == small.identity()
+    one = shutil.copytree(base, tmp_path / "one")
+    other = shutil.copytree(base, tmp_path / "other")
+    (other / "config.json").write_text((other / "config.json").read_text() + " ", "utf8")
+    digests = [experiments._base_digest(str(folder)) for folder in (one, other)]
+    assert digests[0] != digests[1] and digests[0] == experiments._base_digest(str(base))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"languages": ("rp",)}, "unknown language 'rp'"),
+        ({"languages": ("ro", "ro")}, "more than once"),
+        ({"targets": ()}, "no targets"),
+        ({"strategy": "embd"}, "unknown strategy 'embd'. Did you mean embed"),
+        ({"size": 0}, "size must be 1 or more"),
+        ({"test_size": 0}, "test_size must be 1 or more"),
+        ({"languages": ("ro", "fr"), "size": 1}, "fewer than 2 languages"),
+    ],
+)
+def test_wrong_specifications_are_refused_at_once(given, message):
+    with pytest.raises(ValueError, match=message):
+        Spec(**given)
+
+
+def test_a_loss_that_is_no_number_is_recorded_as_failed(small, tmp_path, monkeypatch):
+    def diverges(*_, **__):
+        raise FloatingPointError("the loss is nan at step 3")
+
+    monkeypatch.setattr(experiments.training, "fine_tune", diverges)
+    record = experiments.run(small, Store(tmp_path), progress=False)
+    assert record["status"] == "failed" and "step 3" in record["error"] and "scores" not in record
+    assert Store(tmp_path).get(small.identity()) == record
+
+
+def test_scores_in_tidy_form(record):
+    frame = experiments.scores([record])
+    assert frame["tuned_on"].tolist() == ["ro", "ro"] and frame["target"].tolist() == ["ro", "km"]
+    assert {"spbleu", "chrf", "source_copy", "cap_hit_rate", "seed"} <= set(frame.columns)
+
+
+def test_tuning_data_is_shared_equally():
+    spec = Spec(languages=("ro", "fr", "de"), size=10)
+    counts = experiments._tuning_data(spec)["language"].value_counts()
+    assert counts.to_dict() == {"ro": 4, "fr": 3, "de": 3}
+    assert set(experiments._tuning_data(Spec(languages=("en",), size=7))["language"]) == {"en"}
+
+
+def test_the_command_prints_scores_and_examples(base, tmp_path):
+    command = [sys.executable, "-m", "mlq_utils.experiments", "--store", tmp_path / "store"]
+    few = ["--base", base, "--size", "16", "--test-size", "2", "--targets", "ro", "ka"]
+    done = subprocess.run([*command, *few], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "spbleu" in done.stdout and "ka  source" in done.stdout
+    bad = subprocess.run([*command, "--languages", "xx"], capture_output=True, text=True)
+    assert bad.returncode == 2 and "unknown language 'xx'" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
+def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path):
+    if modeling.MINI.is_dir():
+        pytest.skip("a base is packaged")
+    command = [sys.executable, "-m", "mlq_utils.experiments", "--store", tmp_path / "store"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "python -m mlq_utils.pretraining" in done.stderr
