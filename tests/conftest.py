@@ -16,6 +16,8 @@ from mlq_utils import corpora, measurements, tokenization
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
 
+# Two workers on two cores: one thread each. Set before torch, which tests import, counts them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 if SHARED.is_dir():
     os.environ.setdefault("MLQ_DATA", str(SHARED))

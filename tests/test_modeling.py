@@ -87,7 +87,7 @@ def test_no_such_model(tmp_path, monkeypatch):
     with pytest.raises(ConnectionError, match="give the path of the folder"):
         modeling.load("nobody/nothing")  # the tests are offline
     monkeypatch.setattr(modeling, "MINI", tmp_path / "base")
-    with pytest.raises(FileNotFoundError, match="packaged base"):
+    with pytest.raises(FileNotFoundError, match="packages no base model"):
         modeling.load()
 
 
