@@ -75,6 +75,7 @@ class PrefixShortener:
         self._owned = {
             ids: [i for i, owned in self.prefixes.items() if owned == ids] for ids in self._distinct
         }
+        self._first = sorted({ids[0] for ids in self._distinct})
         # What decode needs to know of a token: the continuation bytes it begins with, and those
         # that its last character lacks (None: it holds continuation bytes only).
         self._leading = starts
@@ -90,6 +91,8 @@ class PrefixShortener:
     @property
     def prefix(self) -> Prefix:
         """The prefix, where there is one; the commonest in the table, where there are several."""
+        if len(self._distinct) == 1:
+            return self._distinct[0]
         return max(self._distinct, key=list(self.prefixes.values()).count)
 
     @classmethod
@@ -143,9 +146,18 @@ class PrefixShortener:
 
         An array gives an array, a list a list. Several sentences may stand in one array.
         """
-        array = np.asarray(ids) if len(ids) else np.zeros(0, dtype=np.int64)
-        short = array[self.kept(array)]
-        return short if isinstance(ids, np.ndarray) else short.tolist()
+        if isinstance(ids, np.ndarray):
+            return ids[self.kept(ids)]
+        ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        if not any(first in ids for first in self._first):
+            return ids
+        if len(self._distinct) > 1 or len(self.prefix) > 1:
+            array = np.array(ids)
+            return array[self.kept(array)].tolist()
+        # One prefix of one token: making an array of a sentence would cost more than this.
+        lead, owners, following = self.prefix[0], self.prefixes, [*ids[1:], -1]
+        pairs = zip(ids, following, strict=True)
+        return [token for token, after in pairs if token != lead or after not in owners]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> list[int] | np.ndarray:
         """Return `ids` with its prefix before every orphan; never raises, whatever the ids."""
