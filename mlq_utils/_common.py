@@ -2,10 +2,13 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGE_DATA = Path(__file__).parent / "data"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+"""What a name of the Hugging Face Hub looks like: owner/name."""
 
 
 def one_of(kind: str, value: str, options: Iterable[str]) -> str:
@@ -49,3 +52,35 @@ def data_folder(data: str | os.PathLike | None = None) -> Path | None:
             "or unset it"
         )
     return folder
+
+
+def from_hub(kind: str, name: str, revision: str | None, files: Iterable[str], remedy: str) -> Path:
+    """Fetch files of a repository of the Hugging Face Hub, and nothing else of it.
+
+    Args:
+        kind: What is fetched, for the messages ("tokenizer", "model").
+        name: The repository, owner/name.
+        revision: Branch, tag or commit.
+        files: Patterns of the files wanted.
+        remedy: What to do where the Hub cannot be reached.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        FileNotFoundError: The Hub has no such repository, or refuses it.
+        ConnectionError: The Hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
+    except HfHubHTTPError as error:
+        raise FileNotFoundError(
+            f"no {kind} {name!r}: no such folder here, and the Hub answers: {error}"
+        ) from error
+    except (OSError, LocalEntryNotFoundError) as error:
+        raise ConnectionError(
+            f"no {kind} {name!r}: no such folder here, and the Hub cannot be reached. {remedy}"
+        ) from error

@@ -9,7 +9,6 @@ or missing tensors, NaN, a tokenizer that is not the model's.
 """
 
 import contextlib
-import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from mlq_utils import tokenizer as tokenizers
-from mlq_utils._common import PACKAGE_DATA
+from mlq_utils._common import HUB_NAME, PACKAGE_DATA, from_hub
 from mlq_utils._strategies import STRATEGIES, prepare, trainable
 
 __all__ = ["MINI", "STRATEGIES", "Model", "load", "prepare", "trainable"]
@@ -29,7 +28,6 @@ __all__ = ["MINI", "STRATEGIES", "Model", "load", "prepare", "trainable"]
 MINI = PACKAGE_DATA / "base"
 """The packaged base model: config.json, model.safetensors, tokenizer.model."""
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*"]
 # What some architectures do to the logits beyond `lm_head`; the label-only loss leaves it out.
 _HEAD_EXTRAS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -128,24 +126,16 @@ def _folder(name: str, revision: str | None) -> Path:
         return MINI
     if (path := Path(name).expanduser()).is_dir():
         return path
-    if not _HUB_NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         raise FileNotFoundError(
             f"no model {name!r}: not 'mini', no folder, and no name of the Hub (owner/name)"
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:  # only these files: a pickled checkpoint or code is not even fetched
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
-    except HfHubHTTPError as error:
-        raise FileNotFoundError(
-            f"no model {name!r}: no such folder here, and the Hub answers: {error}"
-        ) from error
-    except (OSError, LocalEntryNotFoundError) as error:
-        raise ConnectionError(
-            f"no model {name!r}: no such folder here, and the Hub cannot be reached. Where there "
-            "is a network, download it; here, give the path of the folder that holds its files"
-        ) from error
+    # Only these files: a pickled checkpoint or code is not even fetched.
+    remedy = (
+        "Where there is a network, download it; here, give the path of the folder that holds its "
+        "files"
+    )
+    return from_hub("model", name, revision, _HUB_FILES, remedy)
 
 
 @contextlib.contextmanager

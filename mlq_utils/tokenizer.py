@@ -14,9 +14,8 @@ import sentencepiece
 import tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
 
-from mlq_utils._common import data_folder
+from mlq_utils._common import HUB_NAME, data_folder, from_hub
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -95,12 +94,14 @@ def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
             return _from_file(candidate, str(name_or_path))
         if candidate.is_dir():
             return _from_folder(candidate, str(name_or_path))
-    if not _HUB_NAME.fullmatch(str(name_or_path)) or path.suffix in {".model", ".json"}:
+    if not HUB_NAME.fullmatch(str(name_or_path)) or path.suffix in {".model", ".json"}:
         raise FileNotFoundError(
             f"no tokenizer at {str(name_or_path)!r}: it is no file or folder, not a name under "
             "$MLQ_DATA/tokenizers, and no name of the Hugging Face Hub (owner/name)"
         )
-    return _from_folder(_download(str(name_or_path), revision), str(name_or_path))
+    name = str(name_or_path)
+    remedy = f"Put its files into a folder and give its path, or into $MLQ_DATA/tokenizers/{name}"
+    return _from_folder(from_hub("tokenizer", name, revision, _HUB_FILES, remedy), name)
 
 
 def train(sentences: Iterable[str], vocabulary_size: int, name: str = "") -> Tokenizer:
@@ -131,23 +132,6 @@ def train(sentences: Iterable[str], vocabulary_size: int, name: str = "") -> Tok
     except RuntimeError as error:
         raise ValueError(f"cannot train {vocabulary_size} pieces on this text: {error}") from error
     return wrap(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), name)
-
-
-def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
-    except HfHubHTTPError as error:
-        raise FileNotFoundError(
-            f"no tokenizer {name!r}: no such folder here, and the Hub answers: {error}"
-        ) from error
-    except (OSError, LocalEntryNotFoundError) as error:
-        raise ConnectionError(
-            f"no tokenizer {name!r}: no such folder here, and the Hub cannot be reached. Put its "
-            f"files into a folder and give its path, or into $MLQ_DATA/tokenizers/{name}"
-        ) from error
 
 
 def _from_folder(folder: Path, name: str) -> Tokenizer:
