@@ -105,6 +105,12 @@ class Store:
             shutil.rmtree(aside, ignore_errors=True)
         return record if kept else self.get(key) or self.put(key, record, hypotheses)
 
+    def remove(self, key: str) -> None:
+        """Remove a record, at once."""
+        aside = self.folder / f".removed-{uuid.uuid4().hex}"
+        (self.folder / key).rename(aside)
+        shutil.rmtree(aside)
+
     def _place(self, aside: Path, key: str) -> bool:
         """Rename a finished folder to its key; say whether it was the first."""
         if self.get(key) is not None:  # sets a damaged one aside, so that the name is free

@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 from hypothesis import settings
 
-from mlq_utils import corpora, measurements, tokenization
+from mlq_utils import corpora, experiments, measurements, pretraining, tokenization
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
@@ -99,3 +99,24 @@ def tokenizers_by_name(mixed_sentences):
         "sentencepiece": measurements.english_centric_tokenizer(1500, sentences=4000),
         "byte-level": tokenization.wrap(byte_level, "byte-level"),
     }
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """A base of a few steps: its scores mean nothing, its files are those of any base."""
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    recipe = pretraining.RECIPE | {
+        "vocabulary_size": 700, "tokenizer_documents": 1500, "sequence_length": 64,
+        "batch_size": 4, "steps": 8,
+    }  # fmt: skip
+    pretraining.pretrain(folder, 0, recipe)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(base):
+    """A run of a few seconds on that base."""
+    return experiments.Spec(
+        languages=("ro",), targets=("ro", "km"), size=24, test_size=4, epochs=1, beam_size=2,
+        base=str(base),
+    )  # fmt: skip

@@ -7,29 +7,9 @@ import sys
 
 import pytest
 
-from mlq_utils import experiments, modeling, pretraining
+from mlq_utils import experiments, modeling
 from mlq_utils.experiments import Spec
 from mlq_utils.store import Store
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A base of a few steps: its scores mean nothing, its files are those of any base."""
-    folder = tmp_path_factory.mktemp("base") / "tiny"
-    recipe = pretraining.RECIPE | {
-        "vocabulary_size": 700, "tokenizer_documents": 1500, "sequence_length": 64,
-        "batch_size": 4, "steps": 8,
-    }  # fmt: skip
-    pretraining.pretrain(folder, 0, recipe)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def small(base):
-    return Spec(
-        languages=("ro",), targets=("ro", "km"), size=24, test_size=4, epochs=1, beam_size=2,
-        base=str(base),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

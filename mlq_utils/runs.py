@@ -1,0 +1,150 @@
+"""Many runs: in this process, in processes of their own, or on a Dask cluster, into one store.
+
+    records = run_all(specs)                                # here, one after another
+    records = run_all(specs, workers=2)                     # two processes of one thread each
+    records = run_all(specs, store, client=Client(address)) # whatever cluster Dask is connected to
+
+Every run that is done is in the store, so a list that was interrupted goes on where it was, and two
+lists may share runs. A run that fails is recorded as failed, with its error, and the others go on;
+the next call tries it again, unless its loss was no number, which would happen again.
+
+A cluster's workers need this package and the store's folder, at the same path. A Dask scheduler
+runs whatever it is sent: use one on a network that you trust, or with TLS.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from mlq_utils import experiments
+from mlq_utils.experiments import Spec
+from mlq_utils.store import Store
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Outcome = tuple[Spec, Exception | None]
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]"
+
+
+def run_all(
+    specs: Iterable[Spec],
+    store: Store | None = None,
+    *,
+    workers: int = 1,
+    client: "Client | None" = None,
+    progress: bool | None = None,
+) -> list[dict[str, Any]]:
+    """Return the records of runs, computing those that the store lacks.
+
+    Args:
+        specs: What to run; one that comes twice is run once.
+        store: Where records are kept; `experiments.STORE` where None.
+        workers: 1 runs them in this process, with all its threads; more, in so many processes of
+            one thread each. Runs of the mini world are small, and gain by it.
+        client: Runs them on this Dask cluster instead. A worker that is lost costs the run that it
+            was at, which is sent to another, three times at most.
+        progress: Whether to show a bar with an estimate of the time left, by the runs' `cost`;
+            outside notebooks where None.
+
+    Returns:
+        A record a specification, in their order. Those with `status` "failed" have no scores.
+
+    Raises:
+        ValueError: The number of workers is below 1, or comes with a client.
+        OSError: The store cannot be written to.
+    """
+    specs, store = list(specs), store or Store(experiments.STORE)
+    if workers < 1 or (client and workers > 1):
+        raise ValueError(f"workers={workers}: give 1 or more, and no number with a client")
+    keys = [spec.identity() for spec in specs]
+    missing = {}
+    for key, spec in zip(keys, specs, strict=True):
+        record = store.get(key)
+        if record and record.get("again"):
+            store.remove(key)
+        if not record or record.get("again"):
+            missing[key] = spec
+    with contextlib.ExitStack() as stack:
+        if missing and workers > 1:
+            client = stack.enter_context(_processes(min(workers, len(missing))))
+        bar = stack.enter_context(_bar(missing.values(), progress))
+        outcomes = _on_cluster(missing, store, client) if client else _here(missing, store)
+        for done, (spec, error) in enumerate(outcomes, 1):
+            if error is not None:
+                store.put(spec.identity(), _failed(spec, error))
+            bar.set_postfix_str(f"{done} of {len(missing)} runs", refresh=False)
+            bar.update(spec.cost())
+    return [_found(store, key) for key in keys]
+
+
+def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
+    for spec in missing.values():
+        try:
+            experiments.run(spec, store, progress=False)
+        except Exception as error:
+            yield spec, error
+        else:
+            yield spec, None
+
+
+def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
+    from distributed import as_completed
+
+    folder = os.path.abspath(store.folder)
+    futures = {}
+    # The longest first: the last to end should not be the longest.
+    for key, spec in sorted(missing.items(), key=lambda item: -item[1].cost()):
+        futures[client.submit(_work, spec, folder, key=f"mlq-{key}")] = spec
+    for future in as_completed(futures):
+        yield futures[future], future.exception()
+
+
+def _work(spec: Spec, folder: str) -> None:
+    """Run one specification in a worker; its record is in the store, and is not sent back."""
+    experiments.run(spec, Store(folder), progress=False)
+
+
+@contextlib.contextmanager
+def _processes(count: int) -> Iterator["Client"]:
+    """Start processes of one thread each on this machine, which Dask restarts when they die."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(count, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
+    return {
+        "spec": asdict(spec),
+        "identity": spec.identity(),
+        "status": "failed",
+        "error": f"{type(error).__name__}: {error}",
+        "again": True,
+    }
+
+
+def _found(store: Store, key: str) -> dict[str, Any]:
+    record = store.get(key)
+    if record is None:
+        raise OSError(f"the record {key} was removed from {store.folder} while runs went on")
+    return record
+
+
+def _bar(specs: Sequence[Spec], progress: bool | None) -> tqdm:
+    hidden = "ipykernel" in sys.modules or None if progress is None else not progress
+    return tqdm(
+        total=sum(spec.cost() for spec in specs),
+        desc="runs",
+        bar_format=BAR,
+        smoothing=0,
+        disable=hidden or not specs,
+    )
