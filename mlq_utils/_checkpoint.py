@@ -37,13 +37,14 @@ def save(
     run: str,
     state: Mapping[str, Any],
     weights: Mapping[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    *optimizers: torch.optim.Optimizer,
 ) -> None:
     """Write a checkpoint aside, sync it and rename it: a kill leaves the old one or the new one."""
-    names = list(weights)
     tensors = {f"weight {name}": weight.detach().contiguous() for name, weight in weights.items()}
-    for i, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"{slot} {names[i]}": value for slot, value in slots.items()}
+    for optimizer in optimizers:
+        names = _names(weights, optimizer)
+        for i, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"{k} {names[i]}": torch.as_tensor(value) for k, value in slots.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -59,9 +60,9 @@ def load(
     path: Path,
     run: str,
     weights: Mapping[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    *optimizers: torch.optim.Optimizer,
 ) -> dict[str, Any] | None:
-    """Put a checkpoint's tensors into weights and optimizer, and return its counters.
+    """Put a checkpoint's tensors into weights and optimizers, and return its counters.
 
     Returns:
         The `state` that was saved; None, with a warning, where the file is damaged: the run then
@@ -84,14 +85,22 @@ def load(
             f"{path} is the checkpoint of another run: other data, schedule, strategy or base. "
             "Delete it, or load the base model anew if it was tuned meanwhile"
         )
-    slots: dict[int, dict[str, torch.Tensor]] = {i: {} for i in range(len(weights))}
-    index = {name: i for i, name in enumerate(weights)}
     with torch.no_grad():
-        for key, tensor in tensors.items():
-            slot, name = key.split(" ", 1)
-            if slot == "weight":
-                weights[name].copy_(tensor)
-            else:
-                slots[index[name]][slot] = tensor
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
+        for name, weight in weights.items():
+            weight.copy_(tensors.pop(f"weight {name}"))
+    slots: dict[str, dict[str, torch.Tensor]] = {name: {} for name in weights}
+    for key, tensor in tensors.items():
+        slot, name = key.split(" ", 1)
+        slots[name][slot] = tensor
+    for optimizer in optimizers:
+        own = {i: slots[name] for i, name in enumerate(_names(weights, optimizer))}
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": own})
     return state
+
+
+def _names(
+    weights: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> list[str]:
+    """Return the names of an optimizer's parameters, in the order that its state counts them."""
+    names = {id(weight): name for name, weight in weights.items()}
+    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]

@@ -1,22 +1,47 @@
-"""How fast the tokenizer analysis is, as ratios measured in one run: `make bench`.
+"""How fast things are, as ratios measured in one run: `make bench`, written to `_build/bench.json`.
 
-Each pair is timed in turn, A B A B …, so that the ratio holds where the machine's speed drifts.
-Written to `_build/bench.json`: per key the ratio of the medians, both medians in seconds, the
-number of runs, and what was measured on what.
+    make bench                                              # everything
+    python -m mlq_utils.bench translation mini_run          # or some of it
+
+Each pair is timed in turn, A B A B …, so that the ratio holds where the machine's speed drifts. Per
+key: the ratio of the medians, both medians in seconds, the number of runs, what was measured on
+what; where a ratio is only fair at equal quality, the quality of both. `mini_run_seconds` is no
+ratio: there `ratio` is missing and `seconds` is the median.
 """
 
+import argparse
 import json
 import os
 import platform
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 
-from mlq_utils import measurements, tokenization
+import torch
+
+from mlq_utils import (
+    corpora,
+    experiments,
+    languages,
+    measurements,
+    modeling,
+    paper,
+    prompts,
+    scoring,
+    tokenization,
+    training,
+    translation,
+)
+from mlq_utils._common import one_of
+from mlq_utils.spm import cldr_spm
+from mlq_utils.store import Store
 
 RUNS = 7
 OUTPUT = Path("_build/bench.json")
+PAIRS = 1000
+SENTENCES = 200
 
 
 def compare(first: Callable[[], object], second: Callable[[], object], runs: int = RUNS) -> dict:
@@ -36,40 +61,203 @@ def compare(first: Callable[[], object], second: Callable[[], object], runs: int
     return {"ratio": medians[0] / medians[1], "medians": medians, "runs": runs}
 
 
-def main() -> None:
-    """Measure, print and write."""
+def tokenizer() -> dict[str, dict]:
+    """Measure the tokenizer analysis against SentencePiece alone, and shortening against none."""
     if measurements.missing():
         what = "a tokenizer trained on CLDR, on CLDR text of all languages, 1012 sentences each"
-        tokenizer = measurements.english_centric_tokenizer(3072)
+        words = measurements.english_centric_tokenizer(3072)
         texts = measurements.texts("cldr", "test", 1012)
     else:
         what = "the LLaMA tokenizer on FLORES-200 devtest, all languages"
-        tokenizer = tokenization.load("llama")
+        words = tokenization.load("llama")
         texts = measurements.texts("flores200", measurements.SPLIT)
-    shortener = tokenization.PrefixShortener.fit(tokenizer, texts["te"])
+    shortener = tokenization.PrefixShortener.fit(words, texts["te"])
 
     def bare() -> None:
         for sentences in texts.values():
-            tokenizer.backend.encode(sentences)
+            words.backend.encode(sentences)
 
     def analysis() -> None:
-        tokenization.analyse(tokenizer, texts)
+        tokenization.analyse(words, texts)
 
     def shortened() -> None:
-        tokenization.analyse(tokenizer, texts, shortener=shortener)
+        tokenization.analyse(words, texts, shortener=shortener)
 
-    results = {
-        "tokenizer_vs_sentencepiece": compare(analysis, bare),
-        "shortening_vs_plain": compare(shortened, analysis),
+    return {
+        "tokenizer_vs_sentencepiece": compare(analysis, bare) | {"what": what},
+        "shortening_vs_plain": compare(shortened, analysis) | {"what": what},
     }
-    hardware = f"{os.cpu_count()} {platform.machine()} cores"
-    for key, result in results.items():
-        result |= {"what": what, "hardware": hardware}
-        print(f"{key}: {result['ratio']:.3f} ({what}; {hardware}; {result['runs']} runs)")
+
+
+def trainer(base: modeling.Model, data: training.Examples, schedule: training.Schedule) -> float:
+    """Tune a model by `transformers.Trainer` and return the mean loss of its last epoch.
+
+    The Trainer is at its defaults but for what decides the result: rate, schedule, epochs, batch.
+    """
+    import transformers
+
+    rows = [
+        {"input_ids": ids, "labels": [-100] * start + ids[start:]}
+        for ids, start in zip(data.ids, data.prompts, strict=True)
+    ]
+
+    def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
+        width = max(len(row["input_ids"]) for row in batch)
+        fill = {"input_ids": base.pad, "labels": -100}
+        padded = {
+            key: torch.tensor([r[key] + [v] * (width - len(r[key])) for r in batch])
+            for key, v in fill.items()
+        }
+        mask = [[1] * len(r["input_ids"]) + [0] * (width - len(r["input_ids"])) for r in batch]
+        return padded | {"attention_mask": torch.tensor(mask)}
+
+    with tempfile.TemporaryDirectory() as folder:
+        done = transformers.Trainer(
+            base.model,
+            transformers.TrainingArguments(
+                folder,
+                num_train_epochs=schedule.epochs,
+                per_device_train_batch_size=schedule.batch_size,
+                learning_rate=schedule.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=int(schedule.warmup_steps),
+                logging_strategy="epoch",
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=True,
+            ),
+            train_dataset=rows,
+            data_collator=collate,
+        )
+        transformers.utils.logging.set_verbosity_error()
+        done.train()
+    return [row["loss"] for row in done.state.log_history if "loss" in row][-1]
+
+
+def fine_tuning() -> dict[str, dict]:
+    """Measure Embed FT and full FT against `transformers.Trainer`, and against each other."""
+    frame = prompts.mixture({"ro": PAIRS})
+    results, seconds = {}, {}
+    for strategy in ("embed", "full"):
+        schedule = training.Schedule.mini(strategy)
+        losses: dict[str, float] = {}
+
+        def ours(strategy=strategy, schedule=schedule, losses=losses) -> None:
+            base = modeling.load("mini")
+            done = training.fine_tune(base, frame, strategy, schedule, progress=False)
+            losses["ours"] = fmean(done.losses[-(done.steps // schedule.epochs) :])
+
+        def theirs(strategy=strategy, schedule=schedule, losses=losses) -> None:
+            base = modeling.load("mini")
+            modeling.prepare(base.model, strategy)
+            losses["trainer"] = trainer(base, training.examples(frame, base), schedule)
+
+        key = "training_vs_trainer" + ("" if strategy == "full" else f"_{strategy}")
+        what = f"{strategy} FT of the mini base, {PAIRS} pairs, {schedule.epochs} epochs"
+        results[key] = compare(theirs, ours, 3) | {"what": what, "loss_last_epoch": losses}
+        seconds[strategy] = results[key]["medians"][1]
+    results["full_vs_embed"] = {
+        "ratio": seconds["full"] / seconds["embed"],
+        "medians": [seconds["full"], seconds["embed"]],
+        "runs": 3,
+        "what": "full FT against Embed FT, from the two above",
+    }
+    return results
+
+
+def decoding() -> dict[str, dict]:
+    """Measure translation against `model.generate` as a newcomer calls it."""
+    frame = prompts.mixture({"ro": PAIRS})
+    base = training.fine_tune(modeling.load("mini"), frame, "embed", progress=False).model
+    test = corpora.load("cldr", "ro", "test", size=SENTENCES)
+    asked = [prompts.translation("ro", source) for source in test["source"]]
+    cap = translation.scaled_cap(base.tokenizer, list(frame["target"][:SENTENCES]))
+    found: dict[str, list[str]] = {}
+
+    def ours() -> None:
+        out = translation.translate(
+            base.model, base.tokenizer, asked, cap=cap, bos_id=base.bos, eos_id=base.eos
+        )
+        found["ours"] = out["hypothesis"].tolist()
+
+    def theirs() -> None:
+        found["generate"] = _generate(base, asked, cap)
+
+    result = compare(theirs, ours, 3)
+    references = test["target"].tolist()
+    result["spbleu"] = {
+        name: scoring.spbleu(texts, references, tokenizer=cldr_spm(), resamples=1).score
+        for name, texts in found.items()
+    }
+    what = f"beam size 4, {SENTENCES} sentences into Romanian, model.generate in batches of 8"
+    return {"translation_vs_generate": result | {"what": what}}
+
+
+@torch.inference_mode()
+def _generate(base: modeling.Model, asked: list[str], cap: int) -> list[str]:
+    texts = []
+    for start in range(0, len(asked), 8):
+        rows = [[base.bos, *ids] for ids in base.tokenizer.encode(asked[start : start + 8])]
+        width = max(map(len, rows))
+        ids = torch.tensor([[base.pad] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        out = base.model.generate(
+            input_ids=ids, attention_mask=mask, num_beams=4, do_sample=False, max_new_tokens=cap,
+            eos_token_id=base.eos, pad_token_id=base.pad,
+        )  # fmt: skip
+        for row in out[:, width:].tolist():
+            row = row[: row.index(base.eos)] if base.eos in row else row
+            texts.append(base.tokenizer.decode(row).strip())
+    return texts
+
+
+def mini_run() -> dict[str, dict]:
+    """Measure one whole run: tune on 1,000 pairs for 3 epochs, score 12 languages of 50."""
+    covered = set(languages.codes("cldr"))
+    twelve = tuple(c for c in paper.table(12)["target"].unique() if c in covered)
+    spec = experiments.Spec(languages=("ro",), targets=twelve, size=PAIRS, test_size=50)
+    times = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            start = perf_counter()
+            experiments.run(spec, Store(folder), progress=False)
+            times.append(perf_counter() - start)
+    what = (
+        f"Embed FT on {PAIRS} pairs, {spec.epochs} epochs, {len(twelve)} languages of "
+        f"{spec.test_size} sentences, beam size {spec.beam_size}"
+    )
+    return {"mini_run_seconds": {"seconds": median(times), "all": times, "runs": 3, "what": what}}
+
+
+BENCHMARKS: dict[str, Callable[[], dict[str, dict]]] = {
+    "tokenizer": tokenizer,
+    "training": fine_tuning,
+    "translation": decoding,
+    "mini_run": mini_run,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write, after each benchmark; figures of others stay in the file."""
+    parser = argparse.ArgumentParser(prog="python -m mlq_utils.bench")
+    parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS), metavar="NAME")
+    try:
+        names = [one_of("benchmark", n, BENCHMARKS) for n in parser.parse_args(arguments).names]
+    except ValueError as error:
+        parser.error(str(error))
+    hardware = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"
     OUTPUT.parent.mkdir(exist_ok=True)
-    part = OUTPUT.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
-    part.replace(OUTPUT)
+    for name in names or BENCHMARKS:
+        results = json.loads(OUTPUT.read_text("utf8")) if OUTPUT.exists() else {}
+        for key, result in BENCHMARKS[name]().items():
+            results[key] = result | {"hardware": hardware}
+            figure = result.get("ratio", result.get("seconds"))
+            more = {k: v for k, v in result.items() if k in ("loss_last_epoch", "spbleu")}
+            print(f"{key}: {figure:.3f} ({result['what']}; {hardware}) {more or ''}", flush=True)
+        part = OUTPUT.with_suffix(".part")
+        part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
+        part.replace(OUTPUT)
 
 
 if __name__ == "__main__":

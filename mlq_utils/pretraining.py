@@ -9,11 +9,13 @@ recipe, the share of each language in documents and in tokens, the loss as it fe
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
 import platform
 from collections import Counter
+from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -21,11 +23,11 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mlq_utils import pretraining_text, tokenization
+from mlq_utils import _checkpoint, pretraining_text, tokenization
+from mlq_utils.pretraining_text import Mix
 from mlq_utils.tokenizer import Tokenizer
 from mlq_utils.training import fast_bf16
 
@@ -44,6 +46,7 @@ ARCHITECTURE = {
     "eos_token_id": EOS,
 }
 RECIPE = {
+    "mix": asdict(Mix()),
     "vocabulary_size": 3072,
     "tokenizer_documents": 80_000,
     "sequence_length": 256,
@@ -64,7 +67,7 @@ def train_tokenizer(seed: int, recipe: dict = RECIPE) -> Tokenizer:
 
     Lines are sentences here, so that a line break falls to its byte, as in LLaMA.
     """
-    drawn = pretraining_text.documents(seed, traces=False)
+    drawn = pretraining_text.documents(seed, Mix(**recipe["mix"] | {"traces": 0}))
     documents = islice(drawn, recipe["tokenizer_documents"])
     lines = (line for d in documents for line in f"{d.text}\n{d.answer}".split("\n") if line)
     return tokenization.train(lines, recipe["vocabulary_size"], f"mini {seed}")
@@ -84,7 +87,7 @@ def pack(tokenizer: Tokenizer, seed: int, recipe: dict = RECIPE) -> tuple[np.nda
         each of them; its tokens are shared equally.
     """
     shape = (recipe["steps"] * recipe["batch_size"], recipe["sequence_length"])
-    stream = pretraining_text.documents(seed)
+    stream = pretraining_text.documents(seed, Mix(**recipe["mix"]))
     ids: list[int] = []
     record = {k: Counter() for k in ("documents", "tokens", "language_documents")}
     shares: Counter[str] = Counter()
@@ -148,7 +151,11 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     # torch's fused attention goes backward in bf16 at a fraction of its fp32 speed on the CPU.
     model = LlamaForCausalLM._from_config(config, attn_implementation="eager")
     both = optimizers(model, recipe)
-    log = _restore(folder / "checkpoint", model, both)
+    checkpoint, weights = folder / "checkpoint", dict(model.named_parameters())
+    run = _checkpoint.identity(model, seed, recipe, hashlib.sha256(packed).hexdigest())
+    log: list[float] = []
+    if checkpoint.exists():
+        log = (_checkpoint.load(checkpoint, run, weights, *both) or {"losses": []})["losses"]
     rates = [group["lr"] for o in both for group in o.param_groups]
     start, before = perf_counter(), len(log)
     bar = tqdm(range(before, recipe["steps"]), initial=before, desc="steps", disable=None)
@@ -163,7 +170,7 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
         log.append(loss)
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if (step + 1) % CHECKPOINT_EVERY == 0:
-            _checkpoint(folder / "checkpoint", model, both, log)
+            _checkpoint.save(checkpoint, run, {"losses": log}, weights, *both)
     seconds = perf_counter() - start
     _write(folder, model, tokenizer, seed, recipe, text, log, seconds)
     return model
@@ -180,39 +187,6 @@ def _step(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return loss.item()
-
-
-def _checkpoint(
-    path: Path, model: LlamaForCausalLM, both: list[torch.optim.Optimizer], log: list[float]
-) -> None:
-    """Write weights, optimizer state and log aside and put them in place at once."""
-    tensors = {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}
-    for n, optimizer in enumerate(both):
-        for i, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{n}.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={"log": json.dumps(log)})
-    os.replace(part, path)
-
-
-def _restore(path: Path, model: LlamaForCausalLM, both: list[torch.optim.Optimizer]) -> list[float]:
-    """Load a checkpoint if there is one, and return the losses so far."""
-    if not path.exists():
-        return []
-    from safetensors import safe_open
-
-    tensors = load_file(path)
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(weights)
-    for n, optimizer in enumerate(both):
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith(f"optimizer.{n}."):
-                _, _, i, name = key.split(".", 3)
-                state.setdefault(int(i), {})[name] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["log"])
 
 
 def _write(

@@ -4,7 +4,13 @@ What LLaMA's text is to LLaMA, made small. Most documents are English or hold En
 languages (those of LLaMA's Wikipedia text, the paper's footnote 2) meet English in many phrasings;
 tasks in the skeleton of the tuning prompt are in English only; all other languages that CLDR covers
 leave traces. No document holds a translation in the skeleton that fine-tuning uses: what the model
-learns of translation must be brought out by tuning. Only combinations of CLDR's train split occur.
+learns of translation must be brought out by tuning. No phrase of CLDR's test split is a document or
+a task's input.
+
+Each ingredient of `Mix` does something, and `mlq_utils.ablations` shows what: without English tasks
+the untuned model translates; without arguments in the tasks, which make the instruction count,
+tuning on one language brings out that language only; with one phrasing there is nothing to bring
+out; without traces nothing outside pretraining is learnt by Embed FT.
 """
 
 import random
@@ -14,17 +20,62 @@ from dataclasses import dataclass
 from mlq_utils import languages, prompts
 from mlq_utils.cldr import Item, Phrasebook, combinations, phrasebook
 
-TRACES = 0.06
-"""Share of documents that hold a language outside pretraining."""
-KINDS = {"task": 0.25, "english": 0.15, "other": 0.075, "meeting": 0.525}
-"""Shares of the other documents: English tasks, an English phrase, a phrase in one of the 19
-languages, and a phrase in English and one or two of the 19."""
 FREQUENT = ("de", "fr", "es", "it", "ru", "pl", "nl", "pt")
 """Twice as likely as the other eleven."""
 TRACE_EXPONENT = -0.7
 """The n-th of the trace languages has weight n to this power."""
 BARE_TRACE = 0.7
 """Share of traces that are a bare phrase; the others are a gloss with English."""
+STREAM = 1_000_003
+"""Added to the seed: pretraining's phrases are not those that tuning draws first."""
+
+PHRASINGS = (
+    "{english} ({name}: {text})",
+    "{text} ({english})",
+    "{english}. In {name}: {text}",
+    "The {name} for {english} is {text}.",
+    "{english}\n{name} translation: {text}",
+    "Q: What is {english} in {name}?\nA: {text}",
+    "From English into {name}: {english} = {text}",
+    "{english}\n{name} version of the text:\n{text}",
+    "Write it in {name}. {english} -> {text}",
+    "English to {name}\n{english}\n{text}",
+    "Into {name}: {english}\n{text}",
+    "Say {english} in {name}: {text}",
+    "Task: {name}\nText: {english}\nAnswer:\n{text}",
+    "[{name}] {english} [/] {text}",
+    "Translated into {name}, {english} reads {text}",
+    "Put this into {name}.\n{english}\nResult:\n{text}",
+    "{english} => {name} => {text}",
+    "In: {english}\nLanguage: {name}\nOut:\n{text}",
+)
+"""How a language meets English, besides `_headed` documents."""
+HEADED = 4
+"""How many phrasings those documents count for."""
+COPIES = 3
+"""How many times as likely as another task copying is, and correcting, which is copying nearly."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the text is mixed of.
+
+    Attributes:
+        traces: Share of documents that hold a language outside pretraining.
+        tasks: Share of the others that are English tasks.
+        english: Share that are an English phrase.
+        other: Share that are a phrase in one of the 19 languages; what remains are documents in
+            which languages meet.
+        phrasings: How many phrasings those are in, `HEADED` among them where there are more.
+        arguments: Whether instructions of tasks have arguments ("Put Peru first.").
+    """
+
+    traces: float = 0.06
+    tasks: float = 0.25
+    english: float = 0.15
+    other: float = 0.075
+    phrasings: int = len(PHRASINGS) + HEADED
+    arguments: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,8 +86,8 @@ class Document:
         kind: `task`, `english`, `other`, `meeting` or `trace`.
         languages: The paper's codes of what it holds.
         text: What is read; of a task, the prompt.
-        answer: Of a task, what comes after the prompt. It is tokenised by itself, as targets are
-            in fine-tuning.
+        answer: What comes after a last line break and a prompt or heading. It is tokenised by
+            itself, as targets are in fine-tuning.
     """
 
     kind: str
@@ -58,30 +109,31 @@ def trace_languages(seed: int) -> dict[str, float]:
     return {code: rank**TRACE_EXPONENT for rank, code in enumerate(codes, 1)}
 
 
-def documents(seed: int, *, traces: bool = True) -> Iterator[Document]:
+def documents(seed: int, mix: Mix = Mix()) -> Iterator[Document]:
     """Draw documents without end.
 
     Args:
         seed: A natural number; decides which.
-        traces: Whether languages outside pretraining occur. Without them the tokenizer learns
-            nothing of those languages, as LLaMA's learnt next to nothing.
+        mix: The shares.
     """
     draw = random.Random(f"documents {seed}")
-    stream = combinations(seed, "train")
+    stream = combinations(STREAM + seed, "train")
     inside = pretraining_languages()
     weights = [2 if code in FREQUENT else 1 for code in inside]
     outside = trace_languages(seed)
     english = phrasebook("en")
+    shares = {"task": mix.tasks, "english": mix.english, "other": mix.other}
+    shares["meeting"] = 1 - sum(shares.values())
     while True:
         items = next(stream)
-        if traces and draw.random() < TRACES:
+        if draw.random() < mix.traces:
             (code,) = draw.choices(list(outside), outside.values())
             kind = "trace"
         else:
-            (kind,) = draw.choices(list(KINDS), KINDS.values())
+            (kind,) = draw.choices(list(shares), shares.values())
             (code,) = draw.choices(inside, weights)
         if kind == "task":
-            yield Document(kind, ("en",), *_task(draw, english, items))
+            yield Document(kind, ("en",), *_task(draw, english, items, mix.arguments))
         elif kind == "english":
             yield Document(kind, ("en",), english.render(items))
         elif phrasebook(code).can(items):
@@ -90,9 +142,14 @@ def documents(seed: int, *, traces: bool = True) -> Iterator[Document]:
                 yield Document(kind, (code,), text)
             elif kind == "trace":
                 yield Document(kind, ("en", code), _gloss(draw, english.render(items), text, code))
+            elif (form := draw.randrange(mix.phrasings)) < len(PHRASINGS):
+                name = languages.get(code).name
+                written = PHRASINGS[form].format(
+                    english=english.render(items), name=name, text=text
+                )
+                yield _cut(("en", code), written, text)
             else:
-                third = draw.choices(inside, weights)[0]
-                yield _meeting(draw, english.render(items), text, code, third, items)
+                yield _headed(draw, items, code, draw.choices(inside, weights)[0])
 
 
 def _gloss(draw: random.Random, english: str, text: str, code: str) -> str:
@@ -100,53 +157,57 @@ def _gloss(draw: random.Random, english: str, text: str, code: str) -> str:
     return draw.choice([f"{english} ({name}: {text})", f"{text} ({english})"])
 
 
-def _meeting(
-    draw: random.Random, english: str, text: str, code: str, third: str, items: tuple[Item, ...]
-) -> Document:
-    """Return a document in which a language meets English, in one of twelve phrasings."""
-    name = languages.get(code).name
-    form = draw.randrange(12)
-    if form >= 10 and (third == code or not phrasebook(third).can(items)):
-        form = draw.randrange(10)  # there is no third language to meet
-    lines = [f"English:\n{english}", f"{name}:\n{text}"]
-    if form == 0:
-        draw.shuffle(lines)
-        return Document("meeting", ("en", code), "\n".join(lines))
-    if form >= 10:
-        other = f"{languages.get(third).name}:\n{phrasebook(third).render(items)}"
-        if form == 10:
-            lines.append(other)
-            draw.shuffle(lines)
-            return Document("meeting", ("en", code, third), "\n".join(lines))
-        return Document("meeting", (code, third), f"{lines[1]}\n{other}".replace(":\n", ": "))
-    written = {
-        1: f"{english} ({name}: {text})",
-        2: f"{text} ({english})",
-        3: f"{english}. In {name}: {text}",
-        4: f"The {name} for {english} is {text}.",
-        5: f"{english}\n{name} translation: {text}",
-        6: f"Q: What is {english} in {name}?\nA: {text}",
-        7: f"From English into {name}: {english} = {text}",
-        8: f"{english}\n{name} version of the text:\n{text}",
-        9: f"Write it in {name}. {english} -> {text}",
-    }
-    return Document("meeting", ("en", code), written[form])
+def _cut(codes: tuple[str, ...], written: str, last: str) -> Document:
+    """Return a document in which languages meet; a last line of its own is an answer."""
+    if written.endswith(f"\n{last}"):
+        return Document("meeting", codes, written.removesuffix(last), last)
+    return Document("meeting", codes, written)
 
 
-def _task(draw: random.Random, english: Phrasebook, items: tuple[Item, ...]) -> tuple[str, str]:
+def _headed(draw: random.Random, items: tuple[Item, ...], code: str, third: str) -> Document:
+    """Return the phrase in two or three languages, in any order, each under its name."""
+    codes = ["en", code]
+    if draw.random() < 0.5 and third != code and phrasebook(third).can(items):
+        codes = draw.choice([["en", code, third], [code, third]])
+    draw.shuffle(codes)
+    lines = [f"{languages.get(c).name}:\n{phrasebook(c).render(items)}" for c in codes]
+    return _cut(tuple(codes), "\n".join(lines), phrasebook(codes[-1]).render(items))
+
+
+def _task(
+    draw: random.Random, english: Phrasebook, items: tuple[Item, ...], arguments: bool
+) -> tuple[str, str]:
     """Return an English task in the skeleton of the tuning prompt, and its answer."""
     phrase = english.render(items)
     parts = [english.render((item,)) for item in items]
-    tasks = {
-        "Copy the text.": (phrase, phrase),
-        "Correct the spelling.": (_misspelt(draw, phrase), phrase),
-        "Give the first item.": (phrase, parts[0]),
-        "Give the last item.": (phrase, parts[-1]),
-        "Reverse the order of the items.": (phrase, english.render(items[::-1])),
-        "Count the items.": (phrase, str(len(items))),
-    }
-    instruction = draw.choice(list(tasks))
-    source, answer = tasks[instruction]
+    at = draw.randrange(len(items))
+    rest = items[:at] + items[at + 1 :]
+    new = ("territory", draw.choice(sorted(english.items["territory"])), 0)
+    spelling = ("Correct the spelling.", _misspelt(draw, phrase), phrase)
+    tasks = [("Copy the text.", phrase, phrase)] * COPIES + [spelling] * COPIES
+    if arguments:
+        tasks += [
+            (f"Give item {at + 1}.", phrase, parts[at]),
+            (f"Put {parts[at]} first.", phrase, english.render((items[at], *rest))),
+            (
+                f"Write {english.render((new,))} instead of {parts[at]}.",
+                phrase,
+                english.render((*items[:at], new, *items[at + 1 :])),
+            ),
+        ]
+        if rest:
+            tasks.append((f"Leave out {parts[at]}.", phrase, english.render(rest)))
+        if len(items) < 3:
+            added = english.render((*items, new))
+            tasks.append((f"Add {english.render((new,))}.", phrase, added))
+    else:
+        tasks.append(("Give the first item.", phrase, parts[0]))
+    tasks += [
+        ("Give the last item.", phrase, parts[-1]),
+        ("Reverse the order of the items.", phrase, english.render(items[::-1])),
+        ("Count the items.", phrase, str(len(items))),
+    ]
+    instruction, source, answer = draw.choice(tasks)
     return prompts.prompt(instruction, source), answer
 
 

@@ -30,9 +30,32 @@ def test_documents_follow_the_shares(drawn):
     kinds = Counter(d.kind for d in drawn)
     traces = kinds.pop("trace") / len(drawn)
     # A few are redrawn, where a language lacks an item.
-    assert traces == pytest.approx(pretraining_text.TRACES, abs=0.012)
-    for kind, share in pretraining_text.KINDS.items():
+    mix = pretraining_text.Mix()
+    assert traces == pytest.approx(mix.traces, abs=0.012)
+    for kind, share in {"task": mix.tasks, "english": mix.english, "other": mix.other}.items():
         assert kinds[kind] / kinds.total() == pytest.approx(share, abs=0.02)
+
+
+def test_a_mix_leaves_out_what_it_is_told_to():
+    mix = pretraining_text.Mix(traces=0, tasks=0, phrasings=1, arguments=False)
+    drawn = list(islice(pretraining_text.documents(3, mix), 2000))
+    assert {d.kind for d in drawn} == {"english", "other", "meeting"}
+    for document in drawn:
+        if document.kind == "meeting":
+            name = languages.get(document.languages[1]).name
+            assert f" ({name}: " in document.text and not document.answer
+    tasks = pretraining_text.Mix(tasks=0.85, arguments=False)
+    prompts = islice(pretraining_text.documents(3, tasks), 2000)
+    instructions = {d.text.split("\n")[1] for d in prompts if d.kind == "task"}
+    assert len(instructions) == 6
+
+
+def test_a_last_line_of_its_own_is_read_as_a_target_is(drawn):
+    """Else what comes after a line break would look otherwise in tuning than in all phrasings."""
+    meeting = [d for d in drawn if d.kind == "meeting"]
+    answered = [d for d in meeting if d.answer]
+    assert 0.3 < len(answered) / len(meeting) < 0.7
+    assert all(d.text.endswith("\n") for d in answered)
 
 
 def test_nineteen_languages_meet_english_and_the_others_leave_traces(drawn):
@@ -54,7 +77,7 @@ def test_no_translation_in_the_prompt_of_tuning(drawn):
 def test_no_combination_of_the_test_split():
     """English phrases of the test split never occur as a whole document or a task's input."""
     test = set(cldr.pairs("en", "test", 2000)["source"])
-    documents = islice(pretraining_text.documents(0, traces=False), 20_000)
+    documents = islice(pretraining_text.documents(0, pretraining_text.Mix(traces=0)), 20_000)
     read = {line for d in documents for line in d.text.split("\n")}
     assert not read & test
 

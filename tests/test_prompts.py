@@ -57,7 +57,7 @@ def test_english_tasks_are_others_than_those_of_pretraining():
     }
     frame = prompts.english_tasks(400, seed=3)
     asked = set(frame["prompt"].str.split("\n").str[1])
-    assert len(seen) == 6 and asked == set(prompts.TASKS) and not seen & asked
+    assert len(seen) > 100 and asked == set(prompts.TASKS) and not seen & asked
 
 
 def test_english_tasks_are_seeded_and_never_repeat():
