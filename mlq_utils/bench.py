@@ -24,10 +24,8 @@ import torch
 from mlq_utils import (
     corpora,
     experiments,
-    languages,
     measurements,
     modeling,
-    paper,
     prompts,
     scoring,
     tokenization,
@@ -42,6 +40,8 @@ RUNS = 7
 OUTPUT = Path("_build/bench.json")
 PAIRS = 1000
 SENTENCES = 200
+TWELVE = ("af", "et", "ha", "he", "km", "luo", "mi", "ro", "ta", "th", "tr", "zh")
+"""The representatives of Table 12, and Khmer for Northern Sotho, which CLDR lacks."""
 
 
 def compare(first: Callable[[], object], second: Callable[[], object], runs: int = RUNS) -> dict:
@@ -176,8 +176,9 @@ def decoding() -> dict[str, dict]:
     found: dict[str, list[str]] = {}
 
     def ours() -> None:
+        fast = modeling.for_translation(base)
         out = translation.translate(
-            base.model, base.tokenizer, asked, cap=cap, bos_id=base.bos, eos_id=base.eos
+            fast.model, base.tokenizer, asked, cap=cap, bos_id=base.bos, eos_id=base.eos
         )
         found["ours"] = out["hypothesis"].tolist()
 
@@ -214,9 +215,7 @@ def _generate(base: modeling.Model, asked: list[str], cap: int) -> list[str]:
 
 def mini_run() -> dict[str, dict]:
     """Measure one whole run: tune on 1,000 pairs for 3 epochs, score 12 languages of 50."""
-    covered = set(languages.codes("cldr"))
-    twelve = tuple(c for c in paper.table(12)["target"].unique() if c in covered)
-    spec = experiments.Spec(languages=("ro",), targets=twelve, size=PAIRS, test_size=50)
+    spec = experiments.Spec(languages=("ro",), targets=TWELVE, size=PAIRS, test_size=50)
     times = []
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder:
@@ -224,7 +223,7 @@ def mini_run() -> dict[str, dict]:
             experiments.run(spec, Store(folder), progress=False)
             times.append(perf_counter() - start)
     what = (
-        f"Embed FT on {PAIRS} pairs, {spec.epochs} epochs, {len(twelve)} languages of "
+        f"Embed FT on {PAIRS} pairs, {spec.epochs} epochs, {len(TWELVE)} languages of "
         f"{spec.test_size} sentences, beam size {spec.beam_size}"
     )
     return {"mini_run_seconds": {"seconds": median(times), "all": times, "runs": 3, "what": what}}

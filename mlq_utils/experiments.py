@@ -178,6 +178,7 @@ def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.Data
             "skipped": result.skipped,
             "precision": result.precision,
         }
+    base = modeling.for_translation(base)
     scores, frames = zip(*(_score(spec, base, target) for target in spec.targets), strict=True)
     return {"training": trained, "scores": list(scores)}, pd.concat(frames, ignore_index=True)
 
@@ -225,6 +226,7 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any
         "cap_hit_rate": out.attrs["cap_hit_rate"],
         "skipped": len(out.attrs["skipped"]),
         "engine": out.attrs["engine"],
+        "precision": out.attrs["precision"],
         "seconds": round(seconds, 2),
         "errors": {
             k: None if pd.isna(v) else int(v) for k, v in error_types.summary(errors).items()

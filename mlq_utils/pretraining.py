@@ -27,9 +27,9 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mlq_utils import _checkpoint, pretraining_text, tokenization
+from mlq_utils._device import fast_bf16
 from mlq_utils.pretraining_text import Mix
 from mlq_utils.tokenizer import Tokenizer
-from mlq_utils.training import fast_bf16
 
 CPU = torch.device("cpu")
 BOS, EOS = 1, 2

@@ -27,8 +27,7 @@ from transformers import PreTrainedModel
 
 from mlq_utils import _checkpoint, modeling
 from mlq_utils._batches import IGNORED, Examples, batches, collate, examples
-from mlq_utils._common import one_of
-from mlq_utils._memory import Peak
+from mlq_utils._device import Peak
 from mlq_utils._schedule import Schedule
 from mlq_utils.prompts import english_tasks, mixture
 
@@ -40,7 +39,6 @@ __all__ = [
     "collate",
     "english_tasks",
     "examples",
-    "fast_bf16",
     "fine_tune",
     "label_loss",
     "mixture",
@@ -102,13 +100,6 @@ def label_loss(
     return loss / trained.sum().clamp(min=1)
 
 
-def fast_bf16(device: torch.device) -> bool:
-    """Return whether bf16 is faster than fp32 on a device; on older processors it is far slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-
-
 def fine_tune(
     base: modeling.Model,
     frame: pd.DataFrame,
@@ -147,7 +138,7 @@ def fine_tune(
     schedule = schedule or Schedule.mini(strategy)
     data = examples(frame, base, schedule.block)
     model = modeling.prepare(base.model, strategy, layers=layers, seed=schedule.seed)
-    precision = _precision(model, precision)
+    precision = modeling.choose_precision(model, precision)
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         weights.values(), schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
@@ -214,16 +205,6 @@ def fine_tune(
         skipped=data.skipped,
         precision=precision,
     )
-
-
-def _precision(model: torch.nn.Module, precision: str) -> str:
-    one_of("precision", precision, ("auto", "bf16", "fp32"))
-    narrow = any(p.dtype != torch.float32 for p in model.parameters())
-    if precision == "fp32" and narrow:
-        raise ValueError("precision 'fp32' needs fp32 weights: load the model with that dtype")
-    if precision == "auto":
-        return "bf16" if narrow or fast_bf16(model.device) else "fp32"
-    return precision
 
 
 @contextlib.contextmanager

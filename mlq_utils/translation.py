@@ -35,7 +35,7 @@ def beam_search(
     beam_size: int = 4,
     max_new_tokens: int | Sequence[int],
     eos_id: int,
-    batch_size: int = 32,
+    batch_size: int = 64,
 ) -> list[Output]:
     """Continue each prompt by its most probable continuation that beam search finds.
 
@@ -131,7 +131,7 @@ def translate(
     *,
     beam_size: int = 4,
     cap: int | Sequence[int] = PAPER_CAP,
-    batch_size: int = 32,
+    batch_size: int = 64,
     bos_id: int | None,
     eos_id: int,
 ) -> pd.DataFrame:
@@ -152,7 +152,8 @@ def translate(
         end-of-sentence token included) and `cap_hit` (the cap, or the end of the context, ended the
         sentence). A prompt that leaves no room in the context is skipped: its hypothesis is empty,
         its tokens 0. `attrs`: `cap_hit_rate` (0 to 1, of the prompts not skipped), `skipped` (row
-        numbers), `cap` (the number, or the smallest and largest), `beam_size`, `engine`.
+        numbers), `cap` (the number, or the smallest and largest), `beam_size`, `engine`,
+        `precision` (torch's name of the weights' type: see `modeling.for_translation`).
 
     Raises:
         ValueError: As `beam_search`.
@@ -184,6 +185,7 @@ def translate(
         "cap": caps[0] if min(caps) == max(caps) else [min(caps), max(caps)],
         "beam_size": beam_size,
         "engine": ENGINE,
+        "precision": str(model.dtype).removeprefix("torch."),
     }
     return frame
 

@@ -225,7 +225,7 @@ def test_bf16_comes_close_and_keeps_fp32_masters(folder, frame):
 
 def test_precision_follows_the_machine_and_the_weights(folder, frame, monkeypatch):
     for fast, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(training, "fast_bf16", lambda device, fast=fast: fast)
+        monkeypatch.setattr(modeling, "fast_bf16", lambda device, fast=fast: fast)
         assert tune(folder, frame[:8], precision="auto").precision == expected
     base = modeling.load(folder, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="needs fp32 weights"):
