@@ -52,8 +52,6 @@ PHRASINGS = (
 """How a language meets English, besides `_headed` documents."""
 HEADED = 4
 """How many phrasings those documents count for."""
-COPIES = 3
-"""How many times as likely as another task copying is, and correcting, which is copying nearly."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +181,13 @@ def _task(
     at = draw.randrange(len(items))
     rest = items[:at] + items[at + 1 :]
     new = ("territory", draw.choice(sorted(english.items["territory"])), 0)
-    spelling = ("Correct the spelling.", _misspelt(draw, phrase), phrase)
-    tasks = [("Copy the text.", phrase, phrase)] * COPIES + [spelling] * COPIES
+    tasks = [
+        ("Copy the text.", phrase, phrase),
+        ("Correct the spelling.", _misspelt(draw, phrase), phrase),
+        ("Give the last item.", phrase, parts[-1]),
+        ("Reverse the order of the items.", phrase, english.render(items[::-1])),
+        ("Count the items.", phrase, str(len(items))),
+    ]
     if arguments:
         tasks += [
             (f"Give item {at + 1}.", phrase, parts[at]),
@@ -202,11 +205,6 @@ def _task(
             tasks.append((f"Add {english.render((new,))}.", phrase, added))
     else:
         tasks.append(("Give the first item.", phrase, parts[0]))
-    tasks += [
-        ("Give the last item.", phrase, parts[-1]),
-        ("Reverse the order of the items.", phrase, english.render(items[::-1])),
-        ("Count the items.", phrase, str(len(items))),
-    ]
     instruction, source, answer = draw.choice(tasks)
     return prompts.prompt(instruction, source), answer
 
