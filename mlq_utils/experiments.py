@@ -29,6 +29,7 @@ from babel.core import get_cldr_version
 
 from mlq_utils import corpora, error_types, languages, modeling, prompts, scoring, training
 from mlq_utils import translation as decoding
+from mlq_utils._common import PACKAGE_DATA
 from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
 
@@ -37,6 +38,8 @@ SEMANTICS = 2
 TEST_SEED = 0
 """All runs are scored on the same sentences."""
 STORE = Path("_build/store")
+SHIPPED = PACKAGE_DATA / "runs"
+"""Records that the package brings along, so that a reader need not compute them."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,17 @@ def _base_digest(name: str) -> str:
     ).hexdigest()
 
 
+def default_store() -> Store:
+    """Return the store that runs are kept in, with the shipped records behind it."""
+    return Store(STORE, SHIPPED)
+
+
 def run(spec: Spec, store: Store | None = None, *, progress: bool | None = None) -> dict[str, Any]:
     """Return the record of a run, computing it where the store has none.
 
     Args:
         spec: What to run.
-        store: Where records are kept; `_build/store` where None.
+        store: Where records are kept; `default_store()` where None.
         progress: Whether to show a bar; outside notebooks where None.
 
     Returns:
@@ -134,7 +142,7 @@ def run(spec: Spec, store: Store | None = None, *, progress: bool | None = None)
         and cap-hit rate), `training` (losses, seconds, label tokens a second, peak memory),
         `seconds`, `versions`, `hardware`, `date`.
     """
-    store = store or Store(STORE)
+    store = store or default_store()
     key = spec.identity()
     known = store.get(key)
     if known is not None:

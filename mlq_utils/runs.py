@@ -44,7 +44,7 @@ def run_all(
 
     Args:
         specs: What to run; one that comes twice is run once.
-        store: Where records are kept; `experiments.STORE` where None.
+        store: Where records are kept; `experiments.default_store()` where None.
         workers: 1 runs them in this process, with all its threads; more, in so many processes of
             one thread each. Runs of the mini world are small, and gain by it.
         client: Runs them on this Dask cluster instead. A worker that is lost costs the run that it
@@ -59,7 +59,7 @@ def run_all(
         ValueError: The number of workers is below 1, or comes with a client.
         OSError: The store cannot be written to.
     """
-    specs, store = list(specs), store or Store(experiments.STORE)
+    specs, store = list(specs), store or experiments.default_store()
     if workers < 1 or (client and workers > 1):
         raise ValueError(f"workers={workers}: give 1 or more, and no number with a client")
     keys = [spec.identity() for spec in specs]

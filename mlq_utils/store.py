@@ -4,6 +4,9 @@ A record is written aside, flushed to the disk, and renamed into place, so a pro
 leaves either the whole record or none, and several processes may share a store: the first to finish
 a run wins, and the others take its record. Each record carries a checksum of itself and of the
 hypotheses beside it; one that does not match is set aside and counts as missing.
+
+Records that are shipped stand in files of JSON lines, without hypotheses: `write_lines` and
+`read_lines`. A store may have a folder of such files behind it.
 """
 
 import hashlib
@@ -12,7 +15,8 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +31,21 @@ class Store:
 
     Attributes:
         folder: Where it lies; made when the first record is written.
+        shipped: A folder of `*.jsonl` files whose records are returned where the store has none.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike, shipped: str | os.PathLike | None = None) -> None:
         """Open a store, which need not exist yet."""
         self.folder = Path(folder)
+        self.shipped = shipped and Path(shipped)
+
+    @cached_property
+    def _lines(self) -> dict[str, dict[str, Any]]:
+        files = sorted(self.shipped.glob("*.jsonl")) if self.shipped else []
+        return {key: record for file in files for key, record in read_lines(file).items()}
 
     def keys(self) -> Iterator[str]:
-        """Return the keys of all records, whole or damaged."""
+        """Return the keys of all records in the folder, whole or damaged."""
         return (path.parent.name for path in sorted(self.folder.glob(f"[!.]*/{RECORD}")))
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -48,7 +59,7 @@ class Store:
         except FileNotFoundError:
             if path.parent.is_dir():  # the record is written last: it was removed, or never there
                 self._set_aside(key, "it has no record.json")
-            return None
+            return self._lines.get(key)
         try:
             record = json.loads(text)
             whole = record.pop("sha256") == _digest(record)
@@ -58,7 +69,7 @@ class Store:
             whole = False
         if not whole:
             self._set_aside(key, "it was edited or cut short")
-            return None
+            return self._lines.get(key)
         return record
 
     def hypotheses(self, key: str) -> pd.DataFrame:
@@ -113,8 +124,7 @@ class Store:
 
     def _place(self, aside: Path, key: str) -> bool:
         """Rename a finished folder to its key; say whether it was the first."""
-        if self.get(key) is not None:  # sets a damaged one aside, so that the name is free
-            return False
+        self.get(key)  # sets a damaged one aside, so that the name is free
         try:
             aside.rename(self.folder / key)
         except OSError:
@@ -132,6 +142,42 @@ class Store:
         warnings.warn(
             f"the record {key} is damaged ({reason}): set aside as {damaged.name}", stacklevel=3
         )
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write records into a file, whole or not at all, in the order of their identities.
+
+    Args:
+        path: The file.
+        records: As `Store.get` returns them; their hypotheses are left out.
+    """
+    plain = [{k: v for k, v in record.items() if k != "files"} for record in records]
+    lines = [
+        json.dumps(record | {"sha256": _digest(record)})
+        for record in sorted(plain, key=lambda record: record["identity"])
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with aside.open("w", encoding="utf8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)
+        _flush(file)
+    aside.replace(path)
+
+
+def read_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of a file by identity; damaged ones are left out, with a warning."""
+    records, damaged = {}, []
+    for number, line in enumerate(path.read_text("utf8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+            if record.pop("sha256") != _digest(record):
+                raise ValueError("another checksum")
+            records[record["identity"]] = record
+        except (ValueError, KeyError, AttributeError):
+            damaged.append(number)
+    if damaged:
+        warnings.warn(f"{path}: the records of lines {damaged} are damaged", stacklevel=2)
+    return records
 
 
 def _flush(file: Any) -> None:

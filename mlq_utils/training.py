@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,15 +164,14 @@ def fine_tune(
     began = saved = time.perf_counter()
     before = state["seconds"]
     model.train()
+    rows = schedule.batch_size
     with torch.random.fork_rng(cuda), _fast_attention(base.model, precision):
         for step in _bar(range(resumed_at, len(plan)), strategy, progress):
             torch.manual_seed(schedule.seed * 1_000_003 + step)  # so no generator need be saved
             ids, labels = (t.to(model.device) for t in collate(data, plan[step], base.pad))
             rate = schedule.rate(step, len(plan))
             optimizer.param_groups[0]["lr"] = rate
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                loss = label_loss(model, ids, labels)
-            loss.backward()
+            loss, rows = _backward(model, ids, labels, rows, precision)
             norm = torch.nn.utils.clip_grad_norm_(weights.values(), schedule.max_grad_norm)
             if not torch.isfinite(loss + norm):  # before the step: the weights stay finite
                 raise FloatingPointError(
@@ -205,6 +205,42 @@ def fine_tune(
         skipped=data.skipped,
         precision=precision,
     )
+
+
+def _backward(
+    model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor, rows: int, precision: str
+) -> tuple[torch.Tensor, int]:
+    """Add a batch's gradients, `rows` examples at once; fewer, from here on, where memory ends.
+
+    Returns:
+        The loss of the whole batch, and how many examples at once it took.
+
+    Raises:
+        torch.OutOfMemoryError: A single example does not fit.
+    """
+    total = (labels[:, 1:] != IGNORED).sum().clamp(min=1)
+    while True:
+        loss = torch.zeros((), device=ids.device)
+        try:
+            for some in zip(ids.split(rows), labels.split(rows), strict=True):
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    mean = label_loss(model, *some)
+                part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
+                part.backward()
+                loss += part.detach()
+            return loss, rows
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+            rows = min(rows, len(ids)) // 2 or 1
+        model.zero_grad()  # what some of the examples have left
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        warnings.warn(
+            f"out of memory with {len(ids)} examples at once: gradients are added up over "
+            f"{rows} at a time, which changes no result",
+            stacklevel=3,
+        )
 
 
 @contextlib.contextmanager

@@ -250,6 +250,36 @@ def test_nan_stops_the_run(folder, frame, monkeypatch, step):
     assert all(torch.isfinite(p).all() for p in base.model.parameters())
 
 
+def test_out_of_memory_takes_smaller_parts_of_the_same_batches(folder, frame, monkeypatch):
+    """A device that holds three examples at once: other parts, the same gradients."""
+    whole, real, sizes = tune(folder, frame, "full"), training.label_loss, []
+
+    def small(model, ids, labels):
+        sizes.append(len(ids))
+        if len(ids) > 3:
+            raise torch.OutOfMemoryError("no room")
+        return real(model, ids, labels)
+
+    monkeypatch.setattr(training, "label_loss", small)
+    with pytest.warns(UserWarning, match="out of memory with 8 examples") as warned:
+        parts = tune(folder, frame, "full")
+    assert [str(w.message).split(" at a time")[0][-1] for w in warned] == ["4", "2"]
+    assert sizes[:3] == [8, 4, 2] and set(sizes[3:]) == {2}  # and it does not try again
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+    weights = whole.model.model.state_dict()
+    for name, weight in parts.model.model.state_dict().items():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-4)
+
+
+def test_an_example_that_does_not_fit_is_an_error(folder, frame, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(training, "label_loss", full)
+    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+        tune(folder, frame)
+
+
 def test_a_parameter_without_gradient_stops_the_run(folder, frame, monkeypatch):
     real = training.label_loss
     monkeypatch.setattr(

@@ -1,0 +1,102 @@
+"""What makes the mini base latent: small bases, each trained without one ingredient of the text.
+
+    python -m mlq_utils.ablations              # pretrains what is missing, scores, writes the table
+
+The variants are pretrained for `STEPS` steps, a third of the packaged base's; beside them stand
+that base and one trained alike from another seed. Each is scored as it is, after Embed FT on
+Romanian (inside pretraining), and on Vietnamese and Afrikaans (outside). One tuning seed. The
+bases go into `_build/ablations`, half an hour of one core for each; the scores into the package.
+"""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from mlq_utils import experiments, pretraining
+from mlq_utils._common import PACKAGE_DATA, one_of
+from mlq_utils.experiments import Spec
+from mlq_utils.pretraining_text import Mix, pretraining_languages
+from mlq_utils.runs import run_all
+from mlq_utils.store import Store
+
+STEPS = 700
+BASES = Path("_build/ablations")
+TABLE = PACKAGE_DATA / "ablations.csv"
+VARIANTS = {
+    "everything": Mix(),
+    "no English tasks": Mix(tasks=0),
+    "tasks without arguments": Mix(arguments=False),
+    "one phrasing": Mix(phrasings=1),
+    "no traces": Mix(traces=0),
+}
+"""The text of each small base, seed 0."""
+FULL = {"packaged base": 0, "second base": 1}
+"""The seeds of the bases of full length."""
+
+
+def load() -> pd.DataFrame:
+    """Return the recorded scores.
+
+    Returns:
+        A row a base, language tuned on and target: `base`, `steps` (of pretraining), `seed` (of the
+        base), `tuned_on` ("" for the untuned model), `target`, `spbleu` with `spbleu_low` and
+        `spbleu_high`, and numbers of sentences: `sentences`, `source_copy`, `off_target`.
+    """
+    return pd.read_csv(TABLE, keep_default_na=False)
+
+
+def base(name: str) -> tuple[str, int, int]:
+    """Return a base, pretrained if it is not there: name or folder, steps, seed."""
+    one_of("base", name, [*FULL, *VARIANTS])
+    if name == "packaged base":
+        return "mini", pretraining.RECIPE["steps"], 0
+    seed = FULL.get(name, 0)
+    recipe = pretraining.RECIPE
+    if name in VARIANTS:
+        recipe = recipe | {"mix": asdict(VARIANTS[name]), "steps": STEPS}
+    folder = BASES / name.replace(" ", "-")
+    if not (folder / "pretraining.json").exists():
+        pretraining.pretrain(folder, seed, recipe)
+    return str(folder), recipe["steps"], seed
+
+
+def score(name: str, store: Store, workers: int = 1) -> pd.DataFrame:
+    """Return the scores of a base, in the form of `load`."""
+    path, steps, seed = base(name)
+    inside = tuple(pretraining_languages())
+    specs = [
+        Spec(targets=(*inside, "vi", "af"), base=path),
+        Spec(languages=("ro",), targets=inside, base=path),
+        Spec(languages=("vi",), targets=(*inside, "vi"), base=path),
+        Spec(languages=("af",), targets=(*inside, "af"), base=path),
+    ]
+    rows = experiments.scores(run_all(specs, store, workers=workers))
+    kept = ["tuned_on", "target", "spbleu", "spbleu_low", "spbleu_high"]
+    kept += ["sentences", "source_copy", "off_target"]
+    return rows[kept].assign(base=name, steps=steps, seed=seed)
+
+
+def main() -> None:
+    """Pretrain and score the bases, and write the table after each."""
+    parser = argparse.ArgumentParser(prog="python -m mlq_utils.ablations", description=main.__doc__)
+    parser.add_argument("names", nargs="*", metavar="BASE", help=", ".join([*FULL, *VARIANTS]))
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    given = parser.parse_args()
+    names = [one_of("base", name, [*FULL, *VARIANTS]) for name in given.names] or [*FULL, *VARIANTS]
+    for name in names:
+        rows = score(name, Store(experiments.STORE), given.workers)
+        if TABLE.exists():
+            known = load()
+            rows = pd.concat([known[known["base"] != name], rows])
+        order = [*FULL, *VARIANTS]
+        rows = rows.sort_values("base", key=lambda b: b.map(order.index), kind="stable")
+        part = TABLE.with_suffix(".part")
+        columns = ["base", "steps", "seed"]
+        rows[columns + [c for c in rows if c not in columns]].to_csv(part, index=False)
+        part.replace(TABLE)
+
+
+if __name__ == "__main__":
+    main()
