@@ -7,9 +7,9 @@ from mlq_utils._common import one_of
 from mlq_utils.modeling import STRATEGIES
 
 MINI_RATES = {"embed": 3e-3, "full": 3e-3, "lora": 1e-2, "layers": 3e-3}
-"""The mini world's learning rates: of rates about three times apart, what gave a held-out language
-(Welsh; for full FT Hindi, too) its best score, unless the next lower one was within a tenth of it;
-for Embed FT the one that leaves the languages of pretraining what it brings out of them."""
+"""The mini world's learning rates. Of two to four rates each, those with the best score on
+held-out languages (Welsh; for full FT also Hindi) that spare the pretraining languages in Embed FT.
+"""
 
 
 @dataclass(frozen=True)

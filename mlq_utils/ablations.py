@@ -47,6 +47,36 @@ def load() -> pd.DataFrame:
     return pd.read_csv(TABLE, keep_default_na=False)
 
 
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return what a base does as it is, and what tuning brings out.
+
+    Args:
+        scores: As `load` returns them.
+
+    Returns:
+        A row a base, spBLEU but for the second: `untuned`, the mean over the 19 languages;
+        `copies`, the share (0 to 1) of source copies among the untuned model's translations; `ro`
+        and `others`, the score of Romanian and the mean of the other 18 after Embed FT on Romanian;
+        after Embed FT on a language outside pretraining, its own score and the mean of the 19:
+        `vi`, `vi_others`, `af`, `af_others`.
+    """
+    inside = pretraining_languages()
+    rows = {}
+    for name, rest in scores.groupby("base", sort=False):
+        by = {code: frame.set_index("target") for code, frame in rest.groupby("tuned_on")}
+        untuned = by[""].loc[inside]
+        row = {
+            "untuned": untuned["spbleu"].mean(),
+            "copies": untuned["source_copy"].sum() / untuned["sentences"].sum(),
+        }
+        for code in ("ro", "vi", "af"):
+            others = [c for c in inside if c != code]
+            row[code] = by[code]["spbleu"][code]
+            row["others" if code == "ro" else f"{code}_others"] = by[code]["spbleu"][others].mean()
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("base")
+
+
 def base(name: str) -> tuple[str, int, int]:
     """Return a base, pretrained if it is not there: name or folder, steps, seed."""
     one_of("base", name, [*FULL, *VARIANTS])

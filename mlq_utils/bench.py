@@ -5,14 +5,16 @@
 
 Each pair is timed in turn, A B A B …, so that the ratio holds where the machine's speed drifts. Per
 key: the ratio of the medians, both medians in seconds, the number of runs, what was measured on
-what; where a ratio is only fair at equal quality, the quality of both. `mini_run_seconds` is no
-ratio: there `ratio` is missing and `seconds` is the median.
+what; where a ratio is only fair at equal quality, the quality of both. What is no ratio has
+`seconds` (the median) or `megabytes` instead.
 """
 
 import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -229,11 +231,31 @@ def mini_run() -> dict[str, dict]:
     return {"mini_run_seconds": {"seconds": median(times), "all": times, "runs": 3, "what": what}}
 
 
+def memory() -> dict[str, dict]:
+    """Measure the peak of each strategy, each in a process of its own, which holds nothing else."""
+    what = f"the most that a process held at once while tuning the mini base on {PAIRS} pairs"
+    results = {}
+    for strategy in modeling.STRATEGIES:
+        layers = (0,) if strategy == "layers" else None
+        script = (
+            "from mlq_utils import modeling, prompts, training;"
+            f"print(training.fine_tune(modeling.load('mini'), prompts.mixture({{'ro': {PAIRS}}}),"
+            f"{strategy!r}, layers={layers}, progress=False).peak_bytes)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        megabytes = round(int(done.stdout.split()[-1]) / 1e6)
+        results[f"peak_memory_{strategy}"] = {"megabytes": megabytes, "runs": 1, "what": what}
+    return results
+
+
 BENCHMARKS: dict[str, Callable[[], dict[str, dict]]] = {
     "tokenizer": tokenizer,
     "training": fine_tuning,
     "translation": decoding,
     "mini_run": mini_run,
+    "memory": memory,
 }
 
 
@@ -251,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = json.loads(OUTPUT.read_text("utf8")) if OUTPUT.exists() else {}
         for key, result in BENCHMARKS[name]().items():
             results[key] = result | {"hardware": hardware}
-            figure = result.get("ratio", result.get("seconds"))
+            figure = next(result[k] for k in ("ratio", "seconds", "megabytes") if k in result)
             more = {k: v for k, v in result.items() if k in ("loss_last_epoch", "spbleu")}
             print(f"{key}: {figure:.3f} ({result['what']}; {hardware}) {more or ''}", flush=True)
         part = OUTPUT.with_suffix(".part")

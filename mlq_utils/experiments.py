@@ -249,7 +249,8 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     Returns:
         A row a run and target: `tuned_on` (codes joined by "+"; "" for the untuned model),
         `strategy`, `size`, `seed`, `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`,
-        `cap_hit_rate`, and a column for each kind of error (number of sentences).
+        `cap_hit_rate`, and a column for each kind of error (number of sentences), `sentences`
+        among them.
     """
     rows = []
     for record in records:
@@ -259,6 +260,27 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         for score in record.get("scores", []):
             columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
             rows.append(shared | {name: score[name] for name in columns} | score["errors"])
+    return pd.DataFrame(rows)
+
+
+def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return what tuning took in each run.
+
+    Returns:
+        A row a run that tuned: `tuned_on`, `strategy`, `size`, `seed`, `seconds` in steps,
+        `label_tokens_per_second`, `peak_megabytes` (the process's most at once, libraries included;
+        on a GPU torch's; missing where unknown) and `hardware`.
+    """
+    rows = []
+    for record in records:
+        if spent := record.get("training"):
+            peak = spent["peak_bytes"]
+            rows.append(
+                {"tuned_on": "+".join(record["spec"]["languages"])}
+                | {name: record["spec"][name] for name in ("strategy", "size", "seed")}
+                | {name: spent[name] for name in ("seconds", "label_tokens_per_second")}
+                | {"peak_megabytes": peak and peak / 1e6, "hardware": record["hardware"]}
+            )
     return pd.DataFrame(rows)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -217,6 +218,31 @@ def _write(
     (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n", "utf8")
     (folder / "README.md").write_text(card(record), "utf8")
     (folder / "checkpoint").unlink(missing_ok=True)
+
+
+def shares(folder: Path) -> pd.DataFrame:
+    """Return how much of each language a base has read, from its `pretraining.json`.
+
+    Returns:
+        A frame indexed by the paper's code: `group` ("English", "pretraining" for the 19, "trace"),
+        `documents` and `tokens`, each the share (0 to 1) of all. A document in several languages
+        counts for each of them, so shares of documents add up to more than 1.
+
+    Raises:
+        FileNotFoundError: The folder holds no such record.
+    """
+    record = json.loads((folder / "pretraining.json").read_text("utf8"))["text"]
+    inside = pretraining_text.pretraining_languages()
+    frame = pd.DataFrame(
+        {
+            "documents": pd.Series(record["language_documents"])
+            / sum(record["documents"].values()),
+            "tokens": pd.Series(record["language_tokens"]) / sum(record["tokens"].values()),
+        }
+    ).rename_axis("language")
+    groups = {"en": "English"} | dict.fromkeys(inside, "pretraining")
+    frame.insert(0, "group", [groups.get(code, "trace") for code in frame.index])
+    return frame.sort_values("tokens", ascending=False)
 
 
 def card(record: dict) -> str:

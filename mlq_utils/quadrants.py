@@ -123,6 +123,38 @@ def published(targets: Sequence[str] = REFERENCE_TARGETS) -> pd.DataFrame:
     )
 
 
+def trained(
+    untuned: pd.DataFrame, tuned: pd.DataFrame, targets: Sequence[str] = REFERENCE_TARGETS
+) -> pd.DataFrame:
+    """Return our own runs' scores in the form of `published`.
+
+    Args:
+        untuned: Scores of the untuned model, as `experiments.scores` returns them.
+        tuned: Scores of models tuned on one language each, on that language and on `targets`.
+        targets: The targets whose mean is the multilingual score.
+
+    Returns:
+        A row a language and tuning seed: `language`, `seed` and the columns of `published`.
+
+    Raises:
+        KeyError: A score is missing.
+    """
+    before = untuned.set_index("target")["spbleu"]
+    after = tuned.set_index(["tuned_on", "seed", "target"])["spbleu"]
+    rows = [
+        {
+            "language": language,
+            "seed": seed,
+            "bilingual_pre": before[language],
+            "bilingual_post": after[language, seed, language],
+            "multilingual_pre": before[list(targets)].mean(),
+            "multilingual_post": np.mean([after[language, seed, t] for t in targets]),
+        }
+        for language, seed in dict.fromkeys(after.index.droplevel("target"))
+    ]
+    return pd.DataFrame(rows)
+
+
 def assign(scores: pd.DataFrame, threshold: float, factor: float = 2.0) -> pd.DataFrame:
     """Add the two changes of Equation 1 and the quadrant to a frame such as `published` gives.
 

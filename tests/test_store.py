@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlq_utils.store import HYPOTHESES, RECORD, Store
+from mlq_utils.store import HYPOTHESES, RECORD, Store, read_lines, write_lines
 
 TEXTS = ["joi, 9 ianuarie", "", "NA", 'a "quoted", one', "two\nlines", "ភាសាខ្មែរ \u2028 x"]
 
@@ -143,3 +143,41 @@ def test_records_without_hypotheses_say_so(store):
     store.put("a", {"n": 1})
     with pytest.raises(FileNotFoundError):
         store.hypotheses("a")
+
+
+def test_shipped_records_stand_behind_a_store(tmp_path, frame):
+    first = Store(tmp_path / "first")
+    records = [first.put(n, {"identity": n, "score": 1.5, "text": "ភាសា"}, frame) for n in "ba"]
+    write_lines(tmp_path / "shipped/runs.jsonl", records)
+    lines = (tmp_path / "shipped/runs.jsonl").read_text("utf8").splitlines()
+    assert [json.loads(line)["identity"] for line in lines] == ["a", "b"]
+    store = Store(tmp_path / "second", tmp_path / "shipped")
+    assert store.get("a") == {"identity": "a", "score": 1.5, "text": "ភាសា"}
+    assert store.get("c") is None and list(store.keys()) == []
+    with pytest.raises(FileNotFoundError):
+        store.hypotheses("a")
+    assert store.put("a", {"identity": "a", "score": 2.5})["score"] == 2.5  # its own comes first
+    assert store.get("a")["score"] == 2.5
+    assert Store(tmp_path / "second", tmp_path / "nowhere").get("b") is None
+
+
+@given(at=st.integers(0, 10**6))
+def test_a_damaged_line_is_left_out(tmp_path_factory, at):
+    path = tmp_path_factory.mktemp("shipped") / "runs.jsonl"
+    records = [{"identity": str(n), "score": n} for n in range(3)]
+    write_lines(path, records)
+    text = bytearray(path.read_bytes())
+    at %= len(text) - 1  # not the last line's end, which nothing hangs on
+    joins = text[at] == ord("\n")
+    text[at] = ord("#")
+    path.write_bytes(text)
+    with pytest.warns(UserWarning, match=r"lines \[\d\] are damaged"):
+        found = read_lines(path)
+    assert len(found) == (1 if joins else 2)
+    assert all(found[key] == {"identity": key, "score": int(key)} for key in found)
+
+
+def test_a_removed_record_is_gone(store, frame):
+    store.put("a", {"n": 1}, frame)
+    store.remove("a")
+    assert store.get("a") is None and left_over(store) == []

@@ -1,0 +1,146 @@
+"""The shipped runs of the book: they belong to the packaged base, and the page's sums over them."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from mlq_utils import ablations, experiments, modeling, pretraining, quadrants, studies
+from mlq_utils.pretraining_text import pretraining_languages
+from mlq_utils.store import Store
+
+
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_all_runs_of_a_study_are_shipped(name, tmp_path, monkeypatch):
+    """Found by identity: so they are of this base, this data and this code."""
+    monkeypatch.setattr(experiments, "run", lambda spec, *_, **__: pytest.fail(f"no {spec}"))
+    records = studies.records(name, Store(tmp_path, experiments.SHIPPED))
+    specs = studies.STUDIES[name]()
+    assert [r["identity"] for r in records] == [s.identity() for s in specs]
+    for record, spec in zip(records, specs, strict=True):
+        assert record["status"] == "done"
+        assert [s["target"] for s in record["scores"]] == list(spec.targets)
+
+
+def test_a_study_with_a_failed_run_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "run", lambda *_, **__: 1 / 0)
+    with pytest.raises(ValueError, match=r"1 of 1 runs of the study untuned failed.*division"):
+        studies.records("untuned", Store(tmp_path))
+    with pytest.raises(ValueError, match=r"unknown study 'untund'\. Did you mean untuned"):
+        studies.records("untund")
+
+
+def test_the_command_refuses_an_unknown_study():
+    command = [sys.executable, "-m", "mlq_utils.studies", "untund"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "Did you mean untuned" in done.stderr
+
+
+def test_scores_in_the_form_that_equation_1_takes():
+    untuned = pd.DataFrame({"target": ["fr", "af", "ro"], "spbleu": [4.0, 2.0, 6.0]})
+    tuned = pd.DataFrame(
+        [
+            ("fr", 0, "fr", 50.0),
+            ("fr", 0, "af", 10.0),
+            ("fr", 0, "ro", 20.0),
+            ("ro", 1, "ro", 30.0),
+            ("ro", 1, "af", 8.0),
+        ],
+        columns=["tuned_on", "seed", "target", "spbleu"],
+    )
+    found = quadrants.trained(untuned, tuned).to_dict("records")
+    shared = {"multilingual_pre": 4.0}
+    assert found == [
+        {"language": "fr", "seed": 0, "bilingual_pre": 4.0, "bilingual_post": 50.0}
+        | shared
+        | {"multilingual_post": 15.0},
+        {"language": "ro", "seed": 1, "bilingual_pre": 6.0, "bilingual_post": 30.0}
+        | shared
+        | {"multilingual_post": 19.0},
+    ]
+    with pytest.raises(KeyError):
+        quadrants.trained(untuned, tuned[tuned["target"] != "af"])
+
+
+def test_the_packaged_base_reaches_what_the_mini_world_needs():
+    """Latent, brought out by Embed FT, three quadrants, and full FT where Embed FT does nothing."""
+    inside = pretraining_languages()
+    untuned = studies.scores("untuned").set_index("target")
+    assert untuned.loc[inside, "spbleu"].mean() <= 25
+    copies = untuned.loc[inside, ["source_copy", "sentences"]].sum()
+    assert copies["source_copy"] >= copies["sentences"] / 2
+    elicited = studies.scores("elicited").groupby("target")["spbleu"].mean()
+    assert elicited["ro"] >= 85
+    assert elicited[[c for c in inside if c != "ro"]].mean() >= 75
+    scores = quadrants.trained(untuned.reset_index(), studies.scores("by_language"))
+    scores = scores.groupby("language").mean().reset_index()
+    T = quadrants.threshold(untuned["spbleu"])
+    counts = quadrants.assign(scores, T)["quadrant"].value_counts()
+    assert counts["reciprocal"] >= 18 and counts["altruistic"] >= 12 and counts["stagnant"] >= 10
+    runs = studies.scores("strategies")
+    runs["itself"] = runs["target"] == runs["tuned_on"]
+    means = runs.groupby(["tuned_on", "strategy", "itself"])["spbleu"].mean()
+    for language in studies.ALTRUISTIC[:2]:
+        assert means[language, "full", True] >= 2 * means[language, "embed", True]
+        assert means[language, "full", False] <= 0.75 * means[language, "embed", False]
+    data = studies.scores("more_data").groupby("strategy")["spbleu"].mean()
+    assert data["full"] >= 25 and data["embed"] <= 5
+
+
+def test_the_package_is_small():
+    size = sum(p.stat().st_size for p in modeling.MINI.iterdir())
+    assert size <= 12e6 + 200_000  # the weights, and a tokenizer and records beside them
+    assert (modeling.MINI / "model.safetensors").stat().st_size <= 12e6
+
+
+def test_shares_of_the_text_add_up(tmp_path):
+    shares = pretraining.shares(modeling.MINI)
+    assert shares["tokens"].sum() == pytest.approx(1, abs=0.001)
+    assert shares["documents"].sum() > 1
+    assert shares.groupby("group").size().to_dict() == {
+        "English": 1, "pretraining": 19, "trace": len(studies.covered()) - 19,
+    }  # fmt: skip
+    assert shares.index[0] == "en" and shares["tokens"].min() > 0
+    with pytest.raises(FileNotFoundError):
+        pretraining.shares(tmp_path)
+
+
+def test_the_record_of_the_base_is_of_this_recipe():
+    record = json.loads((modeling.MINI / "pretraining.json").read_text("utf8"))
+    assert record["recipe"] == json.loads(json.dumps(pretraining.RECIPE)) and record["seed"] == 0
+    assert (modeling.MINI / "README.md").read_text("utf8") == pretraining.card(record)
+
+
+def test_ablations_have_every_base():
+    table = ablations.load()
+    assert list(dict.fromkeys(table["base"])) == [*ablations.FULL, *ablations.VARIANTS]
+    summary = ablations.summary(table)
+    assert list(summary.index) == [*ablations.FULL, *ablations.VARIANTS]
+    assert summary.notna().all(axis=None)
+
+
+def test_a_summary_of_ablations():
+    inside = pretraining_languages()
+    rows = []
+    for tuned_on, own, rest in (("", 0, 4), ("ro", 90, 60), ("vi", 7, 50), ("af", 30, 70)):
+        targets = [*inside, *({tuned_on} - {"", *inside})]
+        for target in targets:
+            score = own if target == tuned_on else rest
+            rows.append(("x", tuned_on, target, score, 10, 5 if tuned_on == "" else 0))
+    columns = ["base", "tuned_on", "target", "spbleu", "sentences", "source_copy"]
+    found = ablations.summary(pd.DataFrame(rows, columns=columns)).loc["x"]
+    assert found.to_dict() == {
+        "untuned": 4, "copies": 0.5, "ro": 90, "others": 60,
+        "vi": 7, "vi_others": 50, "af": 30, "af_others": 70,
+    }  # fmt: skip
+
+
+def test_costs_of_runs_that_tuned(small, tmp_path):
+    record = experiments.run(small, Store(tmp_path), progress=False)
+    untuned = {"spec": record["spec"], "training": None}
+    (row,) = experiments.costs([untuned, record]).to_dict("records")
+    assert row["tuned_on"] == "ro" and row["strategy"] == "embed"
+    assert row["peak_megabytes"] == record["training"]["peak_bytes"] / 1e6
+    assert row["seconds"] == record["training"]["seconds"]
