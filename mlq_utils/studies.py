@@ -24,7 +24,7 @@ from mlq_utils.store import Store, write_lines
 
 SEEDS = (0, 1, 2)
 PAIRS = 600
-MANY_PAIRS = 4000
+MANY_PAIRS = 3000
 ALTRUISTIC = ("vi", "tr", "sw")
 """Languages outside pretraining that bring others out and hardly themselves."""
 OVERTOKENISED = ("km", "th", "te")
@@ -57,7 +57,10 @@ def by_language() -> list[Spec]:
 
 
 def strategies() -> list[Spec]:
-    """Return each strategy on altruistic and over-tokenised languages, scored on itself and all."""
+    """Return altruistic and over-tokenised languages by strategy, scored on itself and the 19.
+
+    Embed FT and full FT with every seed, LoRA and the lowest layer with one.
+    """
     return [
         Spec(
             languages=(code,),
@@ -67,19 +70,29 @@ def strategies() -> list[Spec]:
             size=PAIRS,
             seed=seed,
         )
-        for seed in SEEDS
-        for strategy in ("embed", "full", "lora", "layers")
+        for strategy, seeds in (
+            ("embed", SEEDS),
+            ("full", SEEDS),
+            ("lora", SEEDS[:1]),
+            ("layers", SEEDS[:1]),
+        )
+        for seed in seeds
         for code in (*ALTRUISTIC[:2], OVERTOKENISED[0])
     ]
 
 
 def more_data() -> list[Spec]:
-    """Return Embed FT and full FT of over-tokenised languages on more pairs."""
+    """Return Embed FT and full FT of an over-tokenised language on more pairs."""
     return [
-        Spec(languages=(code,), targets=(code,), strategy=strategy, size=MANY_PAIRS, seed=seed)
-        for seed in SEEDS
+        Spec(
+            languages=OVERTOKENISED[:1],
+            targets=OVERTOKENISED[:1],
+            strategy=strategy,
+            size=MANY_PAIRS,
+            seed=seed,
+        )
         for strategy in ("embed", "full")
-        for code in OVERTOKENISED[:1]
+        for seed in SEEDS
     ]
 
 
