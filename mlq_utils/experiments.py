@@ -263,6 +263,24 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def averages(scores: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
+    """Return mean scores and shares of errors.
+
+    Args:
+        scores: As `scores` returns them, with further columns or without.
+        by: Columns to group by.
+
+    Returns:
+        A row a group: `targets` (rows averaged), `spbleu` (mean), and the shares (0 to 1) of
+        sentences with `source_copy`, `oscillation`, `off_target` and `cap_hit`.
+    """
+    kinds = ["source_copy", "oscillation", "off_target", "cap_hit"]
+    groups = scores.groupby(by, sort=False)
+    sums = groups[[*kinds, "sentences"]].sum()
+    means = pd.DataFrame({"targets": groups.size(), "spbleu": groups["spbleu"].mean()})
+    return means.join(sums[kinds].div(sums["sentences"], axis=0))
+
+
 def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return what tuning took in each run.
 

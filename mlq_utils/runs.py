@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 Outcome = tuple[Spec, Exception | None]
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 def run_all(
@@ -78,7 +78,7 @@ def run_all(
         for done, (spec, error) in enumerate(outcomes, 1):
             if error is not None:
                 store.put(spec.identity(), _failed(spec, error))
-            bar.set_postfix_str(f"{done} of {len(missing)} runs", refresh=False)
+            bar.set_description(f"{done} of {len(missing)} runs", refresh=False)
             bar.update(spec.cost())
     return [_found(store, key) for key in keys]
 
@@ -143,7 +143,7 @@ def _bar(specs: Sequence[Spec], progress: bool | None) -> tqdm:
     hidden = "ipykernel" in sys.modules or None if progress is None else not progress
     return tqdm(
         total=sum(spec.cost() for spec in specs),
-        desc="runs",
+        desc=f"0 of {len(specs)} runs",
         bar_format=BAR,
         smoothing=0,
         disable=hidden or not specs,

@@ -51,7 +51,7 @@ def by_language() -> list[Spec]:
     """Return Embed FT on every language, scored on itself and on Equation 1's two targets."""
     return [
         Spec(languages=(code,), targets=tuple(dict.fromkeys((code, *REFERENCE_TARGETS))), seed=seed)
-        for seed in SEEDS
+        for seed in SEEDS[:1]
         for code in covered()
     ]
 
@@ -82,7 +82,7 @@ def strategies() -> list[Spec]:
 
 
 def more_data() -> list[Spec]:
-    """Return Embed FT and full FT of an over-tokenised language on more pairs."""
+    """Return an over-tokenised language on more pairs: Embed FT with one seed, full FT with all."""
     return [
         Spec(
             languages=OVERTOKENISED[:1],
@@ -91,8 +91,8 @@ def more_data() -> list[Spec]:
             size=MANY_PAIRS,
             seed=seed,
         )
-        for strategy in ("embed", "full")
-        for seed in SEEDS
+        for strategy, seeds in (("embed", SEEDS[:1]), ("full", SEEDS))
+        for seed in seeds
     ]
 
 

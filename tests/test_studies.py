@@ -137,6 +137,20 @@ def test_a_summary_of_ablations():
     }  # fmt: skip
 
 
+def test_averages_of_scores():
+    errors = {"oscillation": 0, "off_target": 0, "cap_hit": 0}
+    rows = pd.DataFrame(
+        [
+            {"model": "a", "spbleu": 10.0, "sentences": 10, "source_copy": 5} | errors,
+            {"model": "a", "spbleu": 30.0, "sentences": 30, "source_copy": 5} | errors,
+            {"model": "b", "spbleu": 50.0, "sentences": 10, "source_copy": 0} | errors,
+        ]
+    )
+    found = experiments.averages(rows, "model")
+    assert found["targets"].tolist() == [2, 1] and found["spbleu"].tolist() == [20, 50]
+    assert found["source_copy"].tolist() == [0.25, 0] and found["cap_hit"].tolist() == [0, 0]
+
+
 def test_costs_of_runs_that_tuned(small, tmp_path):
     record = experiments.run(small, Store(tmp_path), progress=False)
     untuned = {"spec": record["spec"], "training": None}
