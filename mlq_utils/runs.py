@@ -78,7 +78,7 @@ def run_all(
         for done, (spec, error) in enumerate(outcomes, 1):
             if error is not None:
                 store.put(spec.identity(), _failed(spec, error))
-            bar.set_description(f"{done} of {len(missing)} runs", refresh=False)
+            bar.set_description_str(f"{done} of {len(missing)} runs", refresh=False)
             bar.update(spec.cost())
     return [_found(store, key) for key in keys]
 
