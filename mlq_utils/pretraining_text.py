@@ -7,10 +7,7 @@ leave traces. No document holds a translation in the skeleton that fine-tuning u
 learns of translation must be brought out by tuning. No phrase of CLDR's test split is a document or
 a task's input.
 
-Each ingredient of `Mix` does something, and `mlq_utils.ablations` shows what: without English tasks
-the untuned model translates; without arguments in the tasks, which make the instruction count,
-tuning on one language brings out that language only; with one phrasing there is nothing to bring
-out; without traces nothing outside pretraining is learnt by Embed FT.
+What each ingredient of `Mix` is for can be tried: `mlq_utils.ablations` trains bases without it.
 """
 
 import random
