@@ -120,9 +120,9 @@ def test_the_command_prints_scores_and_examples(base, tmp_path):
     assert "Traceback" not in bad.stderr
 
 
-def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path):
-    if modeling.MINI.is_dir():
-        pytest.skip("a base is packaged")
-    command = [sys.executable, "-m", "mlq_utils.experiments", "--store", tmp_path / "store"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "python -m mlq_utils.pretraining" in done.stderr
+def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(modeling, "MINI", tmp_path / "none")
+    monkeypatch.setattr(Spec, "identity", lambda _: "a")
+    with pytest.raises(SystemExit):
+        experiments.main(["--store", str(tmp_path / "store")])
+    assert "python -m mlq_utils.pretraining" in capsys.readouterr().err

@@ -168,7 +168,7 @@ def test_the_rate_is_that_of_transformers(warmup):
 
 def test_schedules():
     assert training.Schedule.mini("embed", epochs=1) == training.Schedule(3e-3, epochs=1)
-    assert training.Schedule.mini("full").learning_rate == 5e-4
+    assert training.Schedule.mini("lora").learning_rate == 1e-2
     paper = training.Schedule.paper("full")
     assert (paper.learning_rate, paper.batch_size, paper.seed) == (2e-5, 128, 42)
     assert training.Schedule.paper("lora").learning_rate == 1e-4
