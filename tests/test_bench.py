@@ -36,7 +36,7 @@ def test_bench_writes_its_file(monkeypatch, tmp_path):
 
 def test_an_unknown_benchmark_is_refused(capsys):
     with pytest.raises(SystemExit):
-        bench.main(["translatoin"])
+        bench.main(["translate"])
     assert "Did you mean translation" in capsys.readouterr().err
 
 
