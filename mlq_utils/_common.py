@@ -1,5 +1,6 @@
 """What several modules share: where files are found, and one way to refuse an unknown name."""
 
+import argparse
 import difflib
 import os
 import re
@@ -28,6 +29,20 @@ def one_of(kind: str, value: str, options: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), options, n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"unknown {kind} {value!r}.{hint} There are: {', '.join(options)}")
+
+
+def some_of(
+    parser: argparse.ArgumentParser, kind: str, names: Iterable[str], options: Iterable[str]
+) -> list[str]:
+    """Return the names given on a command line, all there are where none is given.
+
+    An unknown one ends the command with the message of `one_of`.
+    """
+    options = list(options)
+    try:
+        return [one_of(kind, name, options) for name in names] or options
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def data_folder(data: str | os.PathLike | None = None) -> Path | None:

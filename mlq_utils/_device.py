@@ -1,5 +1,7 @@
 """What a device does fast, and how much memory something took on it at its highest."""
 
+import os
+import platform
 from pathlib import Path
 
 import torch
@@ -12,6 +14,14 @@ def fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+def hardware() -> str:
+    """Return what this process computes on, as records name it."""
+    processor = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"
+    return (
+        f"{processor}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else processor
+    )
 
 
 class Peak:

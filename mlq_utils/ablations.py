@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from mlq_utils import experiments, pretraining
-from mlq_utils._common import PACKAGE_DATA, one_of
+from mlq_utils._common import PACKAGE_DATA, one_of, some_of
 from mlq_utils.experiments import Spec
 from mlq_utils.pretraining_text import Mix, pretraining_languages
 from mlq_utils.runs import run_all
@@ -35,6 +35,8 @@ VARIANTS = {
 """The text of each small base, seed 0."""
 FULL = {"packaged base": 0, "second base": 1}
 """The seeds of the bases of full length."""
+NAMES = (*FULL, *VARIANTS)
+"""All bases, in the order of the table."""
 
 
 def load() -> pd.DataFrame:
@@ -80,7 +82,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 def base(name: str) -> tuple[str, int, int]:
     """Return a base, pretrained if it is not there: name or folder, steps, seed."""
-    one_of("base", name, [*FULL, *VARIANTS])
+    one_of("base", name, NAMES)
     if name == "packaged base":
         return "mini", pretraining.RECIPE["steps"], 0
     seed = FULL.get(name, 0)
@@ -112,17 +114,15 @@ def score(name: str, store: Store, workers: int = 1) -> pd.DataFrame:
 def main() -> None:
     """Pretrain and score the bases, and write the table after each."""
     parser = argparse.ArgumentParser(prog="python -m mlq_utils.ablations", description=main.__doc__)
-    parser.add_argument("names", nargs="*", metavar="BASE", help=", ".join([*FULL, *VARIANTS]))
+    parser.add_argument("names", nargs="*", metavar="BASE", help=", ".join(NAMES))
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     given = parser.parse_args()
-    names = [one_of("base", name, [*FULL, *VARIANTS]) for name in given.names] or [*FULL, *VARIANTS]
-    for name in names:
+    for name in some_of(parser, "base", given.names, NAMES):
         rows = score(name, Store(experiments.STORE), given.workers)
         if TABLE.exists():
             known = load()
             rows = pd.concat([known[known["base"] != name], rows])
-        order = [*FULL, *VARIANTS]
-        rows = rows.sort_values("base", key=lambda b: b.map(order.index), kind="stable")
+        rows = rows.sort_values("base", key=lambda b: b.map(NAMES.index), kind="stable")
         part = TABLE.with_suffix(".part")
         columns = ["base", "steps", "seed"]
         rows[columns + [c for c in rows if c not in columns]].to_csv(part, index=False)

@@ -11,8 +11,6 @@ what; where a ratio is only fair at equal quality, the quality of both. What is 
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -34,7 +32,8 @@ from mlq_utils import (
     training,
     translation,
 )
-from mlq_utils._common import one_of
+from mlq_utils._common import some_of
+from mlq_utils._device import hardware
 from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
 
@@ -98,20 +97,11 @@ def trainer(base: modeling.Model, data: training.Examples, schedule: training.Sc
     """
     import transformers
 
-    rows = [
-        {"input_ids": ids, "labels": [-100] * start + ids[start:]}
-        for ids, start in zip(data.ids, data.prompts, strict=True)
-    ]
-
-    def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
-        width = max(len(row["input_ids"]) for row in batch)
-        fill = {"input_ids": base.pad, "labels": -100}
-        padded = {
-            key: torch.tensor([r[key] + [v] * (width - len(r[key])) for r in batch])
-            for key, v in fill.items()
-        }
-        mask = [[1] * len(r["input_ids"]) + [0] * (width - len(r["input_ids"])) for r in batch]
-        return padded | {"attention_mask": torch.tensor(mask)}
+    def collate(indices: list[int]) -> dict[str, torch.Tensor]:
+        ids, labels = training.collate(data, indices, base.pad)
+        lengths = torch.tensor([len(data.ids[i]) for i in indices])
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask.long()}
 
     with tempfile.TemporaryDirectory() as folder:
         done = transformers.Trainer(
@@ -129,7 +119,7 @@ def trainer(base: modeling.Model, data: training.Examples, schedule: training.Sc
                 disable_tqdm=True,
                 use_cpu=True,
             ),
-            train_dataset=rows,
+            train_dataset=list(range(len(data.ids))),
             data_collator=collate,
         )
         transformers.utils.logging.set_verbosity_error()
@@ -263,19 +253,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write, after each benchmark; figures of others stay in the file."""
     parser = argparse.ArgumentParser(prog="python -m mlq_utils.bench")
     parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS), metavar="NAME")
-    try:
-        names = [one_of("benchmark", n, BENCHMARKS) for n in parser.parse_args(arguments).names]
-    except ValueError as error:
-        parser.error(str(error))
-    hardware = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"
+    names = some_of(parser, "benchmark", parser.parse_args(arguments).names, BENCHMARKS)
     OUTPUT.parent.mkdir(exist_ok=True)
-    for name in names or BENCHMARKS:
+    for name in names:
         results = json.loads(OUTPUT.read_text("utf8")) if OUTPUT.exists() else {}
         for key, result in BENCHMARKS[name]().items():
-            results[key] = result | {"hardware": hardware}
+            results[key] = result | {"hardware": hardware()}
             figure = next(result[k] for k in ("ratio", "seconds", "megabytes") if k in result)
             more = {k: v for k, v in result.items() if k in ("loss_last_epoch", "spbleu")}
-            print(f"{key}: {figure:.3f} ({result['what']}; {hardware}) {more or ''}", flush=True)
+            print(f"{key}: {figure:.3f} ({result['what']}; {hardware()}) {more or ''}", flush=True)
         part = OUTPUT.with_suffix(".part")
         part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
         part.replace(OUTPUT)

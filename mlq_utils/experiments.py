@@ -12,8 +12,6 @@ engine or the time. A run that the store has is not computed again.
 import argparse
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -24,12 +22,12 @@ from time import perf_counter
 from typing import Any
 
 import pandas as pd
-import torch
 from babel.core import get_cldr_version
 
 from mlq_utils import corpora, error_types, languages, modeling, prompts, scoring, training
 from mlq_utils import translation as decoding
 from mlq_utils._common import PACKAGE_DATA
+from mlq_utils._device import hardware
 from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
 
@@ -158,7 +156,7 @@ def run(spec: Spec, store: Store | None = None, *, progress: bool | None = None)
     record |= {
         "seconds": round(perf_counter() - start, 2),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "versions": {p: version(p) for p in ("mlq_utils", "torch", "transformers", "sacrebleu")},
     }
     return store.put(key, record, hypotheses)
@@ -300,13 +298,6 @@ def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
                 | {"peak_megabytes": peak and peak / 1e6, "hardware": record["hardware"]}
             )
     return pd.DataFrame(rows)
-
-
-def _hardware() -> str:
-    processor = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"
-    return (
-        f"{processor}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else processor
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -68,7 +68,8 @@ def run_all(
         record = store.get(key)
         if record and record.get("again"):
             store.remove(key)
-        if not record or record.get("again"):
+            record = None
+        if not record:
             missing[key] = spec
     with contextlib.ExitStack() as stack:
         if missing and workers > 1:

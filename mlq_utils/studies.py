@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mlq_utils import experiments, languages
-from mlq_utils._common import one_of
+from mlq_utils._common import one_of, some_of
 from mlq_utils.experiments import Spec
 from mlq_utils.pretraining_text import pretraining_languages
 from mlq_utils.quadrants import REFERENCE_TARGETS
@@ -138,8 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(STUDIES))
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     given = parser.parse_args(arguments)
+    names = some_of(parser, "study", given.names, STUDIES)
     try:
-        names = [one_of("study", name, STUDIES) for name in given.names or STUDIES]
         for name in names:
             print(name, flush=True)
             found = records(name, Store(experiments.STORE), workers=given.workers)
