@@ -6,7 +6,6 @@ moments: the counters are JSON in its header.
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from mlq_utils._common import written_whole
 
 
 def identity(model: torch.nn.Module, *description: Any) -> str:
@@ -45,15 +46,8 @@ def save(
         names = _names(weights, optimizer)
         for i, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"{k} {names[i]}": torch.as_tensor(value) for k, value in slots.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as aside:
         save_file(tensors, aside, metadata={"run": run, "state": json.dumps(state)})
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def load(

@@ -1,10 +1,12 @@
-"""What several modules share: where files are found, and one way to refuse an unknown name."""
+"""What several modules share: how files are found and written, how unknown names are refused."""
 
 import argparse
+import contextlib
 import difflib
 import os
 import re
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE_DATA = Path(__file__).parent / "data"
@@ -43,6 +45,24 @@ def some_of(
         return [one_of(kind, name, options) for name in names] or options
     except ValueError as error:
         parser.error(str(error))
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to; what is written there is synced and renamed to `path`.
+
+    Whatever becomes of the writer, a reader finds the old file or the new one, and after an error
+    nothing is left aside.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def data_folder(data: str | os.PathLike | None = None) -> Path | None:

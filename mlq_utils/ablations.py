@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from mlq_utils import experiments, pretraining
-from mlq_utils._common import PACKAGE_DATA, one_of, some_of
+from mlq_utils._common import PACKAGE_DATA, one_of, some_of, written_whole
 from mlq_utils.experiments import Spec
 from mlq_utils.pretraining_text import Mix, pretraining_languages
 from mlq_utils.runs import run_all
@@ -123,10 +123,9 @@ def main() -> None:
             known = load()
             rows = pd.concat([known[known["base"] != name], rows])
         rows = rows.sort_values("base", key=lambda b: b.map(NAMES.index), kind="stable")
-        part = TABLE.with_suffix(".part")
         columns = ["base", "steps", "seed"]
-        rows[columns + [c for c in rows if c not in columns]].to_csv(part, index=False)
-        part.replace(TABLE)
+        with written_whole(TABLE) as path:
+            rows[columns + [c for c in rows if c not in columns]].to_csv(path, index=False)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from mlq_utils import (
     training,
     translation,
 )
-from mlq_utils._common import some_of
+from mlq_utils._common import some_of, written_whole
 from mlq_utils._device import hardware
 from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
@@ -90,8 +90,8 @@ def tokenizer() -> dict[str, dict]:
     }
 
 
-def trainer(base: modeling.Model, data: training.Examples, schedule: training.Schedule) -> float:
-    """Tune a model by `transformers.Trainer` and return the mean loss of its last epoch.
+def trainer(base: modeling.Model, data: training.Examples, schedule: training.Schedule) -> None:
+    """Tune a model by `transformers.Trainer`.
 
     The Trainer is at its defaults but for what decides the result: rate, schedule, epochs, batch.
     """
@@ -113,7 +113,8 @@ def trainer(base: modeling.Model, data: training.Examples, schedule: training.Sc
                 learning_rate=schedule.learning_rate,
                 lr_scheduler_type="cosine",
                 warmup_steps=int(schedule.warmup_steps),
-                logging_strategy="epoch",
+                seed=schedule.seed,
+                logging_strategy="no",
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
@@ -124,30 +125,46 @@ def trainer(base: modeling.Model, data: training.Examples, schedule: training.Sc
         )
         transformers.utils.logging.set_verbosity_error()
         done.train()
-    return [row["loss"] for row in done.state.log_history if "loss" in row][-1]
+
+
+@torch.inference_mode()
+def held_out_loss(base: modeling.Model) -> float:
+    """Return a model's loss on English–Romanian pairs of the test split, in nats a label token."""
+    data = training.examples(prompts.mixture({"ro": SENTENCES}, split="test"), base)
+    ids, labels = training.collate(data, range(len(data.ids)), base.pad)
+    return training.label_loss(base.model.eval(), ids, labels).item()
 
 
 def fine_tuning() -> dict[str, dict]:
-    """Measure Embed FT and full FT against `transformers.Trainer`, and against each other."""
+    """Measure Embed FT and full FT against `transformers.Trainer`, and against each other.
+
+    Each run has a seed of its own, the same for both; the losses are means over them.
+    """
     frame = prompts.mixture({"ro": PAIRS})
     results, seconds = {}, {}
     for strategy in ("embed", "full"):
-        schedule = training.Schedule.mini(strategy)
-        losses: dict[str, float] = {}
+        tuned: dict[str, list[modeling.Model]] = {"ours": [], "trainer": []}
 
-        def ours(strategy=strategy, schedule=schedule, losses=losses) -> None:
-            base = modeling.load("mini")
-            done = training.fine_tune(base, frame, strategy, schedule, progress=False)
-            losses["ours"] = fmean(done.losses[-(done.steps // schedule.epochs) :])
+        def ours(strategy=strategy, tuned=tuned["ours"]) -> None:
+            schedule = training.Schedule.mini(strategy, seed=len(tuned))
+            done = training.fine_tune(
+                modeling.load("mini"), frame, strategy, schedule, progress=False
+            )
+            tuned.append(done.model)
 
-        def theirs(strategy=strategy, schedule=schedule, losses=losses) -> None:
+        def theirs(strategy=strategy, tuned=tuned["trainer"]) -> None:
+            schedule = training.Schedule.mini(strategy, seed=len(tuned))
             base = modeling.load("mini")
             modeling.prepare(base.model, strategy)
-            losses["trainer"] = trainer(base, training.examples(frame, base), schedule)
+            trainer(base, training.examples(frame, base), schedule)
+            tuned.append(base)
 
         key = "training_vs_trainer" + ("" if strategy == "full" else f"_{strategy}")
-        what = f"{strategy} FT of the mini base, {PAIRS} pairs, {schedule.epochs} epochs"
-        results[key] = compare(theirs, ours, 3) | {"what": what, "loss_last_epoch": losses}
+        epochs = training.Schedule.mini(strategy).epochs
+        results[key] = compare(theirs, ours, 3) | {
+            "what": f"{strategy} FT of the mini base, {PAIRS} pairs, {epochs} epochs",
+            "held_out_loss": {n: fmean(map(held_out_loss, bases)) for n, bases in tuned.items()},
+        }
         seconds[strategy] = results[key]["medians"][1]
     results["full_vs_embed"] = {
         "ratio": seconds["full"] / seconds["embed"],
@@ -254,17 +271,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m mlq_utils.bench")
     parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS), metavar="NAME")
     names = some_of(parser, "benchmark", parser.parse_args(arguments).names, BENCHMARKS)
-    OUTPUT.parent.mkdir(exist_ok=True)
     for name in names:
         results = json.loads(OUTPUT.read_text("utf8")) if OUTPUT.exists() else {}
         for key, result in BENCHMARKS[name]().items():
             results[key] = result | {"hardware": hardware()}
             figure = next(result[k] for k in ("ratio", "seconds", "megabytes") if k in result)
-            more = {k: v for k, v in result.items() if k in ("loss_last_epoch", "spbleu")}
+            more = {k: v for k, v in result.items() if k in ("held_out_loss", "spbleu")}
             print(f"{key}: {figure:.3f} ({result['what']}; {hardware()}) {more or ''}", flush=True)
-        part = OUTPUT.with_suffix(".part")
-        part.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
-        part.replace(OUTPUT)
+        with written_whole(OUTPUT) as path:
+            path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":

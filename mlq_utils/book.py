@@ -29,7 +29,7 @@ from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from mlq_utils import corpora, measurements
-from mlq_utils._common import data_folder, one_of
+from mlq_utils._common import data_folder, one_of, written_whole
 from mlq_utils.pages import declarations, validate
 
 # A kernel writes into its page: no bars, no chatter.
@@ -152,10 +152,8 @@ def run(root: Path, profile: str, chapter: Chapter, inputs: str) -> Path:
         raise BookError(f"{chapter.path}: {error}") from error
     _refuse_machine_paths(notebook, chapter.path, root)
     _tidy(notebook, key)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_suffix(".part")
-    nbformat.write(notebook, part)
-    part.replace(target)
+    with written_whole(target) as path:
+        nbformat.write(notebook, path)
     return target
 
 

@@ -22,6 +22,8 @@ from typing import Any
 
 import pandas as pd
 
+from mlq_utils._common import written_whole
+
 RECORD = "record.json"
 HYPOTHESES = "hypotheses.csv"
 
@@ -54,11 +56,12 @@ class Store:
         A damaged record is renamed to `.damaged-…`, with a warning, and counts as none.
         """
         path = self.folder / key / RECORD
-        try:
+        if not path.parent.is_dir():
+            return self._lines.get(key)
+        try:  # after the folder was seen: it is renamed into place with the record in it
             text = path.read_text(encoding="utf8")
         except FileNotFoundError:
-            if path.parent.is_dir():  # the record is written last: it was removed, or never there
-                self._set_aside(key, "it has no record.json")
+            self._set_aside(key, "it has no record.json")
             return self._lines.get(key)
         try:
             record = json.loads(text)
@@ -156,12 +159,8 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
         json.dumps(record | {"sha256": _digest(record)})
         for record in sorted(plain, key=lambda record: record["identity"])
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with aside.open("w", encoding="utf8", newline="\n") as file:
+    with written_whole(path) as aside, aside.open("w", encoding="utf8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
-        _flush(file)
-    aside.replace(path)
 
 
 def read_lines(path: Path) -> dict[str, dict[str, Any]]:

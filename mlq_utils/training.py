@@ -232,12 +232,13 @@ def _backward(
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
-            rows = min(rows, len(ids)) // 2 or 1
+            failed = min(rows, len(ids))
+            rows = failed // 2 or 1
         model.zero_grad()  # what some of the examples have left
         if model.device.type == "cuda":
             torch.cuda.empty_cache()
         warnings.warn(
-            f"out of memory with {len(ids)} examples at once: gradients are added up over "
+            f"out of memory with {failed} examples at once: gradients are added up over "
             f"{rows} at a time, which changes no result",
             stacklevel=3,
         )

@@ -35,7 +35,7 @@ def beam_search(
     beam_size: int = 4,
     max_new_tokens: int | Sequence[int],
     eos_id: int,
-    batch_size: int = 64,
+    batch_size: int = 128,
 ) -> list[Output]:
     """Continue each prompt by its most probable continuation that beam search finds.
 
@@ -131,7 +131,7 @@ def translate(
     *,
     beam_size: int = 4,
     cap: int | Sequence[int] = PAPER_CAP,
-    batch_size: int = 64,
+    batch_size: int = 128,
     bos_id: int | None,
     eos_id: int,
 ) -> pd.DataFrame:
