@@ -2,6 +2,7 @@
 
     make bench                                              # everything
     python -m mlq_utils.bench translation mini_run          # or some of it
+    python -m mlq_utils.bench --record                      # and into the package, for the book
 
 Each pair is timed in turn, A B A B …, so that the ratio holds where the machine's speed drifts. Per
 key: the ratio of the medians, both medians in seconds, the number of runs, what was measured on
@@ -10,15 +11,19 @@ what; where a ratio is only fair at equal quality, the quality of both. What is 
 """
 
 import argparse
+import datetime
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
 
+import pandas as pd
 import torch
 
 from mlq_utils import (
@@ -32,13 +37,15 @@ from mlq_utils import (
     training,
     translation,
 )
-from mlq_utils._common import some_of, written_whole
+from mlq_utils._common import PACKAGE_DATA, some_of, written_whole
 from mlq_utils._device import hardware
 from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
 
 RUNS = 7
 OUTPUT = Path("_build/bench.json")
+RECORD = PACKAGE_DATA / "bench.json"
+"""The figures that the book shows, measured on a machine that did nothing else."""
 PAIRS = 1000
 SENTENCES = 200
 TWELVE = ("af", "et", "ha", "he", "km", "luo", "mi", "ro", "ta", "th", "tr", "zh")
@@ -266,20 +273,38 @@ BENCHMARKS: dict[str, Callable[[], dict[str, dict]]] = {
 }
 
 
+def load() -> pd.DataFrame:
+    """Return the recorded figures.
+
+    Returns:
+        A row a key: `ratio`, or `seconds`, or `megabytes`; `runs`, `what` was measured, `hardware`,
+        `versions`, `date`, and where it is a matter of quality `held_out_loss` or `spbleu`.
+    """
+    return pd.DataFrame.from_dict(json.loads(RECORD.read_text("utf8")), orient="index")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write, after each benchmark; figures of others stay in the file."""
-    parser = argparse.ArgumentParser(prog="python -m mlq_utils.bench")
+    parser = argparse.ArgumentParser(prog="python -m mlq_utils.bench", description=main.__doc__)
     parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS), metavar="NAME")
-    names = some_of(parser, "benchmark", parser.parse_args(arguments).names, BENCHMARKS)
+    parser.add_argument("--record", action="store_true", help="also write the book's copy")
+    given = parser.parse_args(arguments)
+    names = some_of(parser, "benchmark", given.names, BENCHMARKS)
+    provenance = {
+        "hardware": hardware(),
+        "versions": {p: version(p) for p in ("torch", "transformers", "sentencepiece")},
+    }
     for name in names:
         results = json.loads(OUTPUT.read_text("utf8")) if OUTPUT.exists() else {}
         for key, result in BENCHMARKS[name]().items():
-            results[key] = result | {"hardware": hardware()}
+            results[key] = result | provenance | {"date": str(datetime.date.today())}
             figure = next(result[k] for k in ("ratio", "seconds", "megabytes") if k in result)
             more = {k: v for k, v in result.items() if k in ("held_out_loss", "spbleu")}
             print(f"{key}: {figure:.3f} ({result['what']}; {hardware()}) {more or ''}", flush=True)
         with written_whole(OUTPUT) as path:
             path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
+    if given.record:
+        shutil.copyfile(OUTPUT, RECORD)
 
 
 if __name__ == "__main__":

@@ -284,18 +284,16 @@ def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
     Returns:
         A row a run that tuned: `tuned_on`, `strategy`, `size`, `seed`, `seconds` in steps,
-        `label_tokens_per_second`, `peak_megabytes` (the process's most at once, libraries included;
-        on a GPU torch's; missing where unknown) and `hardware`.
+        `label_tokens_per_second` and `hardware`.
     """
     rows = []
     for record in records:
         if spent := record.get("training"):
-            peak = spent["peak_bytes"]
             rows.append(
                 {"tuned_on": "+".join(record["spec"]["languages"])}
                 | {name: record["spec"][name] for name in ("strategy", "size", "seed")}
                 | {name: spent[name] for name in ("seconds", "label_tokens_per_second")}
-                | {"peak_megabytes": peak and peak / 1e6, "hardware": record["hardware"]}
+                | {"hardware": record["hardware"]}
             )
     return pd.DataFrame(rows)
 

@@ -163,5 +163,4 @@ def test_costs_of_runs_that_tuned(small, tmp_path):
     untuned = {"spec": record["spec"], "training": None}
     (row,) = experiments.costs([untuned, record]).to_dict("records")
     assert row["tuned_on"] == "ro" and row["strategy"] == "embed"
-    assert row["peak_megabytes"] == record["training"]["peak_bytes"] / 1e6
     assert row["seconds"] == record["training"]["seconds"]
