@@ -64,6 +64,20 @@ def test_scores_in_the_form_that_equation_1_takes():
         quadrants.trained(untuned, tuned[tuned["target"] != "af"])
 
 
+def test_part_of_a_run_is_done_again(small, tmp_path):
+    store = Store(tmp_path)
+    record = experiments.scores([experiments.run(small, store, progress=False)])
+    found = studies.live(small, small.targets[-1:], store)
+    (row,) = found.to_dict("records")
+    (recorded,) = record[record["target"] == small.targets[-1]].to_dict("records")
+    assert row["target"] == small.targets[-1]
+    assert row["recorded"] == recorded["spbleu"] == row["live"]
+    assert (row["low"], row["high"]) == (recorded["spbleu_low"], recorded["spbleu_high"])
+    assert len(list(store.keys())) == 2  # the part was computed, not looked up
+    with pytest.raises(ValueError, match="unknown target of this run 'te'"):
+        studies.live(small, ["te"], store)
+
+
 def test_the_packaged_base_reaches_what_the_mini_world_needs():
     """Latent, brought out by Embed FT, three quadrants, and full FT where Embed FT does nothing."""
     inside = pretraining_languages()
