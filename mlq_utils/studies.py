@@ -30,8 +30,6 @@ OUTSIDE = ("af", "vi", "tr", "sw", "km", "th", "te")
 """Languages outside pretraining that are scored beside the 19."""
 ALTRUISTIC = ("tr", "lt")
 """Languages that bring others out and hardly themselves, as the study `by_language` shows."""
-FIGURE_2 = ("ro", "no", "ms", "luo")
-"""What the models of the paper's Figure 2 are tuned on."""
 OVERTOKENISED = "km"
 """A language that falls to bytes."""
 
@@ -50,18 +48,6 @@ def elicited() -> list[Spec]:
     """Return Embed FT on Romanian, scored on all languages of pretraining and some others."""
     targets = (*pretraining_languages(), *OUTSIDE)
     return [Spec(languages=("ro",), targets=targets, size=PAIRS, seed=seed) for seed in SEEDS]
-
-
-def every_target() -> list[Spec]:
-    """Return Embed FT on each language of Figure 2, and on English tasks, scored on every language.
-
-    The latter are in the place of Alpaca-En (Appendix C).
-    """
-    return [
-        Spec(languages=(code,), targets=tuple(covered()), size=PAIRS, seed=seed)
-        for code in (*FIGURE_2, "en")
-        for seed in SEEDS
-    ]
 
 
 def by_language() -> list[Spec]:
@@ -116,7 +102,6 @@ def more_data() -> list[Spec]:
 STUDIES: dict[str, Callable[[], list[Spec]]] = {
     "untuned": untuned,
     "elicited": elicited,
-    "every_target": every_target,
     "by_language": by_language,
     "strategies": strategies,
     "more_data": more_data,
