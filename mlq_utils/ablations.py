@@ -12,6 +12,7 @@ package.
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +46,8 @@ def load() -> pd.DataFrame:
     Returns:
         A row a base, language tuned on and target: `base`, `steps` (of pretraining), `seed` (of the
         base), `tuned_on` ("" for the untuned model), `target`, `spbleu` with `spbleu_low` and
-        `spbleu_high`, and numbers of sentences: `sentences`, `source_copy`, `off_target`.
+        `spbleu_high`, and numbers of sentences: `sentences`, `source_copy`, `off_target`, and
+        `as_tuned_on`, those translated to the same text as into the language tuned on.
     """
     return pd.read_csv(TABLE, keep_default_na=False)
 
@@ -57,11 +59,12 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
         scores: As `load` returns them.
 
     Returns:
-        A row a base, spBLEU but for the second: `untuned`, the mean over the 19 languages;
+        A row a base, spBLEU but for the shares: `untuned`, the mean over the 19 languages;
         `copies`, the share (0 to 1) of source copies among the untuned model's translations; `ro`
         and `others`, the score of Romanian and the mean of the other 18 after Embed FT on Romanian;
-        after Embed FT on a language outside pretraining, its own score and the mean of the 19:
-        `vi`, `vi_others`, `af`, `af_others`.
+        `in_romanian`, the share (0 to 1) of the latter's translations that are the same text as the
+        model's into Romanian; after Embed FT on a language outside pretraining, its own score and
+        the mean of the 19: `vi`, `vi_others`, `af`, `af_others`.
     """
     inside = pretraining_languages()
     rows = {}
@@ -76,6 +79,9 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
             others = [c for c in inside if c != code]
             row[code] = by[code]["spbleu"][code]
             row["others" if code == "ro" else f"{code}_others"] = by[code]["spbleu"][others].mean()
+            if code == "ro":
+                counts = by[code].loc[others, ["as_tuned_on", "sentences"]].sum()
+                row["in_romanian"] = counts["as_tuned_on"] / counts["sentences"]
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("base")
 
@@ -105,10 +111,22 @@ def score(name: str, store: Store, workers: int = 1) -> pd.DataFrame:
         Spec(languages=("vi",), targets=(*inside, "vi"), base=path),
         Spec(languages=("af",), targets=(*inside, "af"), base=path),
     ]
-    rows = experiments.scores(run_all(specs, store, workers=workers))
+    records = run_all(specs, store, workers=workers)
+    rows = experiments.scores(records)
+    rows["as_tuned_on"] = [n for record in records for n in _as_tuned_on(store, record)]
     kept = ["tuned_on", "target", "spbleu", "spbleu_low", "spbleu_high"]
-    kept += ["sentences", "source_copy", "off_target"]
+    kept += ["sentences", "source_copy", "off_target", "as_tuned_on"]
     return rows[kept].assign(base=name, steps=steps, seed=seed)
+
+
+def _as_tuned_on(store: Store, record: dict[str, Any]) -> list[int]:
+    """Count, for each target, hypotheses that are the same as in the language tuned on."""
+    texts = store.hypotheses(record["identity"]).drop_duplicates(["target_language", "source"])
+    wide = texts.pivot(index="source", columns="target_language", values="hypothesis")
+    targets, tuned_on = record["spec"]["targets"], record["spec"]["languages"]
+    if not tuned_on:
+        return [0] * len(targets)
+    return [int((wide[target] == wide[tuned_on[0]]).sum()) for target in targets]
 
 
 def main() -> None:

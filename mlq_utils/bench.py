@@ -130,6 +130,7 @@ def trainer(base: modeling.Model, data: training.Examples, schedule: training.Sc
             train_dataset=list(range(len(data.ids))),
             data_collator=collate,
         )
+        done.remove_callback(transformers.PrinterCallback)
         transformers.utils.logging.set_verbosity_error()
         done.train()
 

@@ -129,10 +129,20 @@ def test_the_record_of_the_base_is_of_this_recipe():
 
 def test_the_bases_on_record_are_known():
     table = ablations.load()
-    found, every = list(dict.fromkeys(table["base"])), [*ablations.FULL, *ablations.VARIANTS]
-    assert found[:2] == list(ablations.FULL) and found == [name for name in every if name in found]
+    assert list(dict.fromkeys(table["base"])) == list(ablations.NAMES)
     summary = ablations.summary(table)
-    assert list(summary.index) == found and summary.notna().all(axis=None)
+    assert list(summary.index) == list(ablations.NAMES) and summary.notna().all(axis=None)
+
+
+def test_what_made_the_ability_latent():
+    """The book's account of the small bases, each without one ingredient."""
+    small = ablations.summary(ablations.load())
+    assert small.loc["no English tasks", "untuned"] > 5 * small.loc["everything", "untuned"]
+    for base in ("tasks without arguments", "one phrasing"):
+        assert small.loc[base, "ro"] > 70 and small.loc[base, "others"] < 10
+        assert small.loc[base, "in_romanian"] > 0.5
+    for base in ("everything", "no traces"):
+        assert small.loc[base, "others"] > 50 and small.loc[base, "in_romanian"] < 0.1
 
 
 def test_another_seed_is_latent_too():
@@ -149,11 +159,12 @@ def test_a_summary_of_ablations():
         targets = [*inside, *({tuned_on} - {"", *inside})]
         for target in targets:
             score = own if target == tuned_on else rest
-            rows.append(("x", tuned_on, target, score, 10, 5 if tuned_on == "" else 0))
-    columns = ["base", "tuned_on", "target", "spbleu", "sentences", "source_copy"]
+            copies = 5 if tuned_on == "" else 0
+            rows.append(("x", tuned_on, target, score, 10, copies, 8 if target == "fr" else 0))
+    columns = ["base", "tuned_on", "target", "spbleu", "sentences", "source_copy", "as_tuned_on"]
     found = ablations.summary(pd.DataFrame(rows, columns=columns)).loc["x"]
     assert found.to_dict() == {
-        "untuned": 4, "copies": 0.5, "ro": 90, "others": 60,
+        "untuned": 4, "copies": 0.5, "ro": 90, "others": 60, "in_romanian": 8 / 180,
         "vi": 7, "vi_others": 50, "af": 30, "af_others": 70,
     }  # fmt: skip
 
