@@ -246,15 +246,18 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
     Returns:
         A row a run and target: `tuned_on` (codes joined by "+"; "" for the untuned model),
-        `strategy`, `size`, `seed`, `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`,
-        `cap_hit_rate`, and a column for each kind of error (number of sentences), `sentences`
-        among them.
+        `strategy`, `layers` ("0+1"; "" for other strategies than `layers`), `size`, `epochs`,
+        `learning_rate` (None: the strategy's own), `seed`, `target`, `spbleu`, `spbleu_low`,
+        `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of error (number of
+        sentences), `sentences` among them.
     """
     rows = []
     for record in records:
         spec = record["spec"]
         shared = {"tuned_on": "+".join(spec["languages"])}
-        shared |= {name: spec[name] for name in ("strategy", "size", "seed")}
+        shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
+        axes = ("strategy", "size", "epochs", "learning_rate", "seed")
+        shared |= {name: spec[name] for name in axes}
         for score in record.get("scores", []):
             columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
             rows.append(shared | {name: score[name] for name in columns} | score["errors"])
@@ -319,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     if record["status"] == "failed":
         parser.error(record["error"])
-    table = scores([record]).drop(columns=["tuned_on", "strategy", "size", "seed"])
+    table = scores([record]).loc[:, "target":]
     print(table.round(1).to_string(index=False))
     examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)
     for row in examples.itertuples():

@@ -10,7 +10,8 @@ when the base, the data or the code's semantics change. To compute a study anew,
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -32,11 +33,50 @@ ALTRUISTIC = ("tr", "lt")
 """Languages that bring others out and hardly themselves, as the study `by_language` shows."""
 OVERTOKENISED = "km"
 """A language that falls to bytes."""
+FIGURE_2 = ("ro", "no", "ms", "luo")
+"""What the models of the paper's Figure 2 are tuned on."""
+SIZES = (100, 400, 1600)
+"""Pairs, where the paper varies them: each four times the one before."""
+WATCHED = ("af", "ro", "fr", "de", "ru", "hu")
+"""Scored beside the language tuned on: Equation 1's two, and four more of pretraining."""
+MIXED = tuple("hr da no ro ca cs bg pl es fr de pt nl it uk ru".split())
+"""Languages of mixtures: the first thirteen are Table 3's, in its order, and are scored."""
+MIXED_SIZE = 800
+"""Pairs of every mixture, shared by its languages."""
+TABLE_14 = tuple("ro es de ca pt da no bs".split())
+"""The targets of the paper's Table 14."""
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+"""Learning rates tried."""
+HELD_OUT = ("cy", "sv")
+"""Languages that rates are judged on, outside pretraining and in it; no comparison of strategies is of them."""
+EQUAL_STEPS = tuple("ro bg mk gl tr lt fi et km hi ja th".split())
+"""Four languages of each populated quadrant, tuned on a tenth of the pairs."""
+RECIPROCAL = ("ro", "bg", "no")
+ALTRUISTIC_SIX = tuple("vi tr ar lt fi sw".split())
+"""Table 4's three and three others."""
+TABLE_5 = tuple("km lo gu te es no bs".split())
+"""Of Table 5: the four over-tokenised languages of Table 7, and three others."""
 
 
 def covered() -> list[str]:
     """Return the languages that CLDR covers, English aside."""
     return [code for code in languages.codes("cldr") if code != "en"]
+
+
+def _specs(languages: Iterable[str], targets: Iterable[str] = WATCHED, **axes: Any) -> list[Spec]:
+    """Return a run for each language and combination of `axes`, which are fields of `Spec`.
+
+    A language is scored on itself and on `targets`. Each axis is a tuple of values.
+    """
+    return [
+        Spec(
+            languages=(code,),
+            targets=tuple(dict.fromkeys((code, *targets))),
+            **dict(zip(axes, values, strict=True)),
+        )
+        for values in itertools.product(*axes.values())
+        for code in languages
+    ]
 
 
 def untuned() -> list[Spec]:
@@ -52,11 +92,24 @@ def elicited() -> list[Spec]:
 
 def by_language() -> list[Spec]:
     """Return Embed FT on every language, scored on itself and on Equation 1's two targets."""
+    return _specs(covered(), REFERENCE_TARGETS, seed=SEEDS)
+
+
+def every_target() -> list[Spec]:
+    """Return Embed FT on each language of Figure 2, and on English tasks, scored on every language.
+
+    The latter are in the place of Alpaca-En (Appendix C).
+    """
     return [
-        Spec(languages=(code,), targets=tuple(dict.fromkeys((code, *REFERENCE_TARGETS))), seed=seed)
+        Spec(languages=(code,), targets=tuple(covered()), size=PAIRS, seed=seed)
+        for code in (*FIGURE_2, "en")
         for seed in SEEDS
-        for code in covered()
     ]
+
+
+def equal_steps() -> list[Spec]:
+    """Return Embed FT on a tenth of the pairs, in as many epochs and in as many steps."""
+    return _specs(EQUAL_STEPS, REFERENCE_TARGETS, size=(PAIRS // 10,), epochs=(3, 30), seed=SEEDS)
 
 
 def strategies() -> list[Spec]:
@@ -64,45 +117,94 @@ def strategies() -> list[Spec]:
 
     Embed FT and full FT with every seed, LoRA and the lowest layer with one.
     """
+    codes, targets = (*ALTRUISTIC, OVERTOKENISED), pretraining_languages()
     return [
-        Spec(
-            languages=(code,),
-            targets=(code, *pretraining_languages()),
-            strategy=strategy,
-            layers=(0,) if strategy == "layers" else None,
-            size=PAIRS,
-            seed=seed,
-        )
+        spec
         for strategy, seeds in (
             ("embed", SEEDS),
             ("full", SEEDS),
             ("lora", SEEDS[:1]),
             ("layers", SEEDS[:1]),
         )
-        for seed in seeds
-        for code in (*ALTRUISTIC, OVERTOKENISED)
+        for spec in _specs(
+            codes,
+            targets,
+            strategy=(strategy,),
+            layers=((0,) if strategy == "layers" else None,),
+            seed=seeds,
+        )
     ]
 
 
 def more_data() -> list[Spec]:
     """Return Embed FT and full FT of an over-tokenised language on more pairs."""
+    return _specs([OVERTOKENISED], (), strategy=("embed", "full"), size=(MANY_PAIRS,), seed=SEEDS)
+
+
+def learning_rates() -> list[Spec]:
+    """Return each strategy at several learning rates, on held-out languages."""
+    strategies = ("embed", "full", "lora", "layers")
     return [
+        dataclasses.replace(spec, layers=(0,) if spec.strategy == "layers" else None)
+        for spec in _specs(HELD_OUT, strategy=strategies, learning_rate=RATES)
+    ]
+
+
+def single_layers() -> list[Spec]:
+    """Return each layer by itself, lower layers together, and Embed FT (Tables 14 and 15).
+
+    On English tasks, as Table 14, and on Romanian.
+    """
+    layers = [(0,), (1,), (2,), (3,), (0, 1), (0, 1, 2), (0, 1, 2, 3)]
+    return [
+        Spec(languages=(code,), targets=TABLE_14, strategy=strategy, layers=which, seed=seed)
+        for code in ("en", "ro")
+        for strategy, which in [("embed", None), *(("layers", one) for one in layers)]
+        for seed in SEEDS
+    ]
+
+
+def reciprocal_sizes() -> list[Spec]:
+    """Return Embed FT, full FT and LoRA over data sizes for reciprocal languages (Figure 3)."""
+    return _specs(RECIPROCAL, strategy=("embed", "full", "lora"), size=SIZES, seed=SEEDS)
+
+
+def mixtures() -> list[Spec]:
+    """Return mixtures of 1 to 16 languages at one budget, and bilingual models (Table 3).
+
+    The bilingual ones, a language each, are scored on themselves only.
+    """
+    mixed = [
         Spec(
-            languages=(OVERTOKENISED,),
-            targets=(OVERTOKENISED,),
+            languages=MIXED[:count],
+            targets=MIXED[:13],
             strategy=strategy,
-            size=MANY_PAIRS,
+            size=MIXED_SIZE,
             seed=seed,
         )
         for strategy in ("embed", "full")
+        for count in (1, 2, 4, 8, 16)
         for seed in SEEDS
     ]
+    bilingual = _specs(MIXED[1:13], (), strategy=("embed", "full"), size=(MIXED_SIZE,))
+    return mixed + bilingual
+
+
+def altruistic_sizes() -> list[Spec]:
+    """Return Embed FT, full FT and LoRA over data sizes for altruistic languages (Table 4)."""
+    return _specs(ALTRUISTIC_SIX, strategy=("embed", "full", "lora"), size=SIZES, seed=SEEDS)
+
+
+def stagnant_sizes() -> list[Spec]:
+    """Return full FT and LoRA over data sizes, for over-tokenised and other languages (Table 5)."""
+    return _specs(TABLE_5, (), strategy=("full", "lora"), size=SIZES, seed=SEEDS)
 
 
 STUDIES: dict[str, Callable[[], list[Spec]]] = {
     "untuned": untuned,
     "elicited": elicited,
     "by_language": by_language,
+    "every_target": every_target,
     "strategies": strategies,
     "more_data": more_data,
 }
