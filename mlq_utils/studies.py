@@ -45,18 +45,18 @@ MIXED = tuple(
 """Languages of mixtures: the first thirteen are Table 3's, in its order, and are scored."""
 MIXED_SIZE = 800
 """Pairs of every mixture, shared by its languages."""
-TABLE_14 = tuple(["ro", "es", "de", "ca", "pt", "da", "no", "bs"])
+TABLE_14 = ("ro", "es", "de", "ca", "pt", "da", "no", "bs")
 """The targets of the paper's Table 14."""
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates tried."""
 HELD_OUT = ("cy", "sv")
 """Languages that rates are judged on, outside pretraining and in it; comparisons avoid them."""
-EQUAL_STEPS = tuple(["ro", "bg", "mk", "gl", "tr", "lt", "fi", "et", "km", "hi", "ja", "th"])
+EQUAL_STEPS = ("ro", "bg", "mk", "gl", "tr", "lt", "fi", "et", "km", "hi", "ja", "th")
 """Four languages of each populated quadrant, tuned on a tenth of the pairs."""
 RECIPROCAL = ("ro", "bg", "no")
-ALTRUISTIC_SIX = tuple(["vi", "tr", "ar", "lt", "fi", "sw"])
+ALTRUISTIC_SIX = ("vi", "tr", "ar", "lt", "fi", "sw")
 """Table 4's three and three others."""
-TABLE_5 = tuple(["km", "lo", "gu", "te", "es", "no", "bs"])
+TABLE_5 = ("km", "lo", "gu", "te", "es", "no", "bs")
 """Of Table 5: the four over-tokenised languages of Table 7, and three others."""
 
 
