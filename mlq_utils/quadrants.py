@@ -1,18 +1,35 @@
-"""The four quadrants: Equation 1, the assignment, and what hangs on its choices (Section 3.2).
+"""The four quadrants: Equation 1, the assignment, what hangs on its choices, and advice.
 
-Scores are spBLEU, 0 to 100. `post` is a score after tuning, `pre` the same model's before.
+Scores are spBLEU, 0 to 100. `post` is a score after tuning, `pre` the same model's before
+(Section 3.2; the advice is Section 4.4's).
+
+    recommend("cy")                                          # by what is known of the language
+    recommend("cy", fertility=frame)                         # and of your tokenizer
+    recommend("cy", before=untuned, after=tuned)             # by a trial on your model
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from mlq_utils import paper
+from mlq_utils import languages, paper, predictors
 
 QUADRANTS = ("reciprocal", "altruistic", "selfish", "stagnant")
 REFERENCE_TARGETS = ("af", "ro")
 """The targets whose mean is the paper's multilingual performance (Section 3.2)."""
+
+
+STRATEGIES = {
+    "reciprocal": "Embed FT",
+    "altruistic": "full FT on little data",
+    "selfish": "full FT",
+    "stagnant": "full FT on much data, with shortened byte sequences",
+}
+"""What to tune, by quadrant: Section 4.4. It says nothing of the selfish, which improve by tuning
+as usual."""
 
 
 def threshold(scores: Sequence[float] | None = None) -> float:
@@ -293,3 +310,149 @@ def summarise(assignments: pd.DataFrame) -> pd.DataFrame:
         multilingual_gain=wide.isin(["reciprocal", "altruistic"]).all(axis=1),
         printed=printed.reindex(wide.index).astype(object).where(lambda s: s.notna(), None),
     ).reset_index()
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to expect of a language, and how to tune it.
+
+    Attributes:
+        language: The paper's code.
+        quadrant: The likeliest one.
+        probability: Of each quadrant.
+        strategy: What the paper recommends for the likeliest (Section 4.4).
+        expect: What models tuned on such a language did, in the paper's Table 12.
+        evidence: The kind of evidence (`published`, `tokenizer` or `trained`) and what it is.
+    """
+
+    language: str
+    quadrant: str
+    probability: Mapping[str, float]
+    strategy: str
+    expect: str
+    evidence: str
+
+
+def recommend(
+    language: str,
+    *,
+    fertility: pd.DataFrame | None = None,
+    before: Mapping[str, float] | None = None,
+    after: Mapping[str, float] | None = None,
+    threshold: float | None = None,
+    standard_error: float = 0.05,
+    seed: int = 0,
+) -> Advice:
+    """Say how a language is best tuned, from whatever is known (Section 4.4).
+
+    With a trial's scores the quadrant is Equation 1's. Without, it is predicted by a model that has
+    learned Table 2, from the language alone or with what a tokenizer makes of it; how often that
+    is right for languages that it has not seen, `predictors.compare` tells.
+
+    Args:
+        language: The paper's code.
+        fertility: What your tokenizer does to the language and to English, as
+            `tokenization.analyse` gives it for texts that say the same.
+        before: Scores of the untuned model by target: the language and at least one other.
+        after: Scores of the model tuned on the language, on the same targets.
+        threshold: T of Equation 1; the mean of `before` where None, which wants many targets.
+        standard_error: Of a score, as a share of it; sampling error of the trial.
+        seed: Of the draws of that error.
+
+    Raises:
+        ValueError: The language is unknown or English; a trial has one side only, lacks the
+            language or any other target, or its sides differ in targets; `fertility` lacks the
+            language or English.
+    """
+    if languages.get(language).code == "en":
+        raise ValueError("English is what is translated from: give the language to translate into")
+    if (before is None) != (after is None):
+        raise ValueError("a trial needs scores before and after tuning; one of them is missing")
+    if before is not None and after is not None:
+        chances = _trial(language, before, after, threshold, standard_error, seed)
+        evidence = f"trained: your trial, {len(before)} targets, Equation 1"
+    else:
+        if fertility is None:
+            known, columns = predictors.llama(), predictors.PREDICTORS["without a tokenizer"]
+            evidence = "published: Table 2, by pretraining text, family and script"
+        else:
+            known, columns = predictors.features(fertility), predictors.PREDICTORS["all"]
+            evidence = "tokenizer: your fertility and overlap, with a model of Table 2"
+        if language not in known.index:
+            raise ValueError(f"`fertility` has no row for {language}: measure it and English")
+        row = predictors.probabilities(_model(columns), known.loc[[language]], columns, QUADRANTS)
+        chances = row.iloc[0].to_dict()
+    likely = max(chances, key=chances.__getitem__)
+    return Advice(language, likely, chances, STRATEGIES[likely], expectations()[likely], evidence)
+
+
+@cache
+def _model(columns: tuple[str, ...]) -> predictors.Pipeline:
+    return predictors.fit(predictors.published(), columns)
+
+
+def _trial(
+    language: str,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    level: float | None,
+    standard_error: float,
+    seed: int,
+) -> dict[str, float]:
+    """Return the probability of each quadrant from scores before and after tuning."""
+    if set(before) != set(after):
+        differ = ", ".join(sorted(set(before) ^ set(after)))
+        raise ValueError(f"scores before and after are of different targets: {differ}")
+    others = [target for target in before if target != language]
+    if language not in before or not others:
+        raise ValueError(f"a trial needs the scores of {language} and of one other target or more")
+    row = {"language": language}
+    for side, scores in (("pre", before), ("post", after)):
+        row[f"bilingual_{side}"] = scores[language]
+        row[f"multilingual_{side}"] = np.mean([scores[target] for target in others])
+    vanilla = list(before.values()) if level is None else [level]
+    drawn = stability(
+        pd.DataFrame([row]), vanilla, standard_error=standard_error, rounding=0.0, seed=seed
+    ).set_index("quadrant")["probability"]
+    return drawn.reindex(QUADRANTS, fill_value=0.0).to_dict()
+
+
+@cache
+def expectations() -> dict[str, str]:
+    """Return, by quadrant, what the models tuned on its languages did: medians of Table 12."""
+    scores = assign(published(), threshold())
+    found = {}
+    for name in QUADRANTS:
+        rows = scores[scores["quadrant"] == name]
+        own, others = (
+            f"from {rows[f'{side}_pre'].median():.1f} to {rows[f'{side}_post'].median():.1f}"
+            for side in ("bilingual", "multilingual")
+        )
+        found[name] = (
+            f"the language {own} spBLEU, af and ro {others} (medians of {len(rows)} models)"
+        )
+    return found
+
+
+def recommendations() -> pd.DataFrame:
+    """Return `recommend` for each of the 101 languages, from the language alone.
+
+    Returns:
+        A row a language: `language` (name), `code`, `quadrant`, `probability` (of that quadrant),
+        `strategy`, and the quadrants that the paper's datasets gave it (Table 2), a column each.
+    """
+    rows = []
+    for code in predictors.llama().index:
+        advice = recommend(code)
+        rows.append(
+            {
+                "language": languages.get(code).name,
+                "code": code,
+                "quadrant": advice.quadrant,
+                "probability": advice.probability[advice.quadrant],
+                "strategy": advice.strategy,
+            }
+        )
+    found = paper.table(2).query("dataset != 'Summary'")
+    wide = found.pivot(index="language", columns="dataset", values="quadrant").fillna("")
+    return pd.DataFrame(rows).join(wide, on="code").fillna({name: "" for name in wide})

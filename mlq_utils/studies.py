@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlq_utils import experiments, languages
+from mlq_utils import experiments, languages, paper
 from mlq_utils._common import one_of, some_of
 from mlq_utils.experiments import Spec
 from mlq_utils.pretraining_text import pretraining_languages
@@ -112,6 +112,15 @@ def every_target() -> list[Spec]:
 def equal_steps() -> list[Spec]:
     """Return Embed FT on a tenth of the pairs, in as many epochs and in as many steps."""
     return _specs(EQUAL_STEPS, REFERENCE_TARGETS, size=(PAIRS // 10,), epochs=(3, 30), seed=SEEDS)
+
+
+def mirrored() -> list[Spec]:
+    """Return Embed FT on every third language, scored on the representatives of Table 11.
+
+    And on four languages of pretraining, which are but one of the twelve there.
+    """
+    representatives = [code for code in paper.table(11)["language"] if code in covered()]
+    return _specs(covered()[::3], dict.fromkeys((*representatives, *WATCHED)))
 
 
 def strategies() -> list[Spec]:
