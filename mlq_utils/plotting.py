@@ -89,6 +89,36 @@ def size_axis(ax: Axes, sizes: Sequence[int]) -> None:
     ax.set_xlabel("training pairs (log scale)")
 
 
+def quadrant_counts(counts: pd.DataFrame, factor: float, *, ax: Axes | None = None) -> Axes:
+    """Draw how many languages are in each quadrant over the significance factor (Figure 5).
+
+    Args:
+        counts: As `quadrants.sensitivity` returns them, for one T.
+        factor: The factor in use, marked by a line.
+        ax: Where to draw; a new figure where None.
+    """
+    ax = ax or plt.subplots(figsize=(7, 3.6))[1]
+    sns.lineplot(
+        counts,
+        x="factor",
+        y="languages",
+        hue="quadrant",
+        style="quadrant",
+        hue_order=QUADRANTS,
+        style_order=QUADRANTS,
+        palette=QUADRANT_PALETTE,
+        markers=QUADRANT_MARKERS,
+        dashes=False,
+        ax=ax,
+    )
+    ax.axvline(factor, color="0.5", linewidth=0.8, linestyle="--")
+    ax.set_xscale("log")
+    ticks = [1, 2, 3, 5, 10, 20]
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.set(xlabel="significance factor (log scale)", ylabel="languages")
+    return ax
+
+
 def quadrant_scatter(frame: pd.DataFrame, *, linear: float = 2.0, ax: Axes | None = None) -> Axes:
     """Draw the two changes of Equation 1 against each other, every language labelled (Figure 1).
 
