@@ -3,16 +3,17 @@
 import ast
 import builtins
 import contextlib
+import html
 import inspect
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import GenericAlias, NoneType, UnionType
+from types import GenericAlias, MappingProxyType, NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 import myst_nb
@@ -169,6 +170,23 @@ def glue(**values: Any) -> None:
     """
     for name, value in values.items():
         myst_nb.glue(name, value.item() if hasattr(value, "item") else value, display=False)
+
+
+def sortable(
+    frame: pd.DataFrame, links: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> HTML:
+    """Return a table that a reader can sort and filter; whole, though, without scripts.
+
+    Args:
+        frame: The table; its index is not shown.
+        links: Addresses by column, one a row, that the column's cells link to.
+    """
+    shown = frame.astype(object).map(lambda cell: html.escape(str(cell)))
+    for column, addresses in links.items():
+        cells = zip(shown[column], addresses, strict=True)
+        shown[column] = [f'<a href="{html.escape(to)}">{cell}</a>' for cell, to in cells]
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(shown.to_html(index=False, escape=False, classes="sortable"))
 
 
 def _commit() -> str:

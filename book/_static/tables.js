@@ -1,0 +1,47 @@
+// A field that filters the rows of each table of class "sortable", and headings that sort it. The
+// tables are whole without this script; it needs nothing else, so pages work from the disk.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0];
+    const rows = Array.from(body.rows);
+    const shown = document.createElement("output");
+    const count = () => {
+      const left = rows.filter((row) => !row.hidden).length;
+      shown.textContent = ` ${left} of ${rows.length} rows`;
+    };
+
+    const field = document.createElement("input");
+    field.type = "search";
+    field.placeholder = "filter rows";
+    field.setAttribute("aria-label", "filter the rows of the table below");
+    field.addEventListener("input", () => {
+      const words = field.value.toLowerCase().split(/\s+/);
+      for (const row of rows) {
+        const text = row.textContent.toLowerCase();
+        row.hidden = !words.every((word) => text.includes(word));
+      }
+      count();
+    });
+    const bar = document.createElement("p");
+    bar.className = "filter";
+    bar.append(field, shown);
+    table.before(bar);
+    count();
+
+    for (const [column, heading] of Array.from(table.tHead.rows[0].cells).entries()) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      button.addEventListener("click", () => {
+        const down = heading.getAttribute("aria-sort") === "ascending";
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const text = (row) => row.cells[column].textContent.trim();
+        const compare = (a, b) =>
+          text(a).localeCompare(text(b), "en", { numeric: true, sensitivity: "base" });
+        body.append(...rows.sort((a, b) => (down ? compare(b, a) : compare(a, b))));
+      });
+    }
+  }
+});
