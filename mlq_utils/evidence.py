@@ -578,3 +578,13 @@ def shortening_published() -> Numbers:
     brevity = rows["shortened_brevity"] / rows["brevity"]
     predicted = (printed["full"] * (brevity.loc[printed.index] - 1)).mean()
     return {"gain": (printed["shorten"] - printed["full"]).mean(), "predicted": predicted}
+
+
+def shortening_trained() -> Numbers:
+    """Return what shortening gains in the mini world under a fixed and under a scaled cap."""
+    scores = _trained("shortened")
+    means = scores.groupby([scores["shorten"].notna(), scores["cap"].notna()])["spbleu"].mean()
+    return {
+        "fixed": means[True, True] - means[False, True],
+        "scaled": means[True, False] - means[False, False],
+    }

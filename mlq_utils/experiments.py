@@ -13,7 +13,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -26,8 +26,10 @@ from babel.core import get_cldr_version
 
 from mlq_utils import corpora, error_types, languages, modeling, prompts, scoring, training
 from mlq_utils import translation as decoding
-from mlq_utils._common import PACKAGE_DATA
+from mlq_utils._common import PACKAGE_DATA, one_of
 from mlq_utils._device import hardware
+from mlq_utils.measurements import LENGTHS
+from mlq_utils.shortening import PrefixShortener
 from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
 
@@ -58,6 +60,9 @@ class Spec:
         seed: Of the training pairs and their order.
         beam_size: Beams; 4 in the paper.
         base: What `modeling.load` takes.
+        shorten: How byte sequences are shortened, a key of `measurements.LENGTHS`, with a prefix
+            chosen on the training targets; not at all where None (Section 4.3).
+        cap: New tokens at most; scaled to the language where None (`translation.scaled_cap`).
     """
 
     languages: tuple[str, ...] = ()
@@ -72,6 +77,8 @@ class Spec:
     seed: int = 0
     beam_size: int = 4
     base: str = field(default="mini")
+    shorten: str | None = None
+    cap: int | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything.
@@ -89,6 +96,14 @@ class Spec:
         if self.size < len(self.languages):
             raise ValueError(f"{self.size} pairs are fewer than {len(self.languages)} languages")
         training.Schedule.mini(self.strategy)  # an unknown strategy is refused here
+        if self.cap is not None and self.cap < 1:
+            raise ValueError(f"cap must be 1 or more, not {self.cap}")
+        if self.shorten is not None:
+            one_of("way to shorten", self.shorten, LENGTHS)
+            if not self.languages:
+                raise ValueError(
+                    "shorten needs languages: the prefix is chosen on what is tuned on"
+                )
 
     def cost(self) -> int:
         """Return how long the run takes, relative to others.
@@ -100,8 +115,10 @@ class Spec:
 
     def identity(self) -> str:
         """Return the run's key: 64 hexadecimal digits."""
+        # Fields that came later count where they are used: older records keep their names.
+        later = {name for name in ("shorten", "cap") if getattr(self, name) is None}
         parts = {
-            "spec": asdict(self),
+            "spec": {name: value for name, value in asdict(self).items() if name not in later},
             "base": _base_digest(self.base),
             "cldr": get_cldr_version(),
             "semantics": SEMANTICS,
@@ -167,6 +184,9 @@ def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.Data
     trained = None
     if spec.languages:
         frame = _tuning_data(spec)
+        if spec.shorten is not None:
+            codec = PrefixShortener.fit(base.tokenizer, frame["target"], LENGTHS[spec.shorten])
+            base = replace(base, tokenizer=codec.shortened())
         changes = {"epochs": spec.epochs, "batch_size": spec.batch_size, "seed": spec.seed}
         if spec.learning_rate is not None:
             changes["learning_rate"] = spec.learning_rate
@@ -200,8 +220,10 @@ def _tuning_data(spec: Spec) -> pd.DataFrame:
 def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any], pd.DataFrame]:
     """Translate and score one target."""
     test = corpora.load("cldr", target, "test", size=spec.test_size, seed=TEST_SEED)
-    longest = corpora.load("cldr", target, "train", size=200, seed=TEST_SEED)["target"]
-    cap = decoding.scaled_cap(base.tokenizer, longest)
+    cap = spec.cap
+    if cap is None:
+        longest = corpora.load("cldr", target, "train", size=200, seed=TEST_SEED)["target"]
+        cap = decoding.scaled_cap(base.tokenizer, longest)
     start = perf_counter()
     out = decoding.translate(
         base.model,
@@ -247,9 +269,9 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     Returns:
         A row a run and target: `tuned_on` (codes joined by "+"; "" for the untuned model),
         `strategy`, `layers` ("0+1"; "" for other strategies than `layers`), `size`, `epochs`,
-        `learning_rate` (None: the strategy's own), `seed`, `target`, `spbleu`, `spbleu_low`,
-        `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of error (number of
-        sentences), `sentences` among them.
+        `learning_rate` (None: the strategy's own), `seed`, `shorten`, `cap` (None: scaled),
+        `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for
+        each kind of error (number of sentences), `sentences` among them.
     """
     rows = []
     for record in records:
@@ -258,6 +280,7 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
         axes = ("strategy", "size", "epochs", "learning_rate", "seed")
         shared |= {name: spec[name] for name in axes}
+        shared |= {name: spec.get(name) for name in ("shorten", "cap")}
         for score in record.get("scores", []):
             columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
             rows.append(shared | {name: score[name] for name in columns} | score["errors"])

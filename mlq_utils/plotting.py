@@ -31,7 +31,7 @@ STRATEGY_PALETTE = {
 
 
 def use_style() -> None:
-    """Set the book's style: opaque white figures, 7 inches wide; tables whole, with two decimals."""
+    """Set the book's style: opaque white figures, 7 inches wide; tables with two decimals."""
     pd.options.display.precision = 2
     pd.options.display.max_rows = 120
     pd.options.display.max_colwidth = None

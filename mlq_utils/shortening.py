@@ -1,5 +1,6 @@
 """Prefix shortening (Section 4.3, practice guidance 2) as a codec on token ids."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlq_utils.tokenizer import missing_bytes, wrap
+from mlq_utils.tokenizer import Tokenizer, missing_bytes, wrap
 
 _CONTINUATION = bytes(range(0x80, 0xC0))
 
@@ -127,6 +128,16 @@ class PrefixShortener:
             best = saved.drop_duplicates("following")
             return cls(tokenizer, dict(zip(best["following"], best["prefix"], strict=True)))
         return cls(tokenizer, saved["prefix"].iloc[0])
+
+    def shortened(self) -> Tokenizer:
+        """Return the tokenizer with this codec behind it: for a model that is tuned on its ids."""
+        plain = self.tokenizer
+        return dataclasses.replace(
+            plain,
+            name=f"{plain.name}, shortened",
+            _encode_batch=lambda texts: [self.encode(ids) for ids in plain.encode(texts)],
+            _decode=lambda ids: plain.decode(self.decode(ids)),
+        )
 
     def kept(self, ids: np.ndarray) -> np.ndarray:
         """Return which of `ids`, shape (tokens,), `encode` keeps: an array of booleans."""

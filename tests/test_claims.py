@@ -79,7 +79,10 @@ EXTREMES = {
         {"bytes": 4, "e0": 2, "languages": 15},
     ),
     "lossless": ({"restored": 1}, {"restored": 0.99}),
-    "shortening": ({"gain": 3, "predicted": 1}, {"gain": 2.5, "predicted": 3}),
+    "shortening": (
+        {"gain": 3, "predicted": 1, "scaled": 3, "fixed": 3},
+        {"gain": -1, "predicted": 3, "scaled": -1, "fixed": -1},
+    ),
 }
 
 

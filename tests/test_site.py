@@ -4,6 +4,7 @@ import ast
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import nbformat
 import pytest
@@ -125,3 +126,26 @@ def test_a_page_reads_well_from_the_disk(site, browser, page):
     tab.close()
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert errors == []
+
+
+def test_the_ledger_sorts_and_filters_offline(site, browser):
+    tab = browser.new_page()
+    tab.goto((site / "book/claims.html").as_uri(), wait_until="load")
+    table = tab.locator("table.sortable").first
+    shown = "rows => rows.filter(r => !r.hidden).map(r => r.cells[{}].textContent.trim())"
+    rows = table.locator("tbody tr")
+    everything = rows.evaluate_all(shown.format(2))
+    tab.get_by_role("searchbox", name="filter").first.fill("trained does not hold")
+    left = rows.evaluate_all(shown.format(3))
+    assert 0 < len(left) < len(everything) and set(left) == {"does not hold"}
+    assert set(rows.evaluate_all(shown.format(2))) == {"trained"}
+    tab.get_by_role("searchbox", name="filter").first.fill("")
+    heading = table.get_by_role("button", name="evidence")
+    heading.click()
+    assert rows.evaluate_all(shown.format(2)) == sorted(everything)
+    heading.click()
+    assert rows.evaluate_all(shown.format(2)) == sorted(everything, reverse=True)
+    assert table.locator("th[aria-sort=descending]").count() == 1
+    links = table.locator("a").evaluate_all("links => links.map(a => a.href)")
+    assert links and all(Path(unquote(urlparse(link).path)).is_file() for link in set(links))
+    tab.close()

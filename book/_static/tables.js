@@ -1,5 +1,7 @@
 // A field that filters the rows of each table of class "sortable", and headings that sort it. The
 // tables are whole without this script; it needs nothing else, so pages work from the disk.
+const plain = (text) => text.toLowerCase().replace(/\s+/g, " ").trim();
+
 document.addEventListener("DOMContentLoaded", () => {
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
@@ -15,11 +17,8 @@ document.addEventListener("DOMContentLoaded", () => {
     field.placeholder = "filter rows";
     field.setAttribute("aria-label", "filter the rows of the table below");
     field.addEventListener("input", () => {
-      const words = field.value.toLowerCase().split(/\s+/);
-      for (const row of rows) {
-        const text = row.textContent.toLowerCase();
-        row.hidden = !words.every((word) => text.includes(word));
-      }
+      const phrase = plain(field.value);
+      for (const row of rows) row.hidden = !plain(row.textContent).includes(phrase);
       count();
     });
     const bar = document.createElement("p");
