@@ -278,7 +278,7 @@ def embed_bilingual_published() -> Numbers:
 
 def embed_bilingual_trained() -> Numbers:
     """Return the same for the reciprocal languages of the mini world, own scores."""
-    gap = _gap(_sizes("reciprocal_sizes", "own"))
+    gap = _gap(_sizes("reciprocal_sizes", "itself"))
     return {"least": gap.iloc[0], "worst_after": gap.iloc[1:].min(), "most": gap.iloc[-1]}
 
 
@@ -296,16 +296,11 @@ def embed_multilingual_trained() -> Numbers:
 
 
 def _sizes(study: str, side: str) -> pd.DataFrame:
-    """Return the runs of a study of sizes: scores of the language itself, or of `WATCHED` others.
-
-    Afrikaans is left out: it hardly rises in any of these runs.
-    """
-    scores = _trained(study)
-    own = scores["target"] == scores["tuned_on"]
-    if side == "own":
-        return scores[own]
-    others = scores[~own & scores["target"].isin(set(studies.WATCHED) - {"af"})]
-    return others.groupby(["tuned_on", "strategy", "size", "seed"], as_index=False)["spbleu"].mean()
+    """Return the runs of a study of sizes, each strategy at its own rate: "itself" or "others"."""
+    frame = studies.sides(_trained(study))
+    rates = frame["strategy"].map(studies.SPARING_RATES)
+    own_rate = frame["learning_rate"].isna() | (frame["learning_rate"] == rates)
+    return frame[own_rate & (frame["side"] == side)]
 
 
 def _gap(scores: pd.DataFrame) -> pd.Series:
@@ -378,7 +373,10 @@ def layers_trained() -> Numbers:
 
 
 def _layers() -> pd.Series:
+    """Return means over Table 14's targets, tuned on Romanian, each at its sparing rate."""
     scores = _trained("single_layers").query("tuned_on == 'ro'")
+    sparing = scores["learning_rate"] == studies.SPARING_RATES["layers"]
+    scores = scores[sparing | (scores["strategy"] == "embed")]
     what = scores["layers"].where(scores["strategy"] == "layers", scores["strategy"])
     return scores["spbleu"].groupby(what).mean()
 
@@ -455,11 +453,11 @@ def little_data_trained() -> Numbers:
     """Return the same for the altruistic languages of the mini world; others are `WATCHED`."""
     names = altruistic_tried()
     gains = {}
-    for side, targets in (("own", names), ("others", _others())):
+    for side, targets in (("itself", names), ("others", _others())):
         scores = _sizes("altruistic_sizes", side)
         means = scores[scores["tuned_on"].isin(names)].groupby(["strategy", "size"])["spbleu"]
         gains[side] = means.mean() - _untuned()[targets].mean()
-    return _little(gains["own"], gains["others"])
+    return _little(gains["itself"], gains["others"])
 
 
 def _little(own: pd.Series, others: pd.Series) -> Numbers:

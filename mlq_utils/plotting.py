@@ -25,6 +25,8 @@ STRATEGY_PALETTE = {
     "embed": _COLOURS[0],
     "full": _COLOURS[3],
     "lora": _COLOURS[2],
+    "full, Embed FT's rate": _COLOURS[1],
+    "layer 0": _COLOURS[4],
     "layers 0-14": _COLOURS[4],
     "untuned": _COLOURS[7],
 }
@@ -82,10 +84,10 @@ def scatter_by_quadrant(
 
 
 def size_axis(ax: Axes, sizes: Sequence[int]) -> None:
-    """Make the horizontal axis logarithmic, with a tick at each of the sizes, as in 20k."""
+    """Make the horizontal axis logarithmic, with a tick at each of the sizes, as 400 or 20k."""
     sizes = sorted(set(sizes))
     ax.set_xscale("log")
-    ax.set_xticks(sizes, [f"{size // 1000}k" for size in sizes])
+    ax.set_xticks(sizes, [f"{size // 1000}k" if size % 1000 == 0 else size for size in sizes])
     ax.minorticks_off()
     ax.set_xlabel("training pairs (log scale)")
 

@@ -55,7 +55,7 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
     changed = {
         "languages": ("fr",), "targets": ("ro",), "strategy": "full", "size": 25, "test_size": 5,
         "learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "layers": (0,), "seed": 1,
-        "beam_size": 4, "base": str(tmp_path),
+        "beam_size": 4, "base": str(tmp_path), "shorten": "one token", "cap": 50,
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
     keys = {small.identity()}
@@ -79,6 +79,9 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         ({"size": 0}, "size must be 1 or more"),
         ({"test_size": 0}, "test_size must be 1 or more"),
         ({"languages": ("ro", "fr"), "size": 1}, "fewer than 2 languages"),
+        ({"cap": 0}, "cap must be 1 or more"),
+        ({"languages": ("km",), "shorten": "one tokn"}, "unknown way to shorten 'one tokn'"),
+        ({"shorten": "one token"}, "shorten needs languages"),
     ],
 )
 def test_wrong_specifications_are_refused_at_once(given, message):
@@ -100,6 +103,19 @@ def test_scores_in_tidy_form(record):
     frame = experiments.scores([record])
     assert frame["tuned_on"].tolist() == ["ro", "ro"] and frame["target"].tolist() == ["ro", "km"]
     assert {"spbleu", "chrf", "source_copy", "cap_hit_rate", "seed"} <= set(frame.columns)
+
+
+def test_a_run_with_shortened_sequences_and_a_fixed_cap(base, tmp_path):
+    spec = Spec(("km",), ("km",), "full", 16, 3, epochs=1, beam_size=2, base=str(base))
+    store = Store(tmp_path)
+    runs = [spec, dataclasses.replace(spec, shorten="one token")]
+    plain, short = (experiments.run(one, store, progress=False) for one in runs)
+    assert short["scores"][0]["cap"] < 0.9 * plain["scores"][0]["cap"]  # scaled to fewer tokens
+    capped = experiments.run(dataclasses.replace(runs[1], cap=3), store, progress=False)
+    assert capped["scores"][0]["cap"] == 3 and capped["scores"][0]["cap_hit_rate"] == 1
+    frame = experiments.scores([plain, short, capped])
+    assert frame["shorten"].tolist() == [None, "one token", "one token"]
+    assert frame["cap"].isna().tolist() == [True, True, False]
 
 
 def test_tuning_data_is_shared_equally():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlq_utils import corpora, languages, tokenization
+from mlq_utils import corpora, languages, modeling, tokenization
 from mlq_utils.shortening import PrefixShortener, gain
 
 LLAMA = [(227,), (228,), (229,), (230,), (240,), (198,), (228, 161), (227, 179), (243, 162), (243,)]
@@ -201,3 +201,15 @@ def test_llama_prefixes_of_the_paper(llama, flores):
     """Section 4.3 names 227; Khmer needs 228 (design of the released code)."""
     for language, prefix in (("te", 227), ("lo", 227), ("gu", 227), ("km", 228), ("am", 228)):
         assert tokenization.PrefixShortener.fit(llama, flores(language)).prefix == (prefix,)
+
+
+def test_a_shortened_tokenizer_gives_back_every_text(mixed_sentences):
+    """What a model tuned on shortened ids reads and writes."""
+    model = tokenization.load(modeling.MINI)
+    texts = [f"អាល់បានី {text}" for text in mixed_sentences]
+    short = PrefixShortener.fit(model, texts).shortened()
+    plain = model.encode(texts)
+    assert sum(map(len, short.encode(texts))) < sum(map(len, plain))
+    for text, ids in zip(texts, plain, strict=True):
+        assert short.decode(short.encode(text)) == model.decode(ids)
+    assert len(short) == len(model) and short.name.endswith("shortened")
