@@ -272,6 +272,8 @@ STUDIES: dict[str, Callable[[], list[Spec]]] = {
     "every_target": every_target,
     "strategies": strategies,
     "more_data": more_data,
+    "learning_rates": learning_rates,
+    "single_layers": single_layers,
 }
 
 
