@@ -478,8 +478,8 @@ CLAIMS: tuple[Claim, ...] = (
         "4.2",
         "An altruistic language's own score falls since source copies become oscillatory "
         "hallucinations.",
-        "Copies fall by half and oscillation is then the commonest error; in part: the former, or "
-        "copies become another error.",
+        "Copies fall by half and oscillation is then the commonest error; in part: copies fall by "
+        "a quarter.",
         "altruistic",
         (
             Test(

@@ -349,6 +349,37 @@ def live(spec: Spec, targets: Sequence[str], store: Store | None = None) -> pd.D
     return found.assign(live=again["spbleu"]).reset_index()
 
 
+def examples(
+    codes: Sequence[str], strategies: Sequence[str], size: int = 400, store: Store | None = None
+) -> pd.DataFrame:
+    """Translate a sentence of each language, untuned and tuned on it, by runs made here.
+
+    Args:
+        codes: Languages.
+        strategies: How to tune.
+        size: Training pairs.
+        store: As in `experiments.run`.
+
+    Returns:
+        A row a language and model: `language`, `model` ("source", "reference", "untuned" or a
+        strategy), `text`. The sentence is the first whose source is of the median length.
+    """
+    store = store or experiments.default_store()
+    runs = {"untuned": {}} | {name: {"strategy": name, "size": size} for name in strategies}
+    rows = []
+    for code in codes:
+        for name, fields in runs.items():
+            tuned = (code,) if name != "untuned" else ()
+            spec = Spec(languages=tuned, targets=(code,), test_size=10, **fields)
+            found = store.hypotheses(experiments.run(spec, store)["identity"])
+            sizes = found["source"].str.len()
+            row = found.loc[(sizes - sizes.median()).abs().idxmin()]
+            if name == "untuned":
+                rows += [(code, "source", row["source"]), (code, "reference", row["target"])]
+            rows.append((code, name, row["hypothesis"]))
+    return pd.DataFrame(rows, columns=["language", "model", "text"])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compute what is missing of studies, and ship all of their records."""
     parser = argparse.ArgumentParser(prog="python -m mlq_utils.studies", description=main.__doc__)
