@@ -17,8 +17,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import nbformat
@@ -39,6 +41,10 @@ QUIET = {
     "TQDM_DISABLE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+
+
+FIRST_GUESS = 30.0
+"""Seconds that a chapter, or the site, is expected to take where nothing is known yet."""
 
 
 class BookError(Exception):
@@ -126,18 +132,15 @@ def run(root: Path, profile: str, chapter: Chapter, inputs: str) -> Path:
     Raises:
         BookError: A cell failed, the kernel died, or an output shows a path of this machine.
     """
-    source = root / chapter.path
-    key = _digest(source.read_bytes(), json.dumps(chapter.parameters, sort_keys=True), inputs)
-    target = root / "_build/runs" / profile / chapter.path
-    if _key(target) == key:
-        _say(f"{chapter.path}: unchanged")
+    key, target = _wanted(root, profile, chapter, inputs)
+    if _kept(target, "mlq_key") == key:
         return target
-    _say(f"{chapter.path}: running")
+    start = perf_counter()
     scratch = root / "_build/scratch"  # no notebook may rely on where it runs
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         notebook = papermill.execute_notebook(
-            source,
+            root / chapter.path,
             None,
             chapter.parameters,
             progress_bar=False,
@@ -152,6 +155,7 @@ def run(root: Path, profile: str, chapter: Chapter, inputs: str) -> Path:
         raise BookError(f"{chapter.path}: {error}") from error
     _refuse_machine_paths(notebook, chapter.path, root)
     _tidy(notebook, key)
+    notebook.metadata["mlq_seconds"] = round(perf_counter() - start, 1)
     with written_whole(target) as path:
         nbformat.write(notebook, path)
     return target
@@ -185,9 +189,17 @@ def _digest(*parts: str | bytes) -> str:
     return whole.hexdigest()
 
 
-def _key(path: Path) -> str | None:
+def _wanted(root: Path, profile: str, chapter: Chapter, inputs: str) -> tuple[str, Path]:
+    """Return the key of a chapter's run and where the run is kept."""
+    text = (root / chapter.path).read_bytes()
+    key = _digest(text, json.dumps(chapter.parameters, sort_keys=True), inputs)
+    return key, root / "_build/runs" / profile / chapter.path
+
+
+def _kept(path: Path, name: str) -> Any:
+    """Return what a run says of itself: its `mlq_key` or `mlq_seconds`."""
     try:
-        return nbformat.read(path, as_version=4).metadata.get("mlq_key")
+        return nbformat.read(path, as_version=4).metadata.get(name)
     except (OSError, ValueError):  # none yet, or damaged: run it
         return None
 
@@ -306,8 +318,36 @@ def make(root: Path, profile: str, site: Path | None = None) -> Path:
         inputs = inputs_key(root)
     except (FileNotFoundError, ValueError) as error:
         raise InputError(error) from error
-    runs = {chapter.path: run(root, profile, chapter, inputs) for chapter in listed}
+    runs = {
+        chapter.path: run(root, profile, chapter, inputs)
+        for chapter in _announced(root, profile, listed, inputs)
+    }
     return build(stage(root, profile, runs), site or root / "_build/html")
+
+
+def _announced(
+    root: Path, profile: str, listed: Sequence[Chapter], inputs: str
+) -> Iterator[Chapter]:
+    """Go through the chapters, saying before each about how long all that is left will take.
+
+    A chapter is expected to take what its last run took, or else what others take on average.
+    """
+    wanted = [_wanted(root, profile, chapter, inputs) for chapter in listed]
+    stale = [_kept(target, "mlq_key") != key for key, target in wanted]
+    for number, chapter in enumerate(listed):
+        if stale[number]:
+            seconds = [_kept(target, "mlq_seconds") for _, target in wanted]
+            known = [taken for taken in seconds if taken]
+            usual = sum(known) / len(known) if known else FIRST_GUESS
+            left = FIRST_GUESS + sum(
+                taken or usual
+                for taken, due in zip(seconds[number:], stale[number:], strict=True)
+                if due
+            )
+            _say(f"{chapter.path}: running; about {max(1, round(left / 60))} min left in all")
+        else:
+            _say(f"{chapter.path}: unchanged")
+        yield chapter
 
 
 def _say(line: str) -> None:

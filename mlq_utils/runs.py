@@ -9,8 +9,8 @@ lists may share runs. A run that fails is recorded as failed, with its error, an
 the next call tries it again, unless its loss was no number, which would happen again.
 
 A cluster's workers need this package and the store's folder, at the same path; without
-MALLOC_TRIM_THRESHOLD_ in their environment, which Dask sets, they train twice as fast. A Dask scheduler
-runs whatever it is sent: use one on a network that you trust, or with TLS.
+MALLOC_TRIM_THRESHOLD_ in their environment, which Dask sets, they train twice as fast. A Dask
+scheduler runs whatever it is sent: use one on a network that you trust, or with TLS.
 """
 
 import contextlib

@@ -272,6 +272,7 @@ STUDIES: dict[str, Callable[[], list[Spec]]] = {
     "every_target": every_target,
     "strategies": strategies,
     "more_data": more_data,
+    "mirrored": mirrored,
     "learning_rates": learning_rates,
     "single_layers": single_layers,
 }

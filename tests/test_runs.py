@@ -10,7 +10,7 @@ import time
 import pytest
 from distributed import Client, LocalCluster
 
-from mlq_utils import experiments
+from mlq_utils import experiments, runs
 from mlq_utils.runs import run_all
 from mlq_utils.store import Store
 
