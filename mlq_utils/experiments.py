@@ -24,7 +24,16 @@ from typing import Any
 import pandas as pd
 from babel.core import get_cldr_version
 
-from mlq_utils import corpora, error_types, languages, modeling, prompts, scoring, training
+from mlq_utils import (
+    corpora,
+    error_types,
+    languages,
+    modeling,
+    prompts,
+    scoring,
+    training,
+    vocabulary,
+)
 from mlq_utils import translation as decoding
 from mlq_utils._common import PACKAGE_DATA, one_of
 from mlq_utils._device import hardware
@@ -32,11 +41,15 @@ from mlq_utils.measurements import LENGTHS
 from mlq_utils.shortening import PrefixShortener
 from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
+from mlq_utils.vocabulary import Extension
 
 SEMANTICS = 2
 """Raised when the same specification would give another result."""
 TEST_SEED = 0
 """All runs are scored on the same sentences."""
+VOCABULARY_SIZE = 5000
+VOCABULARY_SEED = 1
+"""Phrases that new pieces are learned from: monolingual text, in the place of the paper's mC4."""
 STORE = Path("_build/store")
 SHIPPED = PACKAGE_DATA / "runs"
 """Records that the package brings along, so that a reader need not compute them."""
@@ -63,6 +76,8 @@ class Spec:
         shorten: How byte sequences are shortened, a key of `measurements.LENGTHS`, with a prefix
             chosen on the training targets; not at all where None (Section 4.3).
         cap: New tokens at most; scaled to the language where None (`translation.scaled_cap`).
+        extension: New pieces in the vocabulary, learned from `VOCABULARY_SIZE` training phrases of
+            the one language that is tuned on; None for none.
     """
 
     languages: tuple[str, ...] = ()
@@ -79,6 +94,7 @@ class Spec:
     base: str = field(default="mini")
     shorten: str | None = None
     cap: int | None = None
+    extension: Extension | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything.
@@ -98,6 +114,11 @@ class Spec:
         training.Schedule.mini(self.strategy)  # an unknown strategy is refused here
         if self.cap is not None and self.cap < 1:
             raise ValueError(f"cap must be 1 or more, not {self.cap}")
+        if self.extension is not None and (len(self.languages) != 1 or self.shorten is not None):
+            raise ValueError(
+                "extension needs one language, from which its pieces are learned, and unshortened "
+                f"sequences: languages={self.languages}, shorten={self.shorten!r}"
+            )
         if self.shorten is not None:
             one_of("way to shorten", self.shorten, LENGTHS)
             if not self.languages:
@@ -116,7 +137,7 @@ class Spec:
     def identity(self) -> str:
         """Return the run's key: 64 hexadecimal digits."""
         # Fields that came later count where they are used: older records keep their names.
-        later = {name for name in ("shorten", "cap") if getattr(self, name) is None}
+        later = {name for name in ("shorten", "cap", "extension") if getattr(self, name) is None}
         parts = {
             "spec": {name: value for name, value in asdict(self).items() if name not in later},
             "base": _base_digest(self.base),
@@ -184,6 +205,8 @@ def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.Data
     trained = None
     if spec.languages:
         frame = _tuning_data(spec)
+        if spec.extension is not None:
+            base = _extended(base, spec)
         if spec.shorten is not None:
             codec = PrefixShortener.fit(base.tokenizer, frame["target"], LENGTHS[spec.shorten])
             base = replace(base, tokenizer=codec.shortened())
@@ -207,6 +230,14 @@ def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.Data
     base = modeling.for_translation(base)
     scores, frames = zip(*(_score(spec, base, target) for target in spec.targets), strict=True)
     return {"training": trained, "scores": list(scores)}, pd.concat(frames, ignore_index=True)
+
+
+def _extended(base: modeling.Model, spec: Spec) -> modeling.Model:
+    how = spec.extension
+    (code,) = spec.languages
+    text = corpora.load("cldr", code, "train", size=VOCABULARY_SIZE, seed=VOCABULARY_SEED)
+    pieces = vocabulary.learn(how.method, text["target"].tolist(), how.pieces, base.tokenizer)
+    return vocabulary.extend(base, pieces, how.start, how.ranked, spec.seed)
 
 
 def _tuning_data(spec: Spec) -> pd.DataFrame:
@@ -270,8 +301,9 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         A row a run and target: `tuned_on` (codes joined by "+"; "" for the untuned model),
         `strategy`, `layers` ("0+1"; "" for other strategies than `layers`), `size`, `epochs`,
         `learning_rate` (None: the strategy's own), `seed`, `shorten`, `cap` (None: scaled),
-        `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for
-        each kind of error (number of sentences), `sentences` among them.
+        `method`, `pieces`, `start` and `ranked` of an extension (None: none), `target`, `spbleu`,
+        `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of error
+        (number of sentences), `sentences` among them.
     """
     rows = []
     for record in records:
@@ -281,6 +313,8 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         axes = ("strategy", "size", "epochs", "learning_rate", "seed")
         shared |= {name: spec[name] for name in axes}
         shared |= {name: spec.get(name) for name in ("shorten", "cap")}
+        how = spec.get("extension") or {}
+        shared |= {name: how.get(name) for name in ("method", "pieces", "start", "ranked")}
         for score in record.get("scores", []):
             columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
             rows.append(shared | {name: score[name] for name in columns} | score["errors"])

@@ -10,6 +10,7 @@ import pytest
 from mlq_utils import experiments, modeling
 from mlq_utils.experiments import Spec
 from mlq_utils.store import Store
+from mlq_utils.vocabulary import Extension
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         "languages": ("fr",), "targets": ("ro",), "strategy": "full", "size": 25, "test_size": 5,
         "learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "layers": (0,), "seed": 1,
         "beam_size": 4, "base": str(tmp_path), "shorten": "one token", "cap": 50,
+        "extension": Extension("bpe", 9),
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
     keys = {small.identity()}
