@@ -12,6 +12,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
+import pandas as pd
 import sentencepiece
 import tokenizers
 import torch
@@ -85,6 +86,27 @@ def learn(
                 "give more text or ask for fewer"
             )
         wanted *= 2
+
+
+def reached(before: words.Tokenizer, after: words.Tokenizer, sentences: Sequence[str]) -> pd.Series:
+    """Measure what an extension does to a text.
+
+    A piece that the unigram model learned can be out of reach of BPE, which gets to a piece by
+    merging two others only.
+
+    Args:
+        before: The tokenizer as it was.
+        after: The extended one.
+        sentences: Text in the language that it was extended for.
+
+    Returns:
+        A Series with `tokens` (tokens after, as a share of those before) and `used` (share of the
+        new pieces that occur).
+    """
+    old, new = before.encode(list(sentences)), after.encode(list(sentences))
+    met = {i for ids in new for i in ids if i >= len(before)}
+    sizes = [sum(map(len, rows)) for rows in (old, new)]
+    return pd.Series({"tokens": sizes[1] / sizes[0], "used": len(met) / (len(after) - len(before))})
 
 
 def _digit(piece: str) -> bool:

@@ -45,13 +45,26 @@ def test_texts_come_back_and_take_fewer_tokens(ranked, khmer, mini):
     assert sum(map(len, after)) < 0.7 * sum(map(len, before))
     assert [new.decode(ids) for ids in after] == [old.decode(ids) for ids in before]
     assert len(new) == len(old) + 100
+    found = vocabulary.reached(old, new, test)
+    assert found["tokens"] == pytest.approx(sum(map(len, after)) / sum(map(len, before)))
+    assert found["used"] == sum(any(i in ids for ids in after) for i in range(3072, 3172)) / 100
+
+
+def test_most_unigram_pieces_are_out_of_the_reach_of_merges(khmer, mini):
+    used = {}
+    for method in ("bbpe", "sp"):
+        bigger = modeling.load("mini")
+        pieces = vocabulary.learn(method, khmer, 100, mini.tokenizer)
+        bigger = vocabulary.extend(bigger, pieces, "mean", True)
+        used[method] = vocabulary.reached(mini.tokenizer, bigger.tokenizer, khmer)["used"]
+    assert used["bbpe"] > 0.6 and used["sp"] < 0.4
 
 
 def test_a_new_piece_on_top_splits_english_anew_and_one_below_does_not(mini):
     """The confound of Table 6."""
     text = ["the name of the month", "January and February"]
     old = mini.tokenizer
-    pairs = dict.fromkeys(a + b for a, b in itertools.pairwise("January") if a + b)
+    pairs = dict.fromkeys(a + b for a, b in itertools.pairwise("January"))
     unknown = old.backend.unk_id()
     pieces = [pair for pair in pairs if old.backend.piece_to_id(pair) == unknown]
     assert pieces
