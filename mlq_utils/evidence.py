@@ -14,7 +14,6 @@ from mlq_utils import (
     languages,
     measurements,
     paper,
-    predictors,
     quadrants,
     studies,
 )
@@ -225,13 +224,6 @@ def stable_trained() -> Numbers:
     """Count the languages that have one quadrant with all three tuning seeds."""
     found = _mini().groupby("language")["quadrant"].nunique()
     return {"same": int((found == 1).sum()), "languages": len(found)}
-
-
-def predicted_published() -> Numbers:
-    """Return how often Table 2's quadrant of an unseen language is predicted."""
-    table = predictors.compare(predictors.published(), samples=200)
-    best, chance = table.loc["without a tokenizer"], table.loc["none (class frequencies)"]
-    return {"right": best["right"], "chance": chance["right"]}
 
 
 # Section 4.1, Appendices G and H

@@ -189,3 +189,33 @@ def test_costs_of_runs_that_tuned(small, tmp_path):
     (row,) = experiments.costs([untuned, record]).to_dict("records")
     assert row["tuned_on"] == "ro" and row["strategy"] == "embed"
     assert row["seconds"] == record["training"]["seconds"]
+
+
+def test_sides_by_hand():
+    rows = [("tr", "tr", 5.0), ("tr", "af", 90.0), ("tr", "ro", 10.0), ("tr", "fr", 20.0)]
+    rows += [("ro", "ro", 50.0), ("ro", "fr", 30.0)]
+    frame = pd.DataFrame(rows, columns=["tuned_on", "target", "spbleu"])
+    frame = frame.assign(strategy="embed", learning_rate=None, size=100, seed=0)
+    found = studies.sides(frame).set_index(["tuned_on", "side"])["spbleu"]
+    assert found.to_dict() == {
+        ("tr", "itself"): 5, ("tr", "others"): 15, ("ro", "itself"): 50, ("ro", "others"): 30,
+    }  # fmt: skip
+
+
+def test_sparing_rates_are_the_best_of_those_tried_on_the_held_out_language():
+    tried = studies.sides(studies.scores("learning_rates")).query("tuned_on == 'sv'")
+    sums = tried.groupby(["strategy", "learning_rate"])["spbleu"].sum().unstack()
+    assert sums.idxmax(axis=1).to_dict() == studies.SPARING_RATES
+    others = {*studies.RECIPROCAL, *studies.MIXED, *studies.ALTRUISTIC_SIX, *studies.TABLE_5}
+    assert not others & set(studies.HELD_OUT)
+
+
+def test_examples_are_translations_made_here(tmp_path):
+    store = Store(tmp_path)
+    found = studies.examples(["tr"], ["embed"], size=16, store=store)
+    assert found["model"].tolist() == ["source", "reference", "untuned", "embed"]
+    runs = [store.hypotheses(path.name) for path in tmp_path.iterdir() if path.is_dir()]
+    texts = {text for run in runs for text in run["hypothesis"]}
+    assert set(found["text"].iloc[2:]) <= texts and found["text"].iloc[0] != ""
+    again = studies.examples(["tr"], ["embed"], size=16, store=store)
+    pd.testing.assert_frame_equal(found, again)
