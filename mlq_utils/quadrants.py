@@ -438,8 +438,9 @@ def recommendations() -> pd.DataFrame:
     """Return `recommend` for each of the 101 languages, from the language alone.
 
     Returns:
-        A row a language: `language` (name), `code`, `quadrant`, `probability` (of that quadrant),
-        `strategy`, and the quadrants that the paper's datasets gave it (Table 2), a column each.
+        A row a language: `language` (name), `code`, `quadrant` (the likeliest), `strategy`, a
+        column of probability for each quadrant, as `P(stagnant)`, and the quadrants that the
+        paper's datasets gave the language (Table 2), a column each.
     """
     rows = []
     for code in predictors.llama().index:
@@ -449,9 +450,9 @@ def recommendations() -> pd.DataFrame:
                 "language": languages.get(code).name,
                 "code": code,
                 "quadrant": advice.quadrant,
-                "probability": advice.probability[advice.quadrant],
                 "strategy": advice.strategy,
             }
+            | {f"P({name})": value for name, value in advice.probability.items()}
         )
     found = paper.table(2).query("dataset != 'Summary'")
     wide = found.pivot(index="language", columns="dataset", values="quadrant").fillna("")

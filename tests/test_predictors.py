@@ -158,7 +158,9 @@ def test_bad_questions(arguments, message):
 def test_every_language_has_advice():
     table = quadrants.recommendations()
     assert len(table) == 101 and table["quadrant"].isin(quadrants.QUADRANTS).all()
-    assert table["probability"].between(0.25, 1).all()
+    chances = table[[f"P({name})" for name in quadrants.QUADRANTS]]
+    assert np.allclose(chances.sum(axis=1), 1)
+    assert (chances.idxmax(axis=1) == "P(" + table["quadrant"] + ")").all()
     ted = paper.table(2).query("dataset == 'Ted'").set_index("language")["quadrant"]
     printed = table.set_index("code")["Ted"]
     assert (printed[ted.index] == ted).all() and (printed.drop(ted.index) == "").all()
