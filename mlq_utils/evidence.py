@@ -547,35 +547,6 @@ def vocabulary_published() -> Numbers:
     }
 
 
-@cache
-def extensions() -> pd.DataFrame:
-    """Return the mini world's extended vocabularies, with the change against none.
-
-    Returns:
-        A row a run: `target`, `method`, `pieces`, `start`, `ranked`, `spbleu`, `plain` (mean of
-        the seeds without extension) and `change`.
-    """
-    plain = _trained("shortened")
-    plain = plain[plain["shorten"].isna() & plain["cap"].isna()]
-    rows = _trained("extended")[["target", "method", "pieces", "start", "ranked", "spbleu"]]
-    rows = rows.assign(plain=rows["target"].map(plain.groupby("target")["spbleu"].mean()))
-    return rows.assign(change=rows["spbleu"] - rows["plain"])
-
-
-def vocabulary_trained() -> Numbers:
-    """Count the settings in which extending the vocabulary gains in the mini world."""
-    rows = extensions()
-    same = rows[rows["start"] == "subwords"]
-    best = same.loc[same.groupby(["target", "pieces", "ranked"])["spbleu"].idxmax()]
-    return {
-        "better": int((rows["change"] > 0).sum()),
-        "settings": len(rows),
-        "change": rows["change"].median(),
-        "sp_best": int((best["method"] == "sp").sum()),
-        "groups": len(best),
-    }
-
-
 def same_prefix_tokenizer() -> Numbers:
     """Count the first bytes of over-tokenised characters, by language (LLaMA, FLORES-200)."""
     rows = measurements.recorded("shortening").query("kind == 'one token'")
@@ -600,10 +571,9 @@ def shortening_published() -> Numbers:
 
 
 def shortening_trained() -> Numbers:
-    """Return what shortening gains in the mini world under a fixed and under a scaled cap."""
+    """Return what shortening gains in the mini world under a limit scaled to the language."""
     scores = _trained("shortened")
-    means = scores.groupby([scores["shorten"].notna(), scores["cap"].notna()])["spbleu"].mean()
-    return {
-        "fixed": means[True, True] - means[False, True],
-        "scaled": means[True, False] - means[False, False],
-    }
+    scores = scores[scores["cap"].isna()].assign(short=scores["shorten"].notna())
+    wide = scores.pivot(index=["target", "seed"], columns="short", values="spbleu")
+    gain = intervals.mean(wide[True] - wide[False])
+    return {"gain": gain["mean"], "low": gain["low"], "high": gain["high"], "runs": len(wide)}

@@ -23,7 +23,6 @@ from mlq_utils.pretraining_text import pretraining_languages
 from mlq_utils.quadrants import REFERENCE_TARGETS
 from mlq_utils.runs import run_all
 from mlq_utils.store import Store, write_lines
-from mlq_utils.vocabulary import METHODS, Extension
 
 SEEDS = (0, 1, 2)
 PAIRS = 600
@@ -249,45 +248,25 @@ def altruistic_sizes() -> list[Spec]:
 
 
 def stagnant_sizes() -> list[Spec]:
-    """Return full FT over data sizes, for languages of Table 5, and LoRA once."""
-    return _specs(TABLE_5, (), strategy=("full",), size=SIZES, seed=SEEDS) + _specs(
-        TABLE_5, (), strategy=("lora",), size=SIZES
-    )
+    """Return full FT over data sizes, for languages of Table 5, and LoRA on the second (Table 5).
+
+    One seed; the study `more_data` has three for one language.
+    """
+    full = _specs(TABLE_5, (), strategy=("full",), size=(*SIZES[1:], MANY_PAIRS))
+    return full + _specs(TABLE_5, (), strategy=("lora",), size=(SIZES[-1],))
 
 
 def shortened() -> list[Spec]:
-    """Return full FT with and without shortening, under a scaled and a fixed cap (Table 7).
+    """Return full FT on many pairs with and without shortening (Table 7).
 
-    The latter with one seed.
+    Three seeds for one language, one for the others of Table 7; for the one also under a fixed cap.
     """
-    shared = {"strategy": ("full",), "size": (SIZES[-1],), "shorten": (None, "one token")}
-    return _specs(OVERTOKENISED_FOUR, (), **shared, seed=SEEDS) + _specs(
-        OVERTOKENISED_FOUR, (), **shared, cap=(FIXED_CAP,)
+    shared = {"strategy": ("full",), "size": (MANY_PAIRS,), "shorten": (None, "one token")}
+    return (
+        _specs([OVERTOKENISED], (), **shared, seed=SEEDS)
+        + _specs(OVERTOKENISED_FOUR[1:], (), **shared)
+        + _specs([OVERTOKENISED], (), **shared, cap=(FIXED_CAP,))
     )
-
-
-def extended() -> list[Spec]:
-    """Return full FT with extended vocabularies (Table 6), at the size of data of `shortened`.
-
-    Each method and size, with new pieces below the original merges; for one language above them
-    too, as released, and with new embeddings that start elsewhere. One seed.
-    """
-    ways = [
-        (code, Extension(method, pieces, "subwords", ranked))
-        for code in OVERTOKENISED_FOUR
-        for method in METHODS
-        for pieces in PIECES
-        for ranked in (True, False)
-        if ranked or code == OVERTOKENISED
-    ] + [
-        (OVERTOKENISED, Extension(method, PIECES[-1], start, True))
-        for method in METHODS
-        for start in ("random", "mean")
-    ]
-    return [
-        Spec((code,), (code,), strategy="full", size=SIZES[-1], extension=extension)
-        for code, extension in ways
-    ]
 
 
 STUDIES: dict[str, Callable[[], list[Spec]]] = {

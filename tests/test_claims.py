@@ -80,8 +80,8 @@ EXTREMES = {
     ),
     "lossless": ({"restored": 1}, {"restored": 0.99}),
     "shortening": (
-        {"gain": 3, "predicted": 1, "scaled": 3, "fixed": 3},
-        {"gain": -1, "predicted": 3, "scaled": -1, "fixed": -1},
+        {"gain": 3, "predicted": 1, "low": 1},
+        {"gain": -1, "predicted": 3, "low": -2},
     ),
 }
 
