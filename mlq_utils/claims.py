@@ -608,15 +608,14 @@ CLAIMS: tuple[Claim, ...] = (
         "Extending the vocabulary does not help stagnant languages.",
         "Fewer than a tenth of the settings gain; in part: fewer than half.",
         "stagnant",
-        tuple(
+        (
             Test(
-                kind,
-                measure,
+                "published",
+                evidence.vocabulary_published,
                 "{better} of {settings} settings gain; median change {change:+.1f}",
                 lambda n: n["better"] < 0.1 * n["settings"],
                 lambda n: n["better"] < 0.5 * n["settings"],
-            )
-            for kind, measure in (("published", evidence.vocabulary_published),)
+            ),
         ),
     ),
     Claim(
@@ -625,14 +624,13 @@ CLAIMS: tuple[Claim, ...] = (
         "Of the ways to extend it, SentencePiece tends to be best.",
         "It is best in more than half of the comparisons.",
         "stagnant",
-        tuple(
+        (
             Test(
-                kind,
-                measure,
+                "published",
+                evidence.vocabulary_published,
                 "best in {sp_best} of {groups}",
                 lambda n: _half(n, "sp_best", "groups"),
-            )
-            for kind, measure in (("published", evidence.vocabulary_published),)
+            ),
         ),
     ),
     Claim(
@@ -685,7 +683,7 @@ CLAIMS: tuple[Claim, ...] = (
             Test(
                 "trained",
                 evidence.shortening_trained,
-                "{gain:+.1f} ({low:+.1f} to {high:+.1f}) under a scaled limit, {runs} pairs of runs",
+                "{gain:+.1f} ({low:+.1f} to {high:+.1f}) under a scaled limit, {runs} runs",
                 lambda n: n["low"] > 0,
                 lambda n: n["gain"] > 0,
             ),

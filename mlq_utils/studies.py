@@ -62,8 +62,6 @@ ALTRUISTIC_SIX = ("vi", "tr", "ar", "lt", "fi", "sw")
 """Table 4's three and three others."""
 OVERTOKENISED_FOUR = ("km", "lo", "gu", "te")
 """The over-tokenised languages of Table 7."""
-PIECES = (50, 100, 200)
-"""New pieces; the unigram model finds little over 200 in the phrases of a language."""
 FIXED_CAP = 60
 """A cap that as many references exceed, by language, as exceed the paper's 256 on FLORES."""
 TABLE_5 = (*OVERTOKENISED_FOUR, "es", "no", "bs")
