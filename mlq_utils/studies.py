@@ -272,6 +272,7 @@ STUDIES: dict[str, Callable[[], list[Spec]]] = {
     "strategies": strategies,
     "more_data": more_data,
     "mirrored": mirrored,
+    "equal_steps": equal_steps,
     "learning_rates": learning_rates,
     "single_layers": single_layers,
 }
