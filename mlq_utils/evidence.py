@@ -443,7 +443,7 @@ def little_data_published() -> Numbers:
 
 def little_data_trained() -> Numbers:
     """Return the same for the altruistic languages of the mini world; others are `WATCHED`."""
-    names = altruistic_tried()
+    names = list(studies.ALTRUISTIC_HERE)
     gains = {}
     for side, targets in (("itself", names), ("others", _others())):
         scores = _sizes("altruistic_sizes", side)
@@ -466,12 +466,6 @@ def _little(own: pd.Series, others: pd.Series) -> Numbers:
 
 def _others() -> list[str]:
     return [code for code in studies.WATCHED if code != "af"]
-
-
-def altruistic_tried() -> list[str]:
-    """Return the languages of the study of sizes that are altruistic in the mini world."""
-    kinds = _mini_mean()["quadrant"]
-    return [code for code in studies.ALTRUISTIC_SIX if kinds[code] == "altruistic"]
 
 
 # Section 4.3, Appendix F

@@ -219,3 +219,12 @@ def test_examples_are_translations_made_here(tmp_path):
     assert set(found["text"].iloc[2:]) <= texts and found["text"].iloc[0] != ""
     again = studies.examples(["tr"], ["embed"], size=16, store=store)
     pd.testing.assert_frame_equal(found, again)
+
+
+def test_the_languages_called_altruistic_here_are():
+    scores = quadrants.trained(studies.scores("untuned"), studies.scores("by_language"))
+    means = scores.groupby("language").mean().drop(columns="seed").reset_index()
+    level = quadrants.threshold(studies.scores("untuned")["spbleu"])
+    kinds = quadrants.assign(means, level).set_index("language")["quadrant"]
+    assert (kinds[[*studies.ALTRUISTIC_HERE, *studies.ALTRUISTIC]] == "altruistic").all()
+    assert (kinds[list(studies.OVERTOKENISED_FOUR)] == "stagnant").all()
