@@ -279,6 +279,8 @@ STUDIES: dict[str, Callable[[], list[Spec]]] = {
     "equal_steps": equal_steps,
     "learning_rates": learning_rates,
     "single_layers": single_layers,
+    "reciprocal_sizes": reciprocal_sizes,
+    "mixtures": mixtures,
 }
 
 
