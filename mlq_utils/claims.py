@@ -608,14 +608,18 @@ CLAIMS: tuple[Claim, ...] = (
         "Extending the vocabulary does not help stagnant languages.",
         "Fewer than a tenth of the settings gain; in part: fewer than half.",
         "stagnant",
-        (
+        tuple(
             Test(
-                "published",
-                evidence.vocabulary_published,
+                kind,
+                measure,
                 "{better} of {settings} settings gain; median change {change:+.1f}",
                 lambda n: n["better"] < 0.1 * n["settings"],
                 lambda n: n["better"] < 0.5 * n["settings"],
-            ),
+            )
+            for kind, measure in (
+                ("published", evidence.vocabulary_published),
+                ("trained", evidence.vocabulary_trained),
+            )
         ),
     ),
     Claim(
@@ -624,13 +628,17 @@ CLAIMS: tuple[Claim, ...] = (
         "Of the ways to extend it, SentencePiece tends to be best.",
         "It is best in more than half of the comparisons.",
         "stagnant",
-        (
+        tuple(
             Test(
-                "published",
-                evidence.vocabulary_published,
+                kind,
+                measure,
                 "best in {sp_best} of {groups}",
                 lambda n: _half(n, "sp_best", "groups"),
-            ),
+            )
+            for kind, measure in (
+                ("published", evidence.vocabulary_published),
+                ("trained", evidence.vocabulary_trained),
+            )
         ),
     ),
     Claim(

@@ -540,6 +540,29 @@ def vocabulary_published() -> Numbers:
     }
 
 
+def vocabulary_trained() -> Numbers:
+    """Count the extensions that gain over none in the mini world, and the wins of the methods."""
+    rows = _extensions()
+    ways = rows[rows["target"] == studies.OVERTOKENISED]
+    best = ways.loc[ways.groupby(["pieces", "start", "ranked"])["spbleu"].idxmax()]
+    return {
+        "better": int((rows["change"] > 0).sum()),
+        "settings": len(rows),
+        "change": rows["change"].median(),
+        "sp_best": int((best["method"] == "sp").sum()),
+        "groups": len(best),
+    }
+
+
+def _extensions() -> pd.DataFrame:
+    """Return runs with an extended vocabulary, and their change against the run without."""
+    plain = _trained("shortened").query("cap.isna() and shorten.isna()")
+    plain = plain[["target", "size", "seed", "spbleu"]]
+    rows = _trained("extended").query("cap.isna()")
+    rows = rows.merge(plain, on=["target", "size", "seed"], suffixes=("", "_plain"))
+    return rows.assign(change=rows["spbleu"] - rows["spbleu_plain"])
+
+
 def same_prefix_tokenizer() -> Numbers:
     """Count the first bytes of over-tokenised characters, by language (LLaMA, FLORES-200)."""
     rows = measurements.recorded("shortening").query("kind == 'one token'")
@@ -565,8 +588,11 @@ def shortening_published() -> Numbers:
 
 def shortening_trained() -> Numbers:
     """Return what shortening gains in the mini world under a limit scaled to the language."""
-    scores = _trained("shortened")
+    return _shortening(_trained("shortened").query("cap.isna()"))
+
+
+def _shortening(scores: pd.DataFrame) -> Numbers:
     scores = scores.assign(short=scores["shorten"].notna())
-    wide = scores.pivot(index=["target", "seed"], columns="short", values="spbleu")
+    wide = scores.pivot(index=["target", "size", "seed"], columns="short", values="spbleu")
     gain = intervals.mean(wide[True] - wide[False])
     return {"gain": gain["mean"], "low": gain["low"], "high": gain["high"], "runs": len(wide)}

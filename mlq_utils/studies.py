@@ -16,13 +16,14 @@ from typing import Any
 
 import pandas as pd
 
-from mlq_utils import experiments, languages, paper
+from mlq_utils import experiments, languages, paper, vocabulary
 from mlq_utils._common import one_of, some_of
 from mlq_utils.experiments import Spec
 from mlq_utils.pretraining_text import pretraining_languages
 from mlq_utils.quadrants import REFERENCE_TARGETS
 from mlq_utils.runs import run_all
 from mlq_utils.store import Store, write_lines
+from mlq_utils.vocabulary import Extension
 
 SEEDS = (0, 1, 2)
 PAIRS = 600
@@ -66,6 +67,12 @@ OVERTOKENISED_FOUR = ("km", "lo", "gu", "te")
 """The over-tokenised languages of Table 7."""
 TABLE_5 = (*OVERTOKENISED_FOUR, "es", "no", "bs")
 """Of Table 5: those four, and three others."""
+FIXED_CAP = 60
+"""Tokens: cuts as large a share of these languages' sentences here as 256 does in FLORES."""
+PIECES = (50, 100, 200)
+"""New pieces in a vocabulary of 3,072; the paper adds 3,000 to 12,000 to 32,000."""
+EXTENSION = Extension("bbpe", PIECES[-1])
+"""What is compared with shortening: pieces learned as the base's own, the most of them."""
 
 
 def covered() -> list[str]:
@@ -256,15 +263,39 @@ def stagnant_sizes() -> list[Spec]:
 
 
 def shortened() -> list[Spec]:
-    """Return full FT on many pairs with and without shortening, one language (Table 7)."""
+    """Return full FT with and without shortening (Table 7).
+
+    Under a limit of new tokens that is scaled to the language, and under a fixed one; and for one
+    language on many pairs, three seeds.
+    """
+    shared = {"strategy": ("full",), "shorten": (None, "one token")}
     return _specs(
-        [OVERTOKENISED],
-        (),
-        strategy=("full",),
-        size=(MANY_PAIRS,),
-        shorten=(None, "one token"),
-        seed=SEEDS,
-    )
+        OVERTOKENISED_FOUR, (), **shared, size=SIZES[-1:], cap=(None, FIXED_CAP)
+    ) + _specs([OVERTOKENISED], (), **shared, size=(MANY_PAIRS,), seed=SEEDS)
+
+
+def extended() -> list[Spec]:
+    """Return full FT with extended vocabularies, as many pairs as `shortened` (Table 6).
+
+    For one language each method and size, with new pieces above the original merges, as released,
+    and below them; and the largest size with new embeddings that start elsewhere. For the others
+    `EXTENSION`. That one also under the fixed limit of `shortened`. One seed.
+    """
+    ways = [
+        Extension(method, pieces, ranked=ranked)
+        for method in vocabulary.METHODS
+        for pieces in PIECES
+        for ranked in (True, False)
+    ]
+    ways += [
+        Extension(method, PIECES[-1], start)
+        for method in vocabulary.METHODS
+        for start in ("random", "mean")
+    ]
+    shared = {"strategy": ("full",), "size": SIZES[-1:]}
+    every = _specs([OVERTOKENISED], (), **shared, extension=ways)
+    one = _specs(OVERTOKENISED_FOUR, (), **shared, extension=(EXTENSION,), cap=(None, FIXED_CAP))
+    return list(dict.fromkeys(every + one))
 
 
 STUDIES: dict[str, Callable[[], list[Spec]]] = {
@@ -281,6 +312,9 @@ STUDIES: dict[str, Callable[[], list[Spec]]] = {
     "reciprocal_sizes": reciprocal_sizes,
     "mixtures": mixtures,
     "altruistic_sizes": altruistic_sizes,
+    "stagnant_sizes": stagnant_sizes,
+    "shortened": shortened,
+    "extended": extended,
 }
 
 
