@@ -542,7 +542,7 @@ def vocabulary_published() -> Numbers:
 
 def vocabulary_trained() -> Numbers:
     """Count the extensions that gain over none in the mini world, and the wins of the methods."""
-    rows = _extensions()
+    rows = extensions()
     ways = rows[rows["target"] == studies.OVERTOKENISED]
     best = ways.loc[ways.groupby(["pieces", "start", "ranked"])["spbleu"].idxmax()]
     return {
@@ -554,8 +554,12 @@ def vocabulary_trained() -> Numbers:
     }
 
 
-def _extensions() -> pd.DataFrame:
-    """Return runs with an extended vocabulary, and their change against the run without."""
+def extensions() -> pd.DataFrame:
+    """Return runs with an extended vocabulary, and their change against the run without.
+
+    Returns:
+        The rows of the study `extended` under a scaled limit, with `spbleu_plain` and `change`.
+    """
     plain = _trained("shortened").query("cap.isna() and shorten.isna()")
     plain = plain[["target", "size", "seed", "spbleu"]]
     rows = _trained("extended").query("cap.isna()")

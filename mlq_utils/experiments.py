@@ -307,14 +307,7 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """
     rows = []
     for record in records:
-        spec = record["spec"]
-        shared = {"tuned_on": "+".join(spec["languages"])}
-        shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
-        axes = ("strategy", "size", "epochs", "learning_rate", "seed")
-        shared |= {name: spec[name] for name in axes}
-        shared |= {name: spec.get(name) for name in ("shorten", "cap")}
-        how = spec.get("extension") or {}
-        shared |= {name: how.get(name) for name in ("method", "pieces", "start", "ranked")}
+        shared = _settings(record["spec"])
         for score in record.get("scores", []):
             columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
             rows.append(shared | {name: score[name] for name in columns} | score["errors"])
@@ -340,22 +333,37 @@ def averages(scores: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
 
 
 def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return what tuning took in each run.
+    """Return what each run took.
 
     Returns:
-        A row a run that tuned: `tuned_on`, `strategy`, `size`, `seed`, `seconds` in steps,
-        `label_tokens_per_second` and `hardware`.
+        A row a run that tuned: its settings (as in `scores`), `tokens_per_sentence` (label tokens
+        in training, the end of the sentence among them), `seconds` in steps,
+        `label_tokens_per_second`, `translation_seconds` (all targets) and `hardware`.
     """
     rows = []
     for record in records:
         if spent := record.get("training"):
+            seen = spent["examples"] * record["spec"]["epochs"]
+            tokens = spent["label_tokens_per_second"] * spent["seconds"]
             rows.append(
-                {"tuned_on": "+".join(record["spec"]["languages"])}
-                | {name: record["spec"][name] for name in ("strategy", "size", "seed")}
+                _settings(record["spec"])
+                | {"tokens_per_sentence": tokens / seen}
                 | {name: spent[name] for name in ("seconds", "label_tokens_per_second")}
+                | {"translation_seconds": sum(row["seconds"] for row in record["scores"])}
                 | {"hardware": record["hardware"]}
             )
     return pd.DataFrame(rows)
+
+
+def _settings(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run varied, in one row's columns."""
+    shared = {"tuned_on": "+".join(spec["languages"])}
+    shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
+    axes = ("strategy", "size", "epochs", "learning_rate", "seed")
+    shared |= {name: spec[name] for name in axes}
+    shared |= {name: spec.get(name) for name in ("shorten", "cap")}
+    how = spec.get("extension") or {}
+    return shared | {name: how.get(name) for name in ("method", "pieces", "start", "ranked")}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

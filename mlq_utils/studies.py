@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlq_utils import experiments, languages, paper, vocabulary
@@ -419,6 +420,21 @@ def examples(
                 rows += [(code, "source", row["source"]), (code, "reference", row["target"])]
             rows.append((code, name, row["hypothesis"]))
     return pd.DataFrame(rows, columns=["language", "model", "text"])
+
+
+def treated(rows: pd.DataFrame) -> pd.DataFrame:
+    """Say in words how sequences were treated.
+
+    Args:
+        rows: As `scores` or `experiments.costs` return them.
+
+    Returns:
+        The rows, with `sequences` ("plain", "shortened" or "extended") and `limit` ("scaled", or
+        the number of tokens).
+    """
+    kinds = [rows["shorten"].notna(), rows["method"].notna()]
+    limit = rows["cap"].map("{:.0f} tokens".format).where(rows["cap"].notna(), "scaled")
+    return rows.assign(sequences=np.select(kinds, ["shortened", "extended"], "plain"), limit=limit)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

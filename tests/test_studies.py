@@ -7,7 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
-from mlq_utils import ablations, experiments, modeling, pretraining, quadrants, studies
+from mlq_utils import ablations, corpora, experiments, modeling, pretraining, quadrants, studies
 from mlq_utils.pretraining_text import pretraining_languages
 from mlq_utils.store import Store
 
@@ -189,6 +189,19 @@ def test_costs_of_runs_that_tuned(small, tmp_path):
     (row,) = experiments.costs([untuned, record]).to_dict("records")
     assert row["tuned_on"] == "ro" and row["strategy"] == "embed"
     assert row["seconds"] == record["training"]["seconds"]
+    assert row["translation_seconds"] == sum(score["seconds"] for score in record["scores"])
+    pairs = corpora.load("cldr", "ro", "train", size=small.size, seed=small.seed)
+    ids = modeling.load(small.base).tokenizer.encode(pairs["target"].tolist())
+    labels = sum(map(len, ids)) / len(ids) + 1  # the end of the sentence is learned too
+    assert row["tokens_per_sentence"] == pytest.approx(labels, rel=0.05)
+
+
+def test_treatments_in_words():
+    nothing = {"shorten": None, "method": None, "cap": None}
+    rows = [nothing, nothing | {"shorten": "one token"}, nothing | {"method": "sp", "cap": 60}]
+    found = studies.treated(pd.DataFrame(rows))
+    assert found["sequences"].tolist() == ["plain", "shortened", "extended"]
+    assert found["limit"].tolist() == ["scaled", "scaled", "60 tokens"]
 
 
 def test_sides_by_hand():
