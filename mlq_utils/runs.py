@@ -126,7 +126,7 @@ def _processes(count: int) -> Iterator["Client"]:
     threads = {f"{library}_NUM_THREADS": 1 for library in ("OMP", "MKL", "OPENBLAS")}
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": threads}),
-        LocalCluster(count, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -116,7 +116,7 @@ def test_a_run_with_shortened_sequences_and_a_fixed_cap(base, tmp_path):
     capped = experiments.run(dataclasses.replace(runs[1], cap=3), store, progress=False)
     assert capped["scores"][0]["cap"] == 3 and capped["scores"][0]["cap_hit_rate"] == 1
     frame = experiments.scores([plain, short, capped])
-    assert frame["shorten"].tolist() == [None, "one token", "one token"]
+    assert frame["shorten"].fillna("").tolist() == ["", "one token", "one token"]
     assert frame["cap"].isna().tolist() == [True, True, False]
 
 
