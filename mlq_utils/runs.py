@@ -123,13 +123,37 @@ def _processes(count: int) -> Iterator["Client"]:
     import dask.config
     from distributed import Client, LocalCluster
 
-    threads = {f"{library}_NUM_THREADS": 1 for library in ("OMP", "MKL", "OPENBLAS")}
+    limits = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": threads}),
+        _environment(limits | {"MALLOC_TRIM_THRESHOLD_": None}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
         LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         yield client
+
+
+@contextlib.contextmanager
+def _environment(changes: dict[str, str | None]) -> Iterator[None]:
+    """Set variables of this process, or unset them (None), and put them back as they were.
+
+    What processes started from here inherit. Dask's own setting yields to a variable that is
+    there, and leaves in this process what it sets for a worker.
+    """
+    before = {name: os.environ.get(name) for name in changes}
+    _set_variables(changes)
+    try:
+        yield
+    finally:
+        _set_variables(before)
+
+
+def _set_variables(values: dict[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
