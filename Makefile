@@ -2,6 +2,7 @@
 #   PYTHON=python3.12   the interpreter that .venv is made with (3.11 or later)
 #   PROFILE=smoke       the folder of notebooks/params that the book is run with
 #   MLQ_DATA=folder     where FLORES-200 and tokenizers are looked for before anything is downloaded
+#   MLQ_STORE=folder    where the records of runs are kept, _build/store if not given
 
 PYTHON ?= python3
 PROFILE ?= mini

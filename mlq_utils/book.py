@@ -365,11 +365,15 @@ def main() -> None:
     os.environ |= QUIET
     if os.environ.get("MLQ_DATA"):  # kernels run in another folder
         os.environ["MLQ_DATA"] = str(Path(os.environ["MLQ_DATA"]).expanduser().resolve())
+    os.environ["MLQ_STORE"] = str(Path(os.environ.get("MLQ_STORE") or "_build/store").resolve())
     try:
         print(make(Path.cwd(), arguments.profile, arguments.site))
     except BookError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except KeyboardInterrupt:
+        print("\ninterrupted: what is finished is kept, the next call goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ engine or the time. A run that the store has is not computed again.
 import argparse
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -50,7 +51,8 @@ TEST_SEED = 0
 VOCABULARY_SIZE = 5000
 VOCABULARY_SEED = 1
 """Phrases that new pieces are learned from: monolingual text, in the place of the paper's mC4."""
-STORE = Path("_build/store")
+STORE = Path(os.environ.get("MLQ_STORE") or "_build/store")
+"""Where records are kept unless a call says otherwise."""
 SHIPPED = PACKAGE_DATA / "runs"
 """Records that the package brings along, so that a reader need not compute them."""
 

@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -101,6 +103,36 @@ def test_the_command_makes_a_site_and_reuses_its_runs(toy):
 
     again = command(toy, "--profile", "smoke")
     assert again.stderr.splitlines()[0] == "notebooks/chapter.ipynb: unchanged"
+
+
+def test_ctrl_c_ends_it_in_one_line_and_runs_go_to_one_store(toy):
+    waits = """
+from pathlib import Path
+import time
+from mlq_utils import experiments
+
+Path("store").write_text(str(experiments.STORE))
+Path("started").touch()
+time.sleep(600)
+"""
+    write(toy, notebook(waits))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlq_utils.book", "--profile", "smoke"],
+        cwd=toy,
+        env={name: value for name, value in os.environ.items() if name != "MLQ_STORE"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    started = toy / "_build/scratch/started"
+    while not started.exists() and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all that runs in it
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted: what is finished is kept, the next call goes on"
+    assert "Traceback" not in said
+    assert (toy / "_build/scratch/store").read_text() == str(toy.resolve() / "_build/store")
 
 
 def test_the_address_brings_the_buttons(toy):

@@ -28,6 +28,7 @@ document.addEventListener("DOMContentLoaded", () => {
     count();
 
     for (const [column, heading] of Array.from(table.tHead.rows[0].cells).entries()) {
+      for (const row of rows) row.cells[column].dataset.heading = heading.textContent;
       const button = document.createElement("button");
       button.type = "button";
       button.append(...heading.childNodes);
