@@ -9,25 +9,25 @@ these folders holds `flores200_dataset/<split>/<code>.<split>`, as the release d
 is there but incomplete is an error, never a reason to download.
 """
 
+import argparse
 import hashlib
 import os
-import shutil
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import babel
+import numpy as np
 import pandas as pd
-import pooch
-import requests
 from babel import localedata
 from babel.core import get_cldr_version
 
-from mlq_utils import cldr, languages
-from mlq_utils._common import data_folder, one_of
+from mlq_utils import _downloads, cldr, languages, released
+from mlq_utils._common import one_of, some_of
+from mlq_utils._downloads import cache_folder
 
 FLORES_SENTENCES = {"dev": 997, "devtest": 1012}
 """The splits of FLORES-200 and the number of sentences of each, the same in every language."""
@@ -38,8 +38,8 @@ FLORES_RELEASE = {
     "sha256": "b8b0b76783024b85797e5cc75064eb83fc5288b41e9654dabc7be6ae944011f6",
 }
 FLORES_FOLDER = "flores200_dataset"
-ARCHIVE_BYTES = 500 * 2**20
-"""The most that an archive may unpack to; FLORES-200 needs about 80 MB."""
+FEW = 10_000
+"""Pairs below which the paper's Table 2 has no results by number of pairs."""
 
 
 def load(
@@ -55,14 +55,16 @@ def load(
     Args:
         name: One of `NAMES`.
         language: The paper's code; "en" gives each source as its own target.
-        split: "dev" or "devtest" of flores200, "train" or "test" of cldr.
+        split: One of the corpus's, see `CORPORA`: "devtest" of flores200, "train" of cldr.
         data: A folder searched before `MLQ_DATA`, the cache and the network.
-        **options: For cldr `size` (pairs) and `seed`, see `cldr.pairs`.
+        **options: For cldr `size` (pairs) and `seed`, see `cldr.pairs`; for wikimatrix `margin`,
+            the least that is kept (`released.MARGIN`).
 
     Returns:
         A frame with columns `source` and `target`, one row a sentence. Its `attrs` say where it
         comes from: corpus, language, split, pairs, description, version, licence; for flores200
-        `source_sha256` and `target_sha256` of the two files, for cldr the options used.
+        `source_sha256` and `target_sha256` of the two files, for cldr the options used, for others
+        the SHA-256 of each of the `files`.
 
     Raises:
         ValueError: Unknown name, language, split or option, a language that the corpus lacks, or a
@@ -105,19 +107,124 @@ def find(name: str, data: str | os.PathLike | None = None) -> Path | None:
     return CORPORA[one_of("corpus", name, CORPORA)].find(data)
 
 
-def cache_folder() -> Path:
-    """Return where downloads are kept between runs."""
-    return Path(pooch.os_cache("mlq_utils"))
+def training_pairs(
+    names: str | Sequence[str],
+    language: str,
+    size: int,
+    seed: int = 0,
+    *,
+    unlike: Sequence[tuple[str, str]] = (("flores200", "devtest"),),
+    data: str | os.PathLike | None = None,
+) -> pd.DataFrame:
+    """Draw pairs to tune on from the training split of a corpus, or of several together.
+
+    Repeated pairs, and pairs with a side that occurs in an evaluation set, are left out; sentences
+    are compared by their letters and digits alone, since TED's are tokenised. Of the rest at most
+    `size` are drawn without replacement, all where there are fewer, as in the paper (Appendix E).
+    The pairs of a smaller size are the first of those of a larger one with the same seed.
+
+    Args:
+        names: Corpora that have a split "train"; the paper's second dataset is
+            `("wikimatrix", "news_commentary")`. One that lacks the language is passed over where
+            another has it.
+        language: The paper's code.
+        size: How many pairs at most.
+        seed: Decides which, and their order.
+        unlike: Evaluation sets, each a corpus and a split; those that lack the language are passed
+            over.
+        data: As in `load`.
+
+    Returns:
+        A frame as `load` returns it. Its `attrs` add to `corpus` and `pairs` what became of the
+        others: `read`, `repeated`, `in_evaluation`, and the `size` asked for.
+
+    Raises:
+        ValueError: No corpus has the language, a corpus has no training split, `size` is less than
+            1, or nothing is left.
+        FileNotFoundError, ConnectionError: As in `load`.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if size < 1:
+        raise ValueError(f"size must be 1 or more, not {size}")
+    for name in names:
+        one_of(f"split of {name}", "train", CORPORA[one_of("corpus", name, CORPORA)].splits)
+    having = [name for name in names if languages.get(language).code in languages.codes(name)]
+    if not having:
+        raise ValueError(f"{' and '.join(names)} have no {languages.get(language).name}")
+    frames = [
+        load(name, language, "train", data=data, **_drawn(name, size, seed)) for name in having
+    ]
+    frame = pd.concat(frames, ignore_index=True)
+    known = {
+        key
+        for name, split in unlike
+        if language in languages.codes(name)
+        for column in ("source", "target")
+        for key in _keys(load(name, language, split, data=data)[column])
+        if key
+    }
+    keys = pd.DataFrame({column: _keys(frame[column]) for column in frame})
+    repeated = keys.duplicated()
+    seen = keys.isin(known).any(axis=1) & ~repeated
+    left = frame[~repeated & ~seen]
+    if left.empty:
+        raise ValueError(f"no pair of {' and '.join(having)} in {language!r} is left to tune on")
+    order = np.random.default_rng(seed).permutation(len(left))[:size]
+    drawn = left.iloc[order].reset_index(drop=True)
+    drawn.attrs = frames[0].attrs | {
+        "corpus": "+".join(having),
+        "read": len(frame),
+        "repeated": int(repeated.sum()),
+        "in_evaluation": int(seen.sum()),
+        "size": size,
+        "seed": seed,
+        "pairs": len(drawn),
+    }
+    return drawn
 
 
-def _find_flores(data: str | os.PathLike | None) -> Path | None:
-    def folders() -> Iterator[Path | None]:
-        yield data_folder(data)
-        yield data_folder()
-        yield cache_folder()
+def _drawn(name: str, size: int, seed: int) -> dict[str, int]:
+    """Return the options of a corpus that is composed as asked; a released one is read whole."""
+    return {"size": size, "seed": seed} if "size" in CORPORA[name].options else {}
 
-    found = (folder / FLORES_FOLDER for folder in folders() if folder)
-    return next((folder for folder in found if folder.is_dir()), None)
+
+def _keys(sentences: Iterable[str]) -> list[str]:
+    """Return each sentence's letters and digits, in one case and width."""
+    plain = (unicodedata.normalize("NFKC", sentence).casefold() for sentence in sentences)
+    return ["".join(filter(str.isalnum, sentence)) for sentence in plain]
+
+
+def statistics(
+    names: Iterable[str] | None = None, data: str | os.PathLike | None = None
+) -> pd.DataFrame:
+    """Count the training pairs of every language that lie on this machine (compare Table 10).
+
+    Args:
+        names: Corpora; all with a training split whose files are released, where None.
+        data: As in `load`; nothing is downloaded.
+
+    Returns:
+        A row a corpus and language: `corpus`, `language`, `pairs` (missing where its file is not
+        here) and `few`, whether they are under `FEW`.
+
+    Raises:
+        ValueError: Unknown name, or a damaged file.
+    """
+    rows = []
+    for name in names or (n for n, r in released.RELEASES.items() if "train" in r.splits):
+        here = find(name, data) is not None
+        for code in languages.codes(one_of("corpus", name, released.RELEASES)):
+            if code == "en":
+                continue
+            record = languages.get(code)
+            pairs = released.count(name, record, "train", data, cache_folder()) if here else None
+            rows.append({"corpus": name, "language": code, "pairs": pairs})
+    frame = pd.DataFrame(rows, columns=["corpus", "language", "pairs"]).astype({"pairs": "Int64"})
+    return frame.assign(few=frame["pairs"] < FEW)
+
+
+def _find_flores(data: str | os.PathLike | None = None) -> Path | None:
+    return _downloads.local(FLORES_FOLDER, data, cache_folder())
 
 
 def _load_flores(
@@ -171,60 +278,14 @@ def _sentences(path: Path, expected: int) -> tuple[list[str], str]:
 def _download_flores() -> Path:
     """Fetch, check and unpack the release; the folder appears whole or not at all."""
     cache = cache_folder()
-    log = pooch.get_logger()
-    level = log.level
-    log.setLevel("WARNING")  # it would print the cache's path into every notebook
-    try:
-        archive = pooch.retrieve(
-            FLORES_RELEASE["url"],
-            known_hash=f"sha256:{FLORES_RELEASE['sha256']}",
-            fname=f"{FLORES_FOLDER}.tar.gz",
-            path=cache,
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=10),
-        )
-    except requests.RequestException as error:
-        raise ConnectionError(
-            f"FLORES-200 is not here and cannot be downloaded ({type(error).__name__}). Where "
-            f"there is a network, unpack {FLORES_RELEASE['url']}; here, set MLQ_DATA to the folder "
-            f"that holds {FLORES_FOLDER}/dev/eng_Latn.dev and so on"
-        ) from None
-    finally:
-        log.setLevel(level)
-    return _unpack(Path(archive), cache / FLORES_FOLDER)
-
-
-def _unpack(archive: Path, folder: Path) -> Path:
-    """Unpack the folder that an archive holds to `folder`, which appears by a rename at the end.
-
-    Only the contents of regular files are written, by this code and not by `tarfile`: no links,
-    devices, owners or modes. Everything else, and too large a whole, is a ValueError.
-    """
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unpacking-") as scratch:
-        total = 0
-        with tarfile.open(archive) as tar:
-            for member in tar:  # sizes are summed before the data behind them is read
-                name = PurePosixPath(member.name)
-                total += member.size
-                if name.is_absolute() or ".." in name.parts or "\\" in member.name:
-                    raise ValueError(f"{archive.name}: {member.name!r} leads outside the folder")
-                if not (member.isreg() or member.isdir()) or member.issparse():
-                    raise ValueError(f"{archive.name}: {member.name!r} is no plain file")
-                if total > ARCHIVE_BYTES:
-                    raise ValueError(f"{archive.name} unpacks to over {ARCHIVE_BYTES:,} bytes")
-                target = Path(scratch, name)
-                (target if member.isdir() else target.parent).mkdir(parents=True, exist_ok=True)
-                if member.isreg():
-                    with target.open("xb") as out:
-                        shutil.copyfileobj(tar.extractfile(member), out)
-        unpacked = Path(scratch, folder.name)
-        if not unpacked.is_dir():
-            raise ValueError(f"{archive.name} holds no folder {folder.name}")
-        try:
-            unpacked.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster
-                raise
-    return folder
+    archive = _downloads.fetch(
+        FLORES_RELEASE["url"],
+        cache / f"{FLORES_FOLDER}.tar.gz",
+        "FLORES-200",
+        f"set MLQ_DATA to the folder that holds {FLORES_FOLDER}/dev/eng_Latn.dev and so on",
+        FLORES_RELEASE["sha256"],
+    )
+    return _downloads.unpack(archive, cache / FLORES_FOLDER)
 
 
 def _load_cldr(
@@ -237,6 +298,20 @@ def _load_cldr(
         "seed": options.get("seed", 0),
     }
     return frame
+
+
+def _find_release(release: released.Release, data: str | os.PathLike | None = None) -> Path | None:
+    return _downloads.local(release.folder, data, cache_folder())
+
+
+def _load_release(
+    name: str,
+    language: languages.Language,
+    split: str,
+    data: str | os.PathLike | None,
+    **options: Any,
+) -> pd.DataFrame:
+    return released.load(name, language, split, data, cache_folder(), **options)
 
 
 @dataclass(frozen=True)
@@ -276,5 +351,34 @@ CORPORA = {
         options=("size", "seed"),
     ),
 }
+CORPORA |= {
+    name: Corpus(
+        splits=release.splits,
+        description=release.description,
+        licence=release.licence,
+        find=partial(_find_release, release),
+        load=partial(_load_release, name),
+        options=release.options,
+    )
+    for name, release in released.RELEASES.items()
+}
 NAMES = tuple(CORPORA)
 """The corpora that `load` knows."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print how many training pairs of each language are here, and which languages have few."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    trained = [name for name, release in released.RELEASES.items() if "train" in release.splits]
+    parser.add_argument("corpora", nargs="*", help=f"some of {', '.join(trained)}; all if none")
+    given = parser.parse_args(arguments)
+    counts = statistics(some_of(parser, "corpus", given.corpora, trained))
+    for name, rows in counts.groupby("corpus", sort=False):
+        known = rows.dropna(subset="pairs").set_index("language")
+        print(f"{name}: {len(known)} of {len(rows)} languages here")
+        for code, row in known.sort_values("pairs").iterrows():
+            print(f"  {code:7}{row['pairs']:>12,}{f'  under {FEW:,}' if row['few'] else ''}")
+
+
+if __name__ == "__main__":
+    main()

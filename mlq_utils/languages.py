@@ -18,7 +18,10 @@ Arabic script (the paper does not say which Kurdish it means); `cldr` is the loc
 in that same script, empty where it has none of use (nothing for Umbundu, for Nyanja and Northern
 Sotho the names of months and days only); `space_separated` says whether the standard orthography
 puts spaces between words (in Vietnamese, between syllables). Khmer does not, though its FLORES text
-carries zero-width spaces between some words, which are no whitespace to `str.split`.
+carries zero-width spaces between some words, which are no whitespace to `str.split`. `ntrex`,
+`ted`, `wikimatrix` and `news_commentary` follow the releases of those corpora, in the script of
+FLORES-200 and with Brazilian Portuguese as there (Fulani has none in NTREX-128, whose Pulaar is
+another language).
 """
 
 from collections.abc import Iterable
@@ -30,7 +33,16 @@ import pandas as pd
 from mlq_utils._common import PACKAGE_DATA, one_of
 
 FLAGS = ("space_separated", "pretraining")
-COVERAGE = {"flores200": "flores", "cldr": "cldr"}
+COVERAGE = {
+    "flores200": "flores",
+    "cldr": "cldr",
+    "ntrex": "ntrex",
+    "ted": "ted",
+    "wikimatrix": "wikimatrix",
+    "news_commentary": "news_commentary",
+    "lego_mt": "code",
+}
+"""The column that holds a language's code in each corpus, empty where the corpus lacks it."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,11 @@ class Language:
         flores: The FLORES-200 code, e.g. "zho_Hant".
         cldr: The Babel locale, e.g. "zh_Hant"; empty where there is none of use.
         pretraining: Whether it is one of the 20 Wikipedia languages of LLaMA (footnote 2).
+        ntrex: The NTREX-128 code, e.g. "zho-TW"; empty where the corpus lacks the language, as in
+            the following.
+        ted: The column of the TED talks, e.g. "zh-tw".
+        wikimatrix: The code in WikiMatrix with English.
+        news_commentary: The code in News-Commentary.
     """
 
     code: str
@@ -60,6 +77,10 @@ class Language:
     flores: str
     cldr: str
     pretraining: bool
+    ntrex: str
+    ted: str
+    wikimatrix: str
+    news_commentary: str
 
 
 @cache
@@ -98,7 +119,7 @@ def codes(covered_by: str | None = None) -> list[str]:
     """Return the codes of all languages, or of those that a corpus covers.
 
     Args:
-        covered_by: "flores200", "cldr", or None for all.
+        covered_by: A key of `COVERAGE`, or None for all.
 
     Returns:
         Codes in the order of Table 8, English among them.

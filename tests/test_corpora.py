@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlq_utils import cldr, corpora, languages
+from mlq_utils import _downloads, cldr, corpora, languages
 
 DATA = Path(os.environ.get("MLQ_DATA") or Path(__file__).parents[2] / "shared" / "data")
 CODES = ("eng_Latn", "ron_Latn", "khm_Khmr")
@@ -137,8 +137,8 @@ def test_find_never_downloads(data, monkeypatch):
     monkeypatch.setenv("MLQ_DATA", str(data))
     assert corpora.find("flores200") == data / "flores200_dataset"
     assert corpora.find("cldr").is_dir()
-    with pytest.raises(ValueError, match="unknown corpus 'ted'"):
-        corpora.find("ted")
+    with pytest.raises(ValueError, match="unknown corpus 'teddy'"):
+        corpora.find("teddy")
 
 
 def test_the_folder_given_comes_before_the_environment(data, tmp_path, monkeypatch):
@@ -279,7 +279,7 @@ def link(kind, name, target):
 
 def huge():
     info = tarfile.TarInfo("flores200_dataset/dev/huge")
-    info.size = corpora.ARCHIVE_BYTES + 1
+    info.size = _downloads.ARCHIVE_BYTES + 1
     return info
 
 
@@ -300,7 +300,7 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path, member, message):
     archive = archive_of(tmp_path / "a.tar.gz", [("flores200_dataset/dev/ok", b"x"), (member, b"")])
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=message):
-        corpora._unpack(archive, tmp_path / "flores200_dataset")
+        _downloads.unpack(archive, tmp_path / "flores200_dataset")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -309,14 +309,14 @@ def test_an_archive_of_absurd_size_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(huge().tobuf())
     with pytest.raises(ValueError, match="unpacks to over 524,288,000 bytes"):
-        corpora._unpack(path, tmp_path / "flores200_dataset")
+        _downloads.unpack(path, tmp_path / "flores200_dataset")
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_another_archive_is_refused(tmp_path):
     archive = archive_of(tmp_path / "a.tar.gz", [("other/file", b"x")])
     with pytest.raises(ValueError, match="holds no folder flores200_dataset"):
-        corpora._unpack(archive, tmp_path / "flores200_dataset")
+        _downloads.unpack(archive, tmp_path / "flores200_dataset")
 
 
 def test_an_interruption_leaves_nothing_half_unpacked(release, tmp_path, monkeypatch):
@@ -328,7 +328,7 @@ def test_an_interruption_leaves_nothing_half_unpacked(release, tmp_path, monkeyp
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpora, "shutil", SimpleNamespace(copyfileobj=full_disk))
+        patch.setattr(_downloads, "shutil", SimpleNamespace(copyfileobj=full_disk))
         with pytest.raises(OSError, match="No space left"):
             corpora.load("flores200", "ro", "dev")
     assert corpora.find("flores200") is None
@@ -343,9 +343,9 @@ def test_a_kill_while_unpacking_leaves_nothing_to_be_mistaken(release, tmp_path)
     cache.mkdir()
     archive = tmp_path / "served" / "flores200_dataset.tar.gz"
     code = (
-        "from mlq_utils import corpora; from pathlib import Path; import os, sys; "
-        "corpora.shutil.copyfileobj = lambda *_: os.kill(os.getpid(), 9); "
-        "corpora._unpack(*map(Path, sys.argv[1:]))"
+        "from mlq_utils import _downloads; from pathlib import Path; import os, sys; "
+        "_downloads.shutil.copyfileobj = lambda *_: os.kill(os.getpid(), 9); "
+        "_downloads.unpack(*map(Path, sys.argv[1:]))"
     )
     run = subprocess.run(
         [sys.executable, "-c", code, archive, cache / "flores200_dataset"],
@@ -360,7 +360,7 @@ def test_a_kill_while_unpacking_leaves_nothing_to_be_mistaken(release, tmp_path)
 def test_of_two_that_unpack_at_once_both_get_the_folder(release, tmp_path):
     archive = tmp_path / "served" / "flores200_dataset.tar.gz"
     folder = tmp_path / "flores200_dataset"
-    assert corpora._unpack(archive, folder) == corpora._unpack(archive, folder) == folder
+    assert _downloads.unpack(archive, folder) == _downloads.unpack(archive, folder) == folder
     assert not list(tmp_path.glob("unpacking-*"))
 
 

@@ -1,0 +1,300 @@
+"""The paper's corpora as their publishers release them: NTREX-128, TED, WikiMatrix and so on.
+
+Each is read from the files of its release. A file is looked for in the folder given as `data`, in
+`MLQ_DATA` and in the download cache, each time under the release's own name (`Release.folder`), and
+then fetched. A folder under `data` or `MLQ_DATA` that is there but incomplete is an error, never a
+reason to download.
+
+    NTREX-128/newstest2019-ref.<code>.txt           and newstest2019-src.eng.txt
+    ted_talks/all_talks_{train,dev,test}.tsv        a column a language
+    WikiMatrix/WikiMatrix.<a>-<b>.tsv.gz            margin, sentence, sentence
+    news-commentary/news-commentary-v18.<a>-<b>.tsv.gz
+    lego-mt/<code>/train.en                         and train.<code>; nothing to download
+
+Lines end at U+000A only, as in `corpora`. TED's text is tokenised in the release and stays so.
+"""
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pandas as pd
+
+from mlq_utils import _downloads, languages
+
+NTREX_SENTENCES = 1997
+MARGIN = 1.04
+"""The margin that WikiMatrix's authors recommend: pairs below it are mostly no translations."""
+_NULL = ("__NULL__", "_ _ NULL _ _")
+_BAD = ((b"\xef\xbb\xbf", "byte-order mark"), (b"\0", "NUL"))
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A released corpus.
+
+    Attributes:
+        splits: The names of its splits.
+        description, licence: What it is, in a line; the SPDX identifier or a phrase.
+        version: Which release, as its publisher names it.
+        folder: The folder that holds its files.
+        files: Returns the files needed, given the language's code in it and the split.
+        pairs: Reads English and the other side of each pair, given the same and the paths.
+        url: The address of a file, by its name; empty where a person has to ask for it.
+        archive: The address of the one archive that holds all files, in the place of `url`.
+        origin: Where to get it by hand.
+        options: The names of options that `pairs` takes.
+    """
+
+    splits: tuple[str, ...]
+    description: str
+    licence: str
+    version: str
+    folder: str
+    files: Callable[[str, str], tuple[str, ...]]
+    pairs: Callable[..., Iterator[Pair]]
+    origin: str
+    url: str = ""
+    archive: str = ""
+    options: tuple[str, ...] = ()
+
+
+def load(
+    name: str,
+    language: languages.Language,
+    split: str,
+    data: str | os.PathLike | None,
+    cache: Path,
+    **options: Any,
+) -> pd.DataFrame:
+    """Return the pairs of a release, see `corpora.load`."""
+    release = RELEASES[name]
+    code = getattr(language, CODES[name])
+    paths = _paths(name, release, release.files(code, split), data, cache)
+    rows = list(release.pairs(paths, code, **options))
+    if not rows:
+        raise ValueError(f"{paths[-1]} has no pairs of English and {language.name}")
+    frame = pd.DataFrame(rows, columns=["source", "target"])
+    digests = {path.name: _sha256(path) for path in paths}
+    frame.attrs |= {"version": release.version, "files": digests, **options}
+    return frame
+
+
+def count(
+    name: str, language: languages.Language, split: str, data: str | os.PathLike | None, cache: Path
+) -> int | None:
+    """Return the number of pairs, or None where the files are not on this machine."""
+    release = RELEASES[name]
+    code = getattr(language, CODES[name])
+    folder = _downloads.local(release.folder, data, cache)
+    paths = [folder / file for file in release.files(code, split)] if folder else []
+    if not paths or not all(path.is_file() for path in paths):
+        return None
+    return sum(1 for _ in release.pairs(paths, code))
+
+
+def _paths(
+    name: str,
+    release: Release,
+    files: tuple[str, ...],
+    data: str | os.PathLike | None,
+    cache: Path,
+) -> list[Path]:
+    """Return the files, which are fetched where they are nowhere on this machine."""
+    kept = cache / release.folder
+    folder = _downloads.local(release.folder, data, cache) or kept
+    if release.archive and not folder.is_dir():
+        remedy = f"set MLQ_DATA to the folder that holds {release.folder}/{files[0]}"
+        archive = _downloads.fetch(
+            release.archive, cache / f"{release.folder}.tar.gz", name, remedy
+        )
+        _downloads.unpack(archive, folder, inside=False)
+    paths = [folder / file for file in files]
+    for path in paths:
+        if path.is_file():
+            continue
+        if folder != kept or not release.url:
+            raise FileNotFoundError(
+                f"{path} is missing. {release.origin}; {name} is read from {release.folder} in the "
+                "folder MLQ_DATA"
+            )
+        remedy = f"put it into {release.folder} in the folder MLQ_DATA"
+        _downloads.fetch(release.url.format(file=path.name), path, name, remedy)
+    return paths
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file, unpacked where it is compressed, without their ends."""
+    with path.open("rb") as raw:
+        source: BinaryIO = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
+        number = 0
+        try:
+            for number, line in enumerate(source, 1):
+                for bad, what in _BAD:
+                    if bad in line:
+                        raise ValueError(f"{path}, line {number}: a {what}")
+                yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from None
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path} is truncated or damaged after line {number} ({error}): delete it and get "
+                "it again"
+            ) from None
+
+
+def _ntrex(paths: list[Path], code: str) -> Iterator[Pair]:
+    sides = [list(_lines(path)) for path in paths]
+    for path, side in zip(paths, sides, strict=True):
+        if len(side) != NTREX_SENTENCES:
+            raise ValueError(
+                f"{path} has {len(side)} lines where {NTREX_SENTENCES} are expected: the file is "
+                "truncated or not the release's"
+            )
+    return zip(*sides, strict=True)
+
+
+def _ted(paths: list[Path], code: str) -> Iterator[Pair]:
+    lines = _lines(paths[0])
+    header = next(lines, "").split("\t")
+    for wanted in ("en", code):
+        if wanted not in header:
+            raise ValueError(f"{paths[0]} has no column {wanted!r}; there are: {', '.join(header)}")
+    sides = header.index("en"), header.index(code)
+    for number, line in enumerate(lines, 2):
+        cells = line.split("\t")
+        if len(cells) != len(header):
+            raise ValueError(
+                f"{paths[0]}, line {number}: {len(cells)} columns where the header has "
+                f"{len(header)}"
+            )
+        pair = cells[sides[0]], cells[sides[1]]
+        if all(side.strip() and not any(null in side for null in _NULL) for side in pair):
+            yield pair
+
+
+def _wikimatrix(paths: list[Path], code: str, margin: float = MARGIN) -> Iterator[Pair]:
+    for number, cells in _columns(paths[0], 3):
+        try:
+            enough = float(cells[0]) >= margin
+        except ValueError:
+            raise ValueError(f"{paths[0]}, line {number}: no number: {cells[0]!r}") from None
+        if enough:
+            yield _english_first(cells[1], cells[2], code)
+
+
+def _news_commentary(paths: list[Path], code: str) -> Iterator[Pair]:
+    for _, cells in _columns(paths[0], 2):
+        if cells[0].strip() and cells[1].strip():  # blank ones part the documents
+            yield _english_first(cells[0], cells[1], code)
+
+
+def _columns(path: Path, count: int) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(_lines(path), 1):
+        cells = line.split("\t")
+        if len(cells) < count:
+            raise ValueError(f"{path}, line {number}: {len(cells)} columns instead of {count}")
+        yield number, cells
+
+
+def _english_first(first: str, second: str, code: str) -> Pair:
+    return (first, second) if code > "en" else (second, first)
+
+
+def _lego_mt(paths: list[Path], code: str) -> Iterator[Pair]:
+    sides = [list(_lines(path)) for path in paths]
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(
+            f"{paths[0]} has {len(sides[0])} lines and {paths[1]} {len(sides[1])}: they are no "
+            "translations of each other, or one is truncated"
+        )
+    return ((a, b) for a, b in zip(*sides, strict=True) if a.strip() and b.strip())
+
+
+def _sorted(code: str) -> str:
+    return "-".join(sorted(("en", code)))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+CODES = {
+    "ntrex": "ntrex",
+    "ted": "ted",
+    "wikimatrix": "wikimatrix",
+    "news_commentary": "news_commentary",
+    "lego_mt": "code",
+}
+"""The attribute of `languages.Language` that holds a language's code in each release."""
+
+RELEASES = {
+    "ntrex": Release(
+        splits=("test",),
+        description="NTREX-128: news of WMT 2019, translated by hand",
+        licence="CC-BY-SA-4.0",
+        version="52b9c57c",
+        folder="NTREX-128",
+        files=lambda code, split: (
+            "newstest2019-src.eng.txt",
+            "newstest2019-src.eng.txt" if code == "eng" else f"newstest2019-ref.{code}.txt",
+        ),
+        pairs=_ntrex,
+        url="https://raw.githubusercontent.com/MicrosoftTranslator/NTREX/"
+        "52b9c57c45101e2c48d1d1aa318bcdc854c0d44d/NTREX-128/{file}",
+        origin="It is released at https://github.com/MicrosoftTranslator/NTREX",
+    ),
+    "ted": Release(
+        splits=("train", "dev", "test"),
+        description="TED talks in 60 languages, tokenised (Qi et al. 2018)",
+        licence="CC-BY-NC-ND-4.0",
+        version="ted_talks.tar.gz",
+        folder="ted_talks",
+        files=lambda code, split: (f"all_talks_{split}.tsv",),
+        pairs=_ted,
+        archive="http://phontron.com/data/ted_talks.tar.gz",
+        origin="Unpack http://phontron.com/data/ted_talks.tar.gz",
+    ),
+    "wikimatrix": Release(
+        splits=("train",),
+        description="WikiMatrix: sentences of Wikipedia, paired by LASER",
+        licence="CC-BY-SA-3.0",
+        version="v1",
+        folder="WikiMatrix",
+        files=lambda code, split: (f"WikiMatrix.{_sorted(code)}.tsv.gz",),
+        pairs=_wikimatrix,
+        url="https://dl.fbaipublicfiles.com/laser/WikiMatrix/v1/{file}",
+        origin="It is released at https://github.com/facebookresearch/LASER",
+        options=("margin",),
+    ),
+    "news_commentary": Release(
+        splits=("train",),
+        description="News-Commentary: columns of Project Syndicate",
+        licence="free for research",
+        version="v18.1",
+        folder="news-commentary",
+        files=lambda code, split: (f"news-commentary-v18.{_sorted(code)}.tsv.gz",),
+        pairs=_news_commentary,
+        url="https://data.statmt.org/news-commentary/v18.1/training/{file}",
+        origin="It is released at https://data.statmt.org/news-commentary",
+    ),
+    "lego_mt": Release(
+        splits=("train",),
+        description="Lego-MT: mined and cleaned pairs of the web",
+        licence="not stated",
+        version="as shared",
+        folder="lego-mt",
+        files=lambda code, split: (f"{code}/train.en", f"{code}/train.{code}"),
+        pairs=_lego_mt,
+        origin="It is shared by a link in https://github.com/CONE-MT/Lego-MT, which only a person "
+        "can open",
+    ),
+}
