@@ -113,10 +113,11 @@ def training_pairs(
     size: int,
     seed: int = 0,
     *,
+    split: str = "train",
     unlike: Sequence[tuple[str, str]] = (("flores200", "devtest"),),
     data: str | os.PathLike | None = None,
 ) -> pd.DataFrame:
-    """Draw pairs to tune on from the training split of a corpus, or of several together.
+    """Draw pairs to tune on from a corpus, or from several together.
 
     Repeated pairs, and pairs with a side that occurs in an evaluation set, are left out; sentences
     are compared by their letters and digits alone, since TED's are tokenised. Of the rest at most
@@ -124,12 +125,13 @@ def training_pairs(
     The pairs of a smaller size are the first of those of a larger one with the same seed.
 
     Args:
-        names: Corpora that have a split "train"; the paper's second dataset is
+        names: Corpora that have the split; the paper's second dataset is
             `("wikimatrix", "news_commentary")`. One that lacks the language is passed over where
             another has it.
         language: The paper's code.
         size: How many pairs at most.
         seed: Decides which, and their order.
+        split: A split of each.
         unlike: Evaluation sets, each a corpus and a split; those that lack the language are passed
             over.
         data: As in `load`.
@@ -139,7 +141,7 @@ def training_pairs(
         others: `read`, `repeated`, `in_evaluation`, and the `size` asked for.
 
     Raises:
-        ValueError: No corpus has the language, a corpus has no training split, `size` is less than
+        ValueError: No corpus has the language, a corpus has no such split, `size` is less than
             1, or nothing is left.
         FileNotFoundError, ConnectionError: As in `load`.
     """
@@ -147,20 +149,18 @@ def training_pairs(
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
     for name in names:
-        one_of(f"split of {name}", "train", CORPORA[one_of("corpus", name, CORPORA)].splits)
+        one_of(f"split of {name}", split, CORPORA[one_of("corpus", name, CORPORA)].splits)
     having = [name for name in names if languages.get(language).code in languages.codes(name)]
     if not having:
         raise ValueError(f"{' and '.join(names)} have no {languages.get(language).name}")
-    frames = [
-        load(name, language, "train", data=data, **_drawn(name, size, seed)) for name in having
-    ]
+    frames = [load(name, language, split, data=data, **_drawn(name, size, seed)) for name in having]
     frame = pd.concat(frames, ignore_index=True)
     known = {
         key
-        for name, split in unlike
+        for name, part in unlike
         if language in languages.codes(name)
         for column in ("source", "target")
-        for key in _keys(load(name, language, split, data=data)[column])
+        for key in _keys(load(name, language, part, data=data)[column])
         if key
     }
     keys = pd.DataFrame({column: _keys(frame[column]) for column in frame})

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -51,6 +51,8 @@ TEST_SEED = 0
 VOCABULARY_SIZE = 5000
 VOCABULARY_SEED = 1
 """Phrases that new pieces are learned from: monolingual text, in the place of the paper's mC4."""
+LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision")
+"""Fields of `Spec` that came after the first records."""
 STORE = Path(os.environ.get("MLQ_STORE") or "_build/store")
 """Where records are kept unless a call says otherwise."""
 SHIPPED = PACKAGE_DATA / "runs"
@@ -80,6 +82,11 @@ class Spec:
         cap: New tokens at most; scaled to the language where None (`translation.scaled_cap`).
         extension: New pieces in the vocabulary, learned from `VOCABULARY_SIZE` training phrases of
             the one language that is tuned on; None for none.
+        corpus: What it is tuned on, one of `corpora.NAMES` or several together.
+        test: The corpus and split that it is scored on. In others than cldr, `test_size` takes
+            their first sentences, and a score is sacrebleu's spBLEU with `flores101`.
+        schedule: "mini", or "paper" for the paper's steps and rates (`training.Schedule`).
+        revision: Of a base on the Hub: branch, tag or commit.
     """
 
     languages: tuple[str, ...] = ()
@@ -97,13 +104,17 @@ class Spec:
     shorten: str | None = None
     cap: int | None = None
     extension: Extension | None = None
+    corpus: tuple[str, ...] = ("cldr",)
+    test: tuple[str, str] = ("cldr", "test")
+    schedule: str = "mini"
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything.
 
         Raises:
-            ValueError: Unknown or repeated language, a number below 1, or fewer pairs than
-                languages.
+            ValueError: Unknown or repeated language, one that a corpus lacks, a number below 1,
+                fewer pairs than languages, or an unknown corpus, split, strategy or schedule.
         """
         languages.check(self.languages)
         if not languages.check(self.targets):
@@ -113,7 +124,8 @@ class Spec:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
         if self.size < len(self.languages):
             raise ValueError(f"{self.size} pairs are fewer than {len(self.languages)} languages")
-        training.Schedule.mini(self.strategy)  # an unknown strategy is refused here
+        self._steps()  # an unknown strategy or schedule is refused here
+        self._check_corpora()
         if self.cap is not None and self.cap < 1:
             raise ValueError(f"cap must be 1 or more, not {self.cap}")
         if self.extension is not None and (len(self.languages) != 1 or self.shorten is not None):
@@ -128,6 +140,33 @@ class Spec:
                     "shorten needs languages: the prefix is chosen on what is tuned on"
                 )
 
+    def _check_corpora(self) -> None:
+        for name, split, codes in (
+            *((name, "train", ()) for name in self.corpus),
+            (*self.test, self.targets),
+        ):
+            one_of("corpus", name, corpora.NAMES)
+            one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
+            for code in codes:
+                one_of(f"language of {name}", code, languages.codes(name))
+        composed = self.languages == ("en",) or self.extension is not None
+        if composed and self.corpus != ("cldr",):
+            raise ValueError(
+                "English tasks and new pieces are made of CLDR phrases: corpus must be ('cldr',), "
+                f"not {self.corpus}"
+            )
+        covered = [code for name in self.corpus for code in languages.codes(name)]
+        for code in self.languages:
+            one_of(f"language of {'+'.join(self.corpus)}", code, covered)
+
+    def _steps(self) -> training.Schedule:
+        """Return the schedule."""
+        kind = {"mini": training.Schedule.mini, "paper": training.Schedule.paper}
+        changes = {"epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
+        if self.learning_rate is not None:
+            changes["learning_rate"] = self.learning_rate
+        return kind[one_of("schedule", self.schedule, kind)](self.strategy, **changes)
+
     def cost(self) -> int:
         """Return how long the run takes, relative to others.
 
@@ -139,9 +178,10 @@ class Spec:
     def identity(self) -> str:
         """Return the run's key: 64 hexadecimal digits."""
         # Fields that came later count where they are used: older records keep their names.
-        later = {name for name in ("shorten", "cap", "extension") if getattr(self, name) is None}
+        later = [field for field in fields(self) if field.name in LATER]
+        unused = {field.name for field in later if getattr(self, field.name) == field.default}
         parts = {
-            "spec": {name: value for name, value in asdict(self).items() if name not in later},
+            "spec": {name: value for name, value in asdict(self).items() if name not in unused},
             "base": _base_digest(self.base),
             "cldr": get_cldr_version(),
             "semantics": SEMANTICS,
@@ -203,7 +243,11 @@ def run(spec: Spec, store: Store | None = None, *, progress: bool | None = None)
 
 
 def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.DataFrame]:
-    base = modeling.load(spec.base)
+    if spec.test[0] != "cldr":  # what cannot be scored is not tuned
+        scoring.check_flores101()
+        for target in spec.targets:
+            _sentences(spec, target)
+    base = modeling.load(spec.base, revision=spec.revision)
     trained = None
     if spec.languages:
         frame = _tuning_data(spec)
@@ -212,12 +256,8 @@ def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.Data
         if spec.shorten is not None:
             codec = PrefixShortener.fit(base.tokenizer, frame["target"], LENGTHS[spec.shorten])
             base = replace(base, tokenizer=codec.shortened())
-        changes = {"epochs": spec.epochs, "batch_size": spec.batch_size, "seed": spec.seed}
-        if spec.learning_rate is not None:
-            changes["learning_rate"] = spec.learning_rate
-        schedule = training.Schedule.mini(spec.strategy, **changes)
         result = training.fine_tune(
-            base, frame, spec.strategy, schedule, layers=spec.layers, progress=progress
+            base, frame, spec.strategy, spec._steps(), layers=spec.layers, progress=progress
         )
         base = result.model
         trained = {
@@ -226,6 +266,7 @@ def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.Data
             "label_tokens_per_second": round(result.label_tokens_per_second),
             "peak_bytes": result.peak_bytes,
             "examples": result.examples,
+            "drawn": frame.attrs,
             "skipped": result.skipped,
             "precision": result.precision,
         }
@@ -247,16 +288,16 @@ def _tuning_data(spec: Spec) -> pd.DataFrame:
         return prompts.english_tasks(spec.size, spec.seed)
     share, rest = divmod(spec.size, len(spec.languages))
     pairs = {code: share + (n < rest) for n, code in enumerate(spec.languages)}
-    return prompts.mixture(pairs, seed=spec.seed)
+    corpus = spec.corpus[0] if len(spec.corpus) == 1 else spec.corpus
+    return prompts.mixture(pairs, corpus=corpus, seed=spec.seed)
 
 
 def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any], pd.DataFrame]:
     """Translate and score one target."""
-    test = corpora.load("cldr", target, "test", size=spec.test_size, seed=TEST_SEED)
+    test = _sentences(spec, target)
     cap = spec.cap
     if cap is None:
-        longest = corpora.load("cldr", target, "train", size=200, seed=TEST_SEED)["target"]
-        cap = decoding.scaled_cap(base.tokenizer, longest)
+        cap = decoding.scaled_cap(base.tokenizer, _longest(spec, target))
     start = perf_counter()
     out = decoding.translate(
         base.model,
@@ -269,7 +310,8 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any
     )
     seconds = perf_counter() - start
     found = out["hypothesis"].tolist()
-    bleu = scoring.spbleu(found, test["target"].tolist(), tokenizer=cldr_spm())
+    pieces = cldr_spm() if spec.test[0] == "cldr" else None
+    bleu = scoring.spbleu(found, test["target"].tolist(), tokenizer=pieces)
     chrf = scoring.chrf(found, test["target"].tolist())
     errors = error_types.errors(
         test["source"].tolist(), found, test["target"].tolist(), target, cap_hit=out["cap_hit"]
@@ -296,12 +338,27 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any
     return row, test.assign(target_language=target, hypothesis=found)
 
 
+def _sentences(spec: Spec, target: str) -> pd.DataFrame:
+    name, split = spec.test
+    if name == "cldr":
+        return corpora.load(name, target, split, size=spec.test_size, seed=TEST_SEED)
+    return corpora.load(name, target, split).head(spec.test_size)
+
+
+def _longest(spec: Spec, target: str) -> pd.Series:
+    """Return text of the target, none of it tested, that shows how long its sentences get."""
+    if spec.test[0] == "cldr":
+        return corpora.load("cldr", target, "train", size=200, seed=TEST_SEED)["target"]
+    return corpora.load("flores200", target, "dev")["target"]
+
+
 def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return the scores of records in tidy form.
 
     Returns:
         A row a run and target: `tuned_on` (codes joined by "+"; "" for the untuned model),
-        `strategy`, `layers` ("0+1"; "" for other strategies than `layers`), `size`, `epochs`,
+        `layers` ("0+1"; "" for other strategies than `layers`), `corpus` (joined by "+"), `test`
+        (corpus and split), `strategy`, `size`, `epochs`,
         `learning_rate` (None: the strategy's own), `seed`, `shorten`, `cap` (None: scaled),
         `method`, `pieces`, `start` and `ranked` of an extension (None: none), `target`, `spbleu`,
         `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of error
@@ -361,6 +418,8 @@ def _settings(spec: dict[str, Any]) -> dict[str, Any]:
     """Return what a run varied, in one row's columns."""
     shared = {"tuned_on": "+".join(spec["languages"])}
     shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
+    shared["corpus"] = "+".join(spec.get("corpus", ("cldr",)))
+    shared["test"] = " ".join(spec.get("test", ("cldr", "test")))
     axes = ("strategy", "size", "epochs", "learning_rate", "seed")
     shared |= {name: spec[name] for name in axes}
     shared |= {name: spec.get(name) for name in ("shorten", "cap")}
@@ -378,6 +437,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=600, help="training pairs in all")
     parser.add_argument("--test-size", type=int, default=40, help="test sentences a target")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--corpus", nargs="+", default=["cldr"], help=", ".join(corpora.NAMES))
+    parser.add_argument("--test", nargs=2, default=["cldr", "test"], help="a corpus and its split")
+    parser.add_argument("--schedule", default="mini", help="mini, or paper")
+    parser.add_argument("--revision", help="of a base on the Hub")
     parser.add_argument("--base", default="mini", help="a base model's folder or name")
     parser.add_argument("--store", type=Path, default=STORE, help="where records are kept")
     given = vars(parser.parse_args(arguments))

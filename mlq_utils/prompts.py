@@ -6,7 +6,7 @@ between the two, and a model notices.
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -31,7 +31,7 @@ def translation(language: str, source: str) -> str:
 def mixture(
     pairs: Mapping[str, int],
     *,
-    corpus: str = "cldr",
+    corpus: str | Sequence[str] = "cldr",
     split: str = "train",
     seed: int = 0,
     data: str | os.PathLike | None = None,
@@ -44,14 +44,17 @@ def mixture(
     Args:
         pairs: For each language (the paper's code) the number of pairs. Of a corpus that has fewer
             all are taken, as the paper does.
-        corpus: One of `corpora.NAMES`.
+        corpus: One of `corpora.NAMES`, or several together. What is drawn of others than cldr is
+            free of repeated pairs and of the evaluation set's, see `corpora.training_pairs`.
         split: A split of it.
         seed: Decides which pairs.
         data: A folder searched before `MLQ_DATA`, the cache and the network.
 
     Returns:
         A frame with columns `prompt`, `target` and `language`, language after language; training
-        shuffles. Its `attrs["pairs"]` holds the number of pairs that each language really has.
+        shuffles. Its `attrs["pairs"]` holds the number of pairs that each language really has, and
+        for other corpora than cldr `attrs["left_out"]` how many were repeated or in an evaluation
+        set.
 
     Raises:
         ValueError: No language, an unknown one, or a number below 1; or what `corpora.load` raises.
@@ -59,21 +62,23 @@ def mixture(
     if not pairs:
         raise ValueError("no language to tune on: give at least one, with its number of pairs")
     languages.check(pairs)
-    frames = []
+    frames, left_out = [], {}
     for code, size in pairs.items():
         if size < 1:
             raise ValueError(f"{code}: the number of pairs must be 1 or more, not {size}")
-        if corpus == "cldr":
-            found = corpora.load(corpus, code, split, data=data, size=size, seed=seed)
+        if corpus == "cldr":  # its splits have nothing in common
+            found = corpora.load(corpus, code, split, size=size, seed=seed)
         else:
-            found = corpora.load(corpus, code, split, data=data)
-            found = found.sample(min(size, len(found)), random_state=seed)
+            found = corpora.training_pairs(corpus, code, size, seed, split=split, data=data)
+            left_out[code] = {name: found.attrs[name] for name in ("repeated", "in_evaluation")}
         prompts = [translation(code, source) for source in found["source"]]
         frames.append(
             pd.DataFrame({"prompt": prompts, "target": list(found["target"]), "language": code})
         )
     mixed = pd.concat(frames, ignore_index=True)
     mixed.attrs = {"pairs": {code: len(f) for code, f in zip(pairs, frames, strict=True)}}
+    if left_out:
+        mixed.attrs["left_out"] = left_out
     return mixed
 
 

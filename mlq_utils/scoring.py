@@ -218,7 +218,7 @@ def _plain(metric: Metric) -> Metric:
 
 def _bleu(tokenizer: Tokenizer | None) -> BLEU:
     if tokenizer is None:
-        _check_flores101()
+        check_flores101()
         return _plain(BLEU(tokenize="flores101", force=True))
     if not isinstance(getattr(tokenizer, "backend", None), sentencepiece.SentencePieceProcessor):
         raise TypeError(
@@ -233,8 +233,13 @@ def _bleu(tokenizer: Tokenizer | None) -> BLEU:
     return bleu
 
 
-def _check_flores101() -> None:
-    """Refuse what sacrebleu would do without the model: download it, unasked and unchecked."""
+def check_flores101() -> None:
+    """Refuse what sacrebleu would do without the model: download it, unasked and unchecked.
+
+    Raises:
+        FileNotFoundError: It is not at hand; the message says where it belongs.
+        ValueError: It is damaged.
+    """
     path = flores101_path()
     if not path.is_file():
         raise FileNotFoundError(

@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from sacrebleu.tokenizers import tokenizer_spm
 
-from mlq_utils import experiments, modeling
+from mlq_utils import corpora, experiments, modeling, scoring, training
 from mlq_utils.experiments import Spec
+from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
 from mlq_utils.vocabulary import Extension
 
@@ -57,7 +59,8 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         "languages": ("fr",), "targets": ("ro",), "strategy": "full", "size": 25, "test_size": 5,
         "learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "layers": (0,), "seed": 1,
         "beam_size": 4, "base": str(tmp_path), "shorten": "one token", "cap": 50,
-        "extension": Extension("bpe", 9),
+        "extension": Extension("bpe", 9), "corpus": ("wikimatrix", "ted"),
+        "test": ("flores200", "devtest"), "schedule": "paper", "revision": "main",
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
     keys = {small.identity()}
@@ -84,6 +87,18 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         ({"cap": 0}, "cap must be 1 or more"),
         ({"languages": ("km",), "shorten": "one tokn"}, "unknown way to shorten 'one tokn'"),
         ({"shorten": "one token"}, "shorten needs languages"),
+        ({"languages": ("km",), "corpus": ("ted",)}, "unknown language of ted 'km'"),
+        ({"languages": ("km",), "corpus": ("wikimatrix", "ted")}, "of wikimatrix.ted 'km'"),
+        ({"targets": ("luo",), "test": ("ntrex", "test")}, "unknown language of ntrex 'luo'"),
+        (
+            {"test": ("flores200", "test")},
+            "unknown split of flores200 'test'. Did you mean devtest",
+        ),
+        ({"test": ("flores", "dev")}, "unknown corpus 'flores'"),
+        ({"corpus": ("ted", "flores")}, "unknown corpus 'flores'"),
+        ({"corpus": ("flores200",), "languages": ("ro",)}, "unknown split of flores200 'train'"),
+        ({"languages": ("en",), "corpus": ("ted",)}, "English tasks .* are made of CLDR"),
+        ({"schedule": "papers"}, "unknown schedule 'papers'. Did you mean paper"),
     ],
 )
 def test_wrong_specifications_are_refused_at_once(given, message):
@@ -118,6 +133,57 @@ def test_a_run_with_shortened_sequences_and_a_fixed_cap(base, tmp_path):
     frame = experiments.scores([plain, short, capped])
     assert frame["shorten"].fillna("").tolist() == ["", "one token", "one token"]
     assert frame["cap"].isna().tolist() == [True, True, False]
+
+
+@pytest.fixture
+def real(data, monkeypatch, tmp_path):
+    """FLORES-200, a few TED talks with one sentence of its devtest, and a flores101 model."""
+    folder = tmp_path / "data"
+    (folder / "ted_talks").mkdir(parents=True)
+    (folder / "flores200_dataset").symlink_to(data / "flores200_dataset")
+    leaked = corpora.load("flores200", "ro", "devtest", data=data).iloc[0]
+    rows = [("en", "ro"), tuple(leaked), *((f"Talk {n} .", f"Vorba {n} .") for n in range(20))]
+    text = "".join(f"a_talk\t{source}\t{target}\n" for source, target in rows)
+    text = text.replace("a_talk\ten\tro", "talk_name\ten\tro", 1)
+    (folder / "ted_talks/all_talks_train.tsv").write_text(text, "utf8")
+    monkeypatch.setenv("MLQ_DATA", str(folder))
+    monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
+    path = scoring.flores101_path()
+    path.parent.mkdir()
+    path.write_bytes(cldr_spm().backend.serialized_model_proto())
+    return path
+
+
+def test_a_run_on_released_corpora(real, base, tmp_path):
+    spec = Spec(("ro",), ("ro", "km"), "embed", 16, 2, epochs=1, beam_size=2, base=str(base),
+                corpus=("ted",), test=("flores200", "devtest"), schedule="paper")  # fmt: skip
+    store = Store(tmp_path / "store")
+    record = experiments.run(spec, store, progress=False)
+    assert record["training"]["drawn"] == {
+        "pairs": {"ro": 16},
+        "left_out": {"ro": {"repeated": 0, "in_evaluation": 1}},
+    }
+    assert all("tok:flores101" in score["spbleu_signature"] for score in record["scores"])
+    devtest = corpora.load("flores200", "ro", "devtest")
+    asked = store.hypotheses(record["identity"]).query("target_language == 'ro'")
+    assert asked["source"].tolist() == devtest["source"].tolist()[:2]
+    row = experiments.scores([record]).iloc[0]
+    assert (row["corpus"], row["test"]) == ("ted", "flores200 devtest")
+
+
+def test_what_cannot_be_scored_is_not_tuned(real, base, tmp_path, monkeypatch):
+    real.unlink()
+    monkeypatch.setattr(experiments.training, "fine_tune", lambda *_, **__: pytest.fail("tuned"))
+    spec = Spec(("ro",), ("ro",), base=str(base), corpus=("ted",), test=("flores200", "devtest"))
+    with pytest.raises(FileNotFoundError, match="flores101"):
+        experiments.run(spec, Store(tmp_path / "store"), progress=False)
+
+
+def test_the_schedule_is_the_one_named():
+    assert Spec(schedule="paper", batch_size=128)._steps() == training.Schedule.paper(
+        "embed", seed=0
+    )
+    assert Spec(learning_rate=1e-3)._steps() == training.Schedule.mini("embed", learning_rate=1e-3)
 
 
 def test_tuning_data_is_shared_equally():

@@ -32,11 +32,12 @@ def test_a_mixture_holds_what_was_asked_for():
 
 
 def test_all_there_are_where_a_corpus_has_fewer(flores):
-    frame = prompts.mixture({"ro": 2000, "fr": 10}, corpus="flores200", split="devtest", seed=1)
-    assert frame.attrs == {"pairs": {"ro": 1012, "fr": 10}}
-    assert frame["language"].value_counts().to_dict() == {"ro": 1012, "fr": 10}
+    frame = prompts.mixture({"ro": 2000, "fr": 10}, corpus="flores200", split="dev", seed=1)
+    none = {"repeated": 0, "in_evaluation": 0}
+    assert frame.attrs == {"pairs": {"ro": 997, "fr": 10}, "left_out": {"ro": none, "fr": none}}
+    assert frame["language"].value_counts().to_dict() == {"ro": 997, "fr": 10}
     assert frame.iloc[0].equals(
-        prompts.mixture({"ro": 2000}, corpus="flores200", split="devtest", seed=1).iloc[0]
+        prompts.mixture({"ro": 2000}, corpus="flores200", split="dev", seed=1).iloc[0]
     )
 
 
