@@ -16,6 +16,18 @@ def fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
+def placement() -> tuple[torch.device, torch.dtype]:
+    """Return the device that runs are computed on, and what weights are loaded in there.
+
+    A GPU where there is one, with weights in bf16 where it computes in that; what is trained is
+    fp32 in any case (`modeling.prepare`).
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu"), torch.float32
+    device = torch.device("cuda")
+    return device, torch.bfloat16 if fast_bf16(device) else torch.float32
+
+
 def hardware() -> str:
     """Return what this process computes on, as records name it."""
     processor = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"

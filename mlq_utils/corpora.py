@@ -301,7 +301,7 @@ def _load_cldr(
 
 
 def _find_release(release: released.Release, data: str | os.PathLike | None = None) -> Path | None:
-    return _downloads.local(release.folder, data, cache_folder())
+    return _downloads.local(release.source.folder, data, cache_folder())
 
 
 def _load_release(

@@ -37,7 +37,7 @@ from mlq_utils import (
 )
 from mlq_utils import translation as decoding
 from mlq_utils._common import PACKAGE_DATA, one_of
-from mlq_utils._device import hardware
+from mlq_utils._device import hardware, placement
 from mlq_utils.measurements import LENGTHS
 from mlq_utils.shortening import PrefixShortener
 from mlq_utils.spm import cldr_spm
@@ -51,6 +51,8 @@ TEST_SEED = 0
 VOCABULARY_SIZE = 5000
 VOCABULARY_SEED = 1
 """Phrases that new pieces are learned from: monolingual text, in the place of the paper's mC4."""
+ENGLISH = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
+"""English-only instructions (Appendix C), by their source."""
 LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision")
 """Fields of `Spec` that came after the first records."""
 STORE = Path(os.environ.get("MLQ_STORE") or "_build/store")
@@ -82,7 +84,8 @@ class Spec:
         cap: New tokens at most; scaled to the language where None (`translation.scaled_cap`).
         extension: New pieces in the vocabulary, learned from `VOCABULARY_SIZE` training phrases of
             the one language that is tuned on; None for none.
-        corpus: What it is tuned on, one of `corpora.NAMES` or several together.
+        corpus: What it is tuned on, one of `corpora.NAMES` or several together; for English-only
+            tasks a key of `ENGLISH`.
         test: The corpus and split that it is scored on. In others than cldr, `test_size` takes
             their first sentences, and a score is sacrebleu's spBLEU with `flores101`.
         schedule: "mini", or "paper" for the paper's steps and rates (`training.Schedule`).
@@ -141,19 +144,22 @@ class Spec:
                 )
 
     def _check_corpora(self) -> None:
-        for name, split, codes in (
-            *((name, "train", ()) for name in self.corpus),
-            (*self.test, self.targets),
-        ):
+        def check(name: str, split: str, codes: Sequence[str] = ()) -> None:
             one_of("corpus", name, corpora.NAMES)
             one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
             for code in codes:
                 one_of(f"language of {name}", code, languages.codes(name))
-        composed = self.languages == ("en",) or self.extension is not None
-        if composed and self.corpus != ("cldr",):
+
+        check(*self.test, self.targets)
+        if self.languages == ("en",):
+            one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
+            return
+        for name in self.corpus:
+            check(name, "train")
+        if self.extension is not None and self.corpus != ("cldr",):
             raise ValueError(
-                "English tasks and new pieces are made of CLDR phrases: corpus must be ('cldr',), "
-                f"not {self.corpus}"
+                f"new pieces are learned from CLDR phrases: corpus must be ('cldr',), not "
+                f"{self.corpus}"
             )
         covered = [code for name in self.corpus for code in languages.codes(name)]
         for code in self.languages:
@@ -247,7 +253,9 @@ def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.Data
         scoring.check_flores101()
         for target in spec.targets:
             _sentences(spec, target)
-    base = modeling.load(spec.base, revision=spec.revision)
+    device, dtype = placement()
+    base = modeling.load(spec.base, revision=spec.revision, dtype=dtype)
+    base.model.to(device)
     trained = None
     if spec.languages:
         frame = _tuning_data(spec)
@@ -285,7 +293,7 @@ def _extended(base: modeling.Model, spec: Spec) -> modeling.Model:
 
 def _tuning_data(spec: Spec) -> pd.DataFrame:
     if spec.languages == ("en",):
-        return prompts.english_tasks(spec.size, spec.seed)
+        return ENGLISH[spec.corpus[0]](spec.size, spec.seed)
     share, rest = divmod(spec.size, len(spec.languages))
     pairs = {code: share + (n < rest) for n, code in enumerate(spec.languages)}
     corpus = spec.corpus[0] if len(spec.corpus) == 1 else spec.corpus

@@ -8,9 +8,10 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
-from mlq_utils import cldr, corpora, languages
+from mlq_utils import cldr, corpora, languages, released
 
 SKELETON = "### Instruction:\n{instruction}\n### Input:\n{source}\n### Response:\n"
 
@@ -112,6 +113,50 @@ def english_tasks(size: int, seed: int = 0) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows.items()), columns=["prompt", "target"]).assign(language="en")
     frame.attrs = {"pairs": {"en": size}}
     return frame
+
+
+def alpaca(
+    size: int,
+    seed: int = 0,
+    *,
+    language: str = "en",
+    data: str | os.PathLike | None = None,
+) -> pd.DataFrame:
+    """Return instructions of Alpaca (Appendix C), in English or translated.
+
+    Args:
+        size: How many at most; all where there are fewer.
+        seed: Decides which; a smaller size gives the first of a larger one.
+        language: The paper's code.
+        data: A folder searched before `MLQ_DATA`, the cache and the network.
+
+    Returns:
+        A frame like that of `mixture`; no prompt comes twice, and each has an answer.
+
+    Raises:
+        ValueError: The size is below 1, or what `released.alpaca` raises.
+        FileNotFoundError, ConnectionError: As there.
+    """
+    if size < 1:
+        raise ValueError(f"the number of instructions must be 1 or more, not {size}")
+    code = languages.get(language).code
+    rows = released.alpaca(code, data, corpora.cache_folder())
+    frame = pd.DataFrame(
+        {
+            "prompt": [
+                prompt(*row) for row in zip(rows["instruction"], rows["input"], strict=True)
+            ],
+            "target": rows["output"],
+            "language": code,
+        }
+    )
+    frame = frame[frame["target"].str.strip() != ""].drop_duplicates("prompt")
+    if frame.empty:
+        raise ValueError(f"Alpaca in {language!r} has no answered instruction")
+    order = np.random.default_rng(seed).permutation(len(frame))[:size]
+    drawn = frame.iloc[order].reset_index(drop=True)
+    drawn.attrs = {"pairs": {code: len(drawn)}}
+    return drawn
 
 
 def _parts(render: Render, items: Items) -> list[str]:

@@ -1,7 +1,7 @@
 """The paper's corpora as their publishers release them: NTREX-128, TED, WikiMatrix and so on.
 
 Each is read from the files of its release. A file is looked for in the folder given as `data`, in
-`MLQ_DATA` and in the download cache, each time under the release's own name (`Release.folder`), and
+`MLQ_DATA` and in the download cache, each time under the release's own name (`Source.folder`), and
 then fetched. A folder under `data` or `MLQ_DATA` that is there but incomplete is an error, never a
 reason to download.
 
@@ -10,15 +10,17 @@ reason to download.
     WikiMatrix/WikiMatrix.<a>-<b>.tsv.gz            margin, sentence, sentence
     news-commentary/news-commentary-v18.<a>-<b>.tsv.gz
     lego-mt/<code>/train.en                         and train.<code>; nothing to download
+    alpaca/alpaca_data.json                         English; alpaca_data_<code>.json: translated
 
 Lines end at U+000A only, as in `corpora`. TED's text is tokenised in the release and stays so.
 """
 
 import gzip
 import hashlib
+import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,6 +39,23 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where files are.
+
+    Attributes:
+        folder: The folder that holds them.
+        origin: Where to get them by hand.
+        url: The address of a file, by its name; empty where a person has to get it.
+        archive: The address of the one archive that holds all files, in the place of `url`.
+    """
+
+    folder: str
+    origin: str
+    url: str = ""
+    archive: str = ""
+
+
+@dataclass(frozen=True)
 class Release:
     """A released corpus.
 
@@ -44,12 +63,9 @@ class Release:
         splits: The names of its splits.
         description, licence: What it is, in a line; the SPDX identifier or a phrase.
         version: Which release, as its publisher names it.
-        folder: The folder that holds its files.
+        source: Where its files are.
         files: Returns the files needed, given the language's code in it and the split.
-        pairs: Reads English and the other side of each pair, given the same and the paths.
-        url: The address of a file, by its name; empty where a person has to ask for it.
-        archive: The address of the one archive that holds all files, in the place of `url`.
-        origin: Where to get it by hand.
+        pairs: Reads English and the other side of each pair, given the paths and the code.
         options: The names of options that `pairs` takes.
     """
 
@@ -57,12 +73,9 @@ class Release:
     description: str
     licence: str
     version: str
-    folder: str
+    source: Source
     files: Callable[[str, str], tuple[str, ...]]
     pairs: Callable[..., Iterator[Pair]]
-    origin: str
-    url: str = ""
-    archive: str = ""
     options: tuple[str, ...] = ()
 
 
@@ -77,7 +90,7 @@ def load(
     """Return the pairs of a release, see `corpora.load`."""
     release = RELEASES[name]
     code = getattr(language, CODES[name])
-    paths = _paths(name, release, release.files(code, split), data, cache)
+    paths = _paths(name, release.source, release.files(code, split), data, cache)
     rows = list(release.pairs(paths, code, **options))
     if not rows:
         raise ValueError(f"{paths[-1]} has no pairs of English and {language.name}")
@@ -93,40 +106,74 @@ def count(
     """Return the number of pairs, or None where the files are not on this machine."""
     release = RELEASES[name]
     code = getattr(language, CODES[name])
-    folder = _downloads.local(release.folder, data, cache)
+    folder = _downloads.local(release.source.folder, data, cache)
     paths = [folder / file for file in release.files(code, split)] if folder else []
     if not paths or not all(path.is_file() for path in paths):
         return None
     return sum(1 for _ in release.pairs(paths, code))
 
 
+def alpaca(code: str, data: str | os.PathLike | None, cache: Path) -> pd.DataFrame:
+    """Return Alpaca's instructions (Taori et al. 2023), or a translation of them.
+
+    Only the English ones are downloaded. Translations are published in many places, none of them
+    the paper's: put one into the folder, in the same format.
+
+    Args:
+        code: The paper's code.
+        data: As in `corpora.load`.
+        cache: Where the English ones are kept.
+
+    Returns:
+        A row an instruction: `instruction`, `input` (often empty) and `output`, as released.
+
+    Raises:
+        ValueError: The file is damaged or another's.
+        FileNotFoundError: There is no such translation here.
+        ConnectionError: The English ones are not here and cannot be downloaded.
+    """
+    file = "alpaca_data.json" if code == "en" else f"alpaca_data_{code}.json"
+    (path,) = _paths("alpaca", _ALPACA[code == "en"], [file], data, cache)
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is truncated or no JSON: {error}") from None
+    columns = ["instruction", "input", "output"]
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{path} holds no list of instructions")
+    for number, row in enumerate(rows):
+        texts = [row.get(name) for name in columns] if isinstance(row, dict) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{path}, entry {number}: no texts for {', '.join(columns)}")
+    return pd.DataFrame(rows)[columns]
+
+
 def _paths(
     name: str,
-    release: Release,
-    files: tuple[str, ...],
+    source: Source,
+    files: Sequence[str],
     data: str | os.PathLike | None,
     cache: Path,
 ) -> list[Path]:
     """Return the files, which are fetched where they are nowhere on this machine."""
-    kept = cache / release.folder
-    folder = _downloads.local(release.folder, data, cache) or kept
-    if release.archive and not folder.is_dir():
-        remedy = f"set MLQ_DATA to the folder that holds {release.folder}/{files[0]}"
-        archive = _downloads.fetch(
-            release.archive, cache / f"{release.folder}.tar.gz", name, remedy
-        )
+    kept = cache / source.folder
+    folder = _downloads.local(source.folder, data, cache) or kept
+    if source.archive and not folder.is_dir():
+        remedy = f"set MLQ_DATA to the folder that holds {source.folder}/{files[0]}"
+        archive = cache / f"{source.folder}.tar.gz"
+        _downloads.fetch(source.archive, archive, name, remedy)
         _downloads.unpack(archive, folder, inside=False)
     paths = [folder / file for file in files]
     for path in paths:
         if path.is_file():
             continue
-        if folder != kept or not release.url:
+        if folder != kept or not source.url:
             raise FileNotFoundError(
-                f"{path} is missing. {release.origin}; {name} is read from {release.folder} in the "
+                f"{path} is missing. {source.origin}; {name} is read from {source.folder} in the "
                 "folder MLQ_DATA"
             )
-        remedy = f"put it into {release.folder} in the folder MLQ_DATA"
-        _downloads.fetch(release.url.format(file=path.name), path, name, remedy)
+        remedy = f"put it into {source.folder} in the folder MLQ_DATA"
+        _downloads.fetch(source.url.format(file=path.name), path, name, remedy)
     return paths
 
 
@@ -242,37 +289,43 @@ RELEASES = {
         description="NTREX-128: news of WMT 2019, translated by hand",
         licence="CC-BY-SA-4.0",
         version="52b9c57c",
-        folder="NTREX-128",
+        source=Source(
+            folder="NTREX-128",
+            origin="It is released at https://github.com/MicrosoftTranslator/NTREX",
+            url="https://raw.githubusercontent.com/MicrosoftTranslator/NTREX/"
+            "52b9c57c45101e2c48d1d1aa318bcdc854c0d44d/NTREX-128/{file}",
+        ),
         files=lambda code, split: (
             "newstest2019-src.eng.txt",
             "newstest2019-src.eng.txt" if code == "eng" else f"newstest2019-ref.{code}.txt",
         ),
         pairs=_ntrex,
-        url="https://raw.githubusercontent.com/MicrosoftTranslator/NTREX/"
-        "52b9c57c45101e2c48d1d1aa318bcdc854c0d44d/NTREX-128/{file}",
-        origin="It is released at https://github.com/MicrosoftTranslator/NTREX",
     ),
     "ted": Release(
         splits=("train", "dev", "test"),
         description="TED talks in 60 languages, tokenised (Qi et al. 2018)",
         licence="CC-BY-NC-ND-4.0",
         version="ted_talks.tar.gz",
-        folder="ted_talks",
+        source=Source(
+            folder="ted_talks",
+            origin="Unpack http://phontron.com/data/ted_talks.tar.gz",
+            archive="http://phontron.com/data/ted_talks.tar.gz",
+        ),
         files=lambda code, split: (f"all_talks_{split}.tsv",),
         pairs=_ted,
-        archive="http://phontron.com/data/ted_talks.tar.gz",
-        origin="Unpack http://phontron.com/data/ted_talks.tar.gz",
     ),
     "wikimatrix": Release(
         splits=("train",),
         description="WikiMatrix: sentences of Wikipedia, paired by LASER",
         licence="CC-BY-SA-3.0",
         version="v1",
-        folder="WikiMatrix",
+        source=Source(
+            folder="WikiMatrix",
+            origin="It is released at https://github.com/facebookresearch/LASER",
+            url="https://dl.fbaipublicfiles.com/laser/WikiMatrix/v1/{file}",
+        ),
         files=lambda code, split: (f"WikiMatrix.{_sorted(code)}.tsv.gz",),
         pairs=_wikimatrix,
-        url="https://dl.fbaipublicfiles.com/laser/WikiMatrix/v1/{file}",
-        origin="It is released at https://github.com/facebookresearch/LASER",
         options=("margin",),
     ),
     "news_commentary": Release(
@@ -280,21 +333,37 @@ RELEASES = {
         description="News-Commentary: columns of Project Syndicate",
         licence="free for research",
         version="v18.1",
-        folder="news-commentary",
+        source=Source(
+            folder="news-commentary",
+            origin="It is released at https://data.statmt.org/news-commentary",
+            url="https://data.statmt.org/news-commentary/v18.1/training/{file}",
+        ),
         files=lambda code, split: (f"news-commentary-v18.{_sorted(code)}.tsv.gz",),
         pairs=_news_commentary,
-        url="https://data.statmt.org/news-commentary/v18.1/training/{file}",
-        origin="It is released at https://data.statmt.org/news-commentary",
     ),
     "lego_mt": Release(
         splits=("train",),
         description="Lego-MT: mined and cleaned pairs of the web",
         licence="not stated",
         version="as shared",
-        folder="lego-mt",
+        source=Source(
+            folder="lego-mt",
+            origin="It is shared by a link in https://github.com/CONE-MT/Lego-MT, which only a "
+            "person can open",
+        ),
         files=lambda code, split: (f"{code}/train.en", f"{code}/train.{code}"),
         pairs=_lego_mt,
-        origin="It is shared by a link in https://github.com/CONE-MT/Lego-MT, which only a person "
-        "can open",
     ),
+}
+
+_ALPACA = {
+    english: Source(
+        folder="alpaca",
+        origin="The English one is released at https://github.com/tatsu-lab/stanford_alpaca",
+        url="https://raw.githubusercontent.com/tatsu-lab/stanford_alpaca/"
+        "7f0853214d2d4cd732d6f33622566a10e317a903/{file}"
+        if english
+        else "",
+    )
+    for english in (True, False)
 }

@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from sacrebleu.tokenizers import tokenizer_spm
 
 from mlq_utils import corpora, experiments, modeling, scoring, training
+from mlq_utils._device import placement
 from mlq_utils.experiments import Spec
 from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
@@ -97,7 +99,14 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         ({"test": ("flores", "dev")}, "unknown corpus 'flores'"),
         ({"corpus": ("ted", "flores")}, "unknown corpus 'flores'"),
         ({"corpus": ("flores200",), "languages": ("ro",)}, "unknown split of flores200 'train'"),
-        ({"languages": ("en",), "corpus": ("ted",)}, "English tasks .* are made of CLDR"),
+        (
+            {"languages": ("en",), "corpus": ("ted",)},
+            "unknown source of English instructions 'ted'",
+        ),
+        (
+            {"languages": ("ro",), "corpus": ("ted",), "extension": Extension("bpe", 9)},
+            "learned from CLDR",
+        ),
         ({"schedule": "papers"}, "unknown schedule 'papers'. Did you mean paper"),
     ],
 )
@@ -177,6 +186,21 @@ def test_what_cannot_be_scored_is_not_tuned(real, base, tmp_path, monkeypatch):
     spec = Spec(("ro",), ("ro",), base=str(base), corpus=("ted",), test=("flores200", "devtest"))
     with pytest.raises(FileNotFoundError, match="flores101"):
         experiments.run(spec, Store(tmp_path / "store"), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bf16", "expected"),
+    [
+        (False, False, ("cpu", torch.float32)),
+        (True, True, ("cuda", torch.bfloat16)),
+        (True, False, ("cuda", torch.float32)),
+    ],
+)
+def test_a_gpu_is_used_where_there_is_one(gpu, bf16, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    device, dtype = placement()
+    assert (device.type, dtype) == expected
 
 
 def test_the_schedule_is_the_one_named():

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import tarfile
 import threading
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlq_utils import _downloads, corpora, languages, paper, released
+from mlq_utils import _downloads, corpora, languages, paper, prompts, released
 
 TED = """\
 talk_name\ten\tro\tfr\tzh-cn
@@ -222,7 +223,9 @@ def server(data, monkeypatch):
 
 
 def replaced(monkeypatch, name, **changes):
-    monkeypatch.setitem(released.RELEASES, name, replace(released.RELEASES[name], **changes))
+    release = released.RELEASES[name]
+    source = replace(release.source, **changes)
+    monkeypatch.setitem(released.RELEASES, name, replace(release, source=source))
 
 
 def test_single_files_are_fetched_once(server, data, monkeypatch, tmp_path):
@@ -247,15 +250,62 @@ def test_an_archive_is_fetched_and_unpacked(server, data, monkeypatch, tmp_path)
 @pytest.mark.parametrize("name", ["ntrex", "ted", "wikimatrix", "news_commentary"])
 def test_without_a_network_one_error_says_what_to_place_where(name, monkeypatch, tmp_path):
     changes = {"url": "http://127.0.0.1:9/{file}"}
-    if released.RELEASES[name].archive:
+    if released.RELEASES[name].source.archive:
         changes = {"archive": "http://127.0.0.1:9/x.tar.gz"}
     replaced(monkeypatch, name, **changes)
     code, split = ("ru", "test" if name == "ntrex" else "train")
-    folder = released.RELEASES[name].folder
+    folder = released.RELEASES[name].source.folder
     with pytest.raises(ConnectionError, match=f"{name} is not here.*{folder}") as error:
         corpora.load(name, code, split)
     assert "MLQ_DATA" in str(error.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+# Alpaca.
+
+
+@pytest.fixture
+def tasks(data):
+    rows = [
+        {"instruction": f"Do {n}.", "input": "" if n % 2 else f"Text {n}", "output": f"Done {n}."}
+        for n in range(30)
+    ]
+    rows += [rows[0], rows[1] | {"output": "  "}]
+    write(data / "alpaca/alpaca_data.json", json.dumps(rows))
+    write(data / "alpaca/alpaca_data_ro.json", json.dumps([rows[3] | {"output": "Gata."}]))
+    return data
+
+
+def test_alpaca_is_drawn_in_the_skeleton_of_all_prompts(tasks):
+    frame = prompts.alpaca(100, seed=1)
+    assert len(frame) == 30 and frame["prompt"].is_unique  # less the repeated and the unanswered
+    assert frame.attrs["pairs"] == {"en": 30} and set(frame["language"]) == {"en"}
+    assert prompts.prompt("Do 4.", "Text 4") in set(frame["prompt"])
+    assert prompts.prompt("Do 5.", "") in set(frame["prompt"])
+    assert prompts.alpaca(7, seed=1).equals(frame[:7])
+    assert not prompts.alpaca(7, seed=2).equals(frame[:7])
+    assert prompts.alpaca(5, language="ro")["target"].tolist() == ["Gata."]
+
+
+def test_a_translation_of_alpaca_is_not_downloaded(tasks):
+    with pytest.raises(FileNotFoundError, match=r"alpaca_data_fr\.json is missing.*MLQ_DATA"):
+        prompts.alpaca(5, language="fr")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[{", "truncated or no JSON"),
+        ("{}", "no list of instructions"),
+        ("[]", "no list of instructions"),
+        ('[{"instruction": "a", "input": "b"}]', "entry 0: no texts"),
+        ('[{"instruction": "a", "input": "", "output": ""}]', "no answered instruction"),
+    ],
+)
+def test_a_damaged_alpaca_is_named(tasks, content, message):
+    write(tasks / "alpaca/alpaca_data.json", content)
+    with pytest.raises(ValueError, match=message):
+        prompts.alpaca(5)
 
 
 # Drawing.
