@@ -691,7 +691,8 @@ CLAIMS: tuple[Claim, ...] = (
             Test(
                 "trained",
                 evidence.shortening_trained,
-                "{gain:+.1f} ({low:+.1f} to {high:+.1f}) under a scaled limit, {runs} runs",
+                "{gain:+.1f} ({low:+.1f} to {high:+.1f}) under a scaled limit, {settings} settings "
+                "of {seeds} seeds",
                 lambda n: n["low"] > 0,
                 lambda n: n["gain"] > 0,
             ),

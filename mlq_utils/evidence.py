@@ -5,6 +5,7 @@ from recorded runs of the mini world (trained), and returns numbers by name. Sco
 in spBLEU, shares from 0 to 1.
 """
 
+import dataclasses
 from functools import cache
 
 import pandas as pd
@@ -17,6 +18,7 @@ from mlq_utils import (
     quadrants,
     studies,
 )
+from mlq_utils.vocabulary import Extension
 
 Numbers = dict[str, float]
 RISEN = 5.0
@@ -555,16 +557,22 @@ def vocabulary_trained() -> Numbers:
 
 
 def extensions() -> pd.DataFrame:
-    """Return runs with an extended vocabulary, and their change against the run without.
+    """Return runs with an extended vocabulary, and their change against those without.
 
     Returns:
-        The rows of the study `extended` under a scaled limit, with `spbleu_plain` and `change`.
+        A row a language and extension of the study `extended` under a scaled limit: `target`, the
+        fields of `vocabulary.Extension`, and over its `seeds` (their number) the mean `spbleu`,
+        `spbleu_plain` and `change`.
     """
     plain = _trained("shortened").query("cap.isna() and shorten.isna()")
     plain = plain[["target", "size", "seed", "spbleu"]]
     rows = _trained("extended").query("cap.isna()")
     rows = rows.merge(plain, on=["target", "size", "seed"], suffixes=("", "_plain"))
-    return rows.assign(change=rows["spbleu"] - rows["spbleu_plain"])
+    ways = ["target", *(field.name for field in dataclasses.fields(Extension))]
+    means = rows.groupby(ways, as_index=False, sort=False).agg(
+        seeds=("seed", "size"), spbleu=("spbleu", "mean"), spbleu_plain=("spbleu_plain", "mean")
+    )
+    return means.assign(change=means["spbleu"] - means["spbleu_plain"])
 
 
 def same_prefix_tokenizer() -> Numbers:
@@ -597,6 +605,13 @@ def shortening_trained() -> Numbers:
 
 def _shortening(scores: pd.DataFrame) -> Numbers:
     scores = scores.assign(short=scores["shorten"].notna())
-    wide = scores.pivot(index=["target", "size", "seed"], columns="short", values="spbleu")
+    wide = scores.pivot_table(index=["target", "size"], columns="short", values="spbleu")
     gain = intervals.mean(wide[True] - wide[False])
-    return {"gain": gain["mean"], "low": gain["low"], "high": gain["high"], "runs": len(wide)}
+    seeds = scores["seed"].nunique()
+    return {
+        "gain": gain["mean"],
+        "low": gain["low"],
+        "high": gain["high"],
+        "settings": len(wide),
+        "seeds": seeds,
+    }

@@ -247,32 +247,29 @@ def mixtures() -> list[Spec]:
 
 
 def altruistic_sizes() -> list[Spec]:
-    """Return Embed FT, full FT and LoRA over data sizes for altruistic languages (Table 4).
-
-    One seed; the study `strategies` has three, for two of the languages on one size.
-    """
-    return _specs(ALTRUISTIC_SIX, strategy=("embed", "full", "lora"), size=SIZES)
+    """Return Embed FT, full FT and LoRA over data sizes for altruistic languages (Table 4)."""
+    return _specs(ALTRUISTIC_SIX, strategy=("embed", "full", "lora"), size=SIZES, seed=SEEDS)
 
 
 def stagnant_sizes() -> list[Spec]:
     """Return full FT on two sizes of data, and LoRA on the larger, for languages of Table 5.
 
-    One seed; the study `more_data` has more pairs and three seeds for one language.
+    The study `more_data` has more pairs for one language.
     """
-    full = _specs(TABLE_5, (), strategy=("full",), size=SIZES[1:])
-    return full + _specs(TABLE_5, (), strategy=("lora",), size=SIZES[-1:])
+    full = _specs(TABLE_5, (), strategy=("full",), size=SIZES[1:], seed=SEEDS)
+    return full + _specs(TABLE_5, (), strategy=("lora",), size=SIZES[-1:], seed=SEEDS)
 
 
 def shortened() -> list[Spec]:
     """Return full FT with and without shortening (Table 7).
 
     Under a limit of new tokens that is scaled to the language, and under a fixed one; and for one
-    language on many pairs, three seeds.
+    language on many pairs.
     """
-    shared = {"strategy": ("full",), "shorten": (None, "one token")}
+    shared = {"strategy": ("full",), "shorten": (None, "one token"), "seed": SEEDS}
     return _specs(
         OVERTOKENISED_FOUR, (), **shared, size=SIZES[-1:], cap=(None, FIXED_CAP)
-    ) + _specs([OVERTOKENISED], (), **shared, size=(MANY_PAIRS,), seed=SEEDS)
+    ) + _specs([OVERTOKENISED], (), **shared, size=(MANY_PAIRS,))
 
 
 def extended() -> list[Spec]:
@@ -280,7 +277,7 @@ def extended() -> list[Spec]:
 
     For one language each method and size, with new pieces above the original merges, as released,
     and below them; and the largest size with new embeddings that start elsewhere. For the others
-    `EXTENSION`. That one also under the fixed limit of `shortened`. One seed.
+    `EXTENSION`, with every seed, also under the fixed limit of `shortened`; all else with one.
     """
     ways = [
         Extension(method, pieces, ranked=ranked)
@@ -295,7 +292,8 @@ def extended() -> list[Spec]:
     ]
     shared = {"strategy": ("full",), "size": SIZES[-1:]}
     every = _specs([OVERTOKENISED], (), **shared, extension=ways)
-    one = _specs(OVERTOKENISED_FOUR, (), **shared, extension=(EXTENSION,), cap=(None, FIXED_CAP))
+    caps = {"cap": (None, FIXED_CAP), "seed": SEEDS}
+    one = _specs(OVERTOKENISED_FOUR, (), **shared, extension=(EXTENSION,), **caps)
     return list(dict.fromkeys(every + one))
 
 
