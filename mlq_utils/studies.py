@@ -277,7 +277,7 @@ def extended() -> list[Spec]:
 
     For one language each method and size, with new pieces above the original merges, as released,
     and below them; and the largest size with new embeddings that start elsewhere. For the others
-    `EXTENSION`, with every seed, also under the fixed limit of `shortened`; all else with one.
+    `EXTENSION`, also under the fixed limit of `shortened`.
     """
     ways = [
         Extension(method, pieces, ranked=ranked)
@@ -290,10 +290,10 @@ def extended() -> list[Spec]:
         for method in vocabulary.METHODS
         for start in ("random", "mean")
     ]
-    shared = {"strategy": ("full",), "size": SIZES[-1:]}
+    shared = {"strategy": ("full",), "size": SIZES[-1:], "seed": SEEDS}
     every = _specs([OVERTOKENISED], (), **shared, extension=ways)
-    caps = {"cap": (None, FIXED_CAP), "seed": SEEDS}
-    one = _specs(OVERTOKENISED_FOUR, (), **shared, extension=(EXTENSION,), **caps)
+    caps = (None, FIXED_CAP)
+    one = _specs(OVERTOKENISED_FOUR, (), **shared, extension=(EXTENSION,), cap=caps)
     return list(dict.fromkeys(every + one))
 
 
