@@ -12,7 +12,8 @@ from mlq_utils._common import one_of
 STRATEGIES = {
     "embed": "input embeddings only (the paper's Embed FT)",
     "full": "all parameters",
-    "lora": "low-rank updates of the query and value projections",
+    "lora": "low-rank updates of the query and value projections; of all three where one matrix "
+    "holds them",
     "layers": "the decoder layers given, norms included (Tables 14 and 15)",
 }
 """What each strategy trains."""
@@ -66,7 +67,7 @@ def prepare(
             config = peft.LoraConfig(
                 r=lora_rank,
                 lora_alpha=lora_alpha,
-                target_modules=["q_proj", "v_proj"],
+                target_modules=_projections(model),
                 task_type="CAUSAL_LM",
             )
             with torch.random.fork_rng():
@@ -83,8 +84,20 @@ def trainable(model: torch.nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
+def _projections(model: PreTrainedModel) -> list[str]:
+    """Return the names of the matrices that LoRA updates; the paper's where there are such."""
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for known in (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["Wqkv"], ["c_attn"]):
+        if names.issuperset(known):
+            return known
+    raise ValueError(f"lora: {model.config.model_type} has no query and value projections known")
+
+
 def _layers(model: PreTrainedModel, layers: Sequence[int]) -> list[torch.nn.Module]:
-    every = model.get_decoder().layers
+    # `layers`, `blocks` or `h`: architectures agree on the kind and not on the name
+    every = next(
+        child for child in model.get_decoder().children() if isinstance(child, torch.nn.ModuleList)
+    )
     wanted = sorted({operator.index(i) for i in layers})
     if not wanted or not 0 <= wanted[0] <= wanted[-1] < len(every):
         raise ValueError(

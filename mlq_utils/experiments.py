@@ -53,7 +53,7 @@ VOCABULARY_SEED = 1
 """Phrases that new pieces are learned from: monolingual text, in the place of the paper's mC4."""
 ENGLISH = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
 """English-only instructions (Appendix C), by their source."""
-LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision")
+LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
 """Fields of `Spec` that came after the first records."""
 STORE = Path(os.environ.get("MLQ_STORE") or "_build/store")
 """Where records are kept unless a call says otherwise."""
@@ -90,6 +90,7 @@ class Spec:
             their first sentences, and a score is sacrebleu's spBLEU with `flores101`.
         schedule: "mini", or "paper" for the paper's steps and rates (`training.Schedule`).
         revision: Of a base on the Hub: branch, tag or commit.
+        spare_rows: Rows that the base's embeddings may have beyond its tokenizer's vocabulary.
     """
 
     languages: tuple[str, ...] = ()
@@ -111,6 +112,7 @@ class Spec:
     test: tuple[str, str] = ("cldr", "test")
     schedule: str = "mini"
     revision: str | None = None
+    spare_rows: int = 0
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything.
@@ -254,7 +256,7 @@ def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.Data
         for target in spec.targets:
             _sentences(spec, target)
     device, dtype = placement()
-    base = modeling.load(spec.base, revision=spec.revision, dtype=dtype)
+    base = modeling.load(spec.base, revision=spec.revision, dtype=dtype, spare_rows=spec.spare_rows)
     base.model.to(device)
     trained = None
     if spec.languages:
@@ -450,6 +452,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--schedule", default="mini", help="mini, or paper")
     parser.add_argument("--revision", help="of a base on the Hub")
     parser.add_argument("--base", default="mini", help="a base model's folder or name")
+    parser.add_argument(
+        "--spare-rows", type=int, default=0, help="embeddings beyond the tokenizer's vocabulary"
+    )
     parser.add_argument("--store", type=Path, default=STORE, help="where records are kept")
     given = vars(parser.parse_args(arguments))
     store = Store(given.pop("store"))

@@ -41,8 +41,6 @@ MINI = PACKAGE_DATA / "base"
 """The packaged base model: config.json, model.safetensors, tokenizer.model."""
 
 _HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*"]
-# What some architectures do to the logits beyond `lm_head`; the label-only loss leaves it out.
-_HEAD_EXTRAS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
 @dataclass(frozen=True)
@@ -220,12 +218,6 @@ def _check_weights(model: PreTrainedModel, folder: Path) -> None:
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ValueError(f"{folder}: {name} holds NaN or infinite weights")
-    extras = [extra for extra in _HEAD_EXTRAS if getattr(model.config, extra, None)]
-    if extras:
-        raise ValueError(
-            f"{folder}: the head of {model.config.model_type} is more than a matrix "
-            f"({extras[0]}), which the loss here does not follow"
-        )
 
 
 def _check_vocabulary(model: PreTrainedModel, words: tokenizers.Tokenizer, spare_rows: int) -> None:
@@ -233,22 +225,25 @@ def _check_vocabulary(model: PreTrainedModel, words: tokenizers.Tokenizer, spare
     if not 0 <= rows - len(words) <= spare_rows:
         raise ValueError(
             f"the model has {rows:,} embeddings, its tokenizer {len(words):,} tokens: they do not "
-            "belong together (spare_rows allows for a model that rounds up)"
+            "belong together; for a model that rounds up, allow the difference with spare_rows"
         )
 
 
 def _special_tokens(
     model: PreTrainedModel, words: tokenizers.Tokenizer
 ) -> tuple[int | None, int, int]:
-    """Return the ids of BOS, EOS and padding; SentencePiece's own before the configuration's.
+    """Return the ids of BOS, EOS and padding; the tokenizer's before the configuration's.
 
-    Configurations of LLaMA are about with other ids than its tokenizer has.
+    Configurations of LLaMA are about with other ids than its tokenizer has, and those of Qwen,
+    GPT-NeoX and MPT name a BOS that their tokenizers put before no text.
     """
     config = model.config
     bos, eos, pad = config.bos_token_id, config.eos_token_id, config.pad_token_id
     eos = eos[0] if isinstance(eos, list) else eos
     if hasattr(words.backend, "eos_id"):
         bos, eos = (i if i >= 0 else None for i in (words.backend.bos_id(), words.backend.eos_id()))
+    else:
+        bos = words.opening
     if eos is None:
         raise ValueError("the model has no token that ends a text (EOS)")
     return bos, eos, 0 if pad in (None, -1, eos) else pad

@@ -54,6 +54,19 @@ class Tokenizer:
         """Return the text of ids; bytes that are no character become U+FFFD."""
         return self._decode([int(i) for i in ids])
 
+    @property
+    def opening(self) -> int | None:
+        """The special token that a Hugging Face tokenizer puts before a text; None for none.
+
+        SentencePiece puts none by itself; whether its `bos_id` is used is the model's affair.
+        """
+        if not isinstance(self.backend, tokenizers.Tokenizer):
+            return None
+        plain, whole = (
+            self.backend.encode("a", add_special_tokens=add).ids for add in (False, True)
+        )
+        return whole[0] if whole[: len(plain)] != plain else None
+
     @cached_property
     def opens(self) -> np.ndarray:
         """For each id, whether a character begins in the token and does not end in it."""

@@ -41,6 +41,7 @@ __all__ = [
     "english_tasks",
     "examples",
     "fine_tune",
+    "has_plain_head",
     "label_loss",
     "mixture",
 ]
@@ -77,7 +78,11 @@ class Result:
 
 
 def label_loss(
-    model: PreTrainedModel | PeftModel, ids: torch.Tensor, labels: torch.Tensor
+    model: PreTrainedModel | PeftModel,
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    plain_head: bool = True,
 ) -> torch.Tensor:
     """Return the loss that `model(ids, labels=labels)` has, computing the head at labels only.
 
@@ -88,6 +93,8 @@ def label_loss(
         model: A causal language model, wrapped by peft or not.
         ids: Token ids of shape (examples, tokens), padded on the right.
         labels: The same shape; `IGNORED` where nothing is trained.
+        plain_head: Whether the head is a matrix and no more (`has_plain_head`); otherwise the
+            model's own logits are taken, at every position.
 
     Returns:
         Mean cross-entropy in nats a label, a scalar; 0 where there is no label at all.
@@ -95,10 +102,26 @@ def label_loss(
     model = model.get_base_model() if isinstance(model, PeftModel) else model
     targets = labels[:, 1:]
     trained = targets != IGNORED
-    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    logits = model.get_output_embeddings()(hidden[:, :-1][trained])
+    if plain_head:
+        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        logits = model.get_output_embeddings()(hidden[:, :-1][trained])
+    else:
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1][trained]
     loss = torch.nn.functional.cross_entropy(logits.float(), targets[trained], reduction="sum")
     return loss / trained.sum().clamp(min=1)
+
+
+def has_plain_head(model: PreTrainedModel) -> bool:
+    """Return whether a model's logits are its hidden states times the head's matrix.
+
+    Gemma 2 caps them, Granite and Cohere scale them; which others do is found out by trying.
+    """
+    ids = torch.arange(4, device=model.device)[None]
+    with torch.inference_mode():
+        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        plain = model.get_output_embeddings()(hidden)
+        # Equal to the bit: a cap on logits changes small ones little.
+        return torch.equal(model(input_ids=ids, use_cache=False).logits, plain)
 
 
 def fine_tune(
@@ -140,6 +163,8 @@ def fine_tune(
     data = examples(frame, base, schedule.block)
     model = modeling.prepare(base.model, strategy, layers=layers, seed=schedule.seed)
     precision = modeling.choose_precision(model, precision)
+    with _narrow(model, precision):
+        plain_head = has_plain_head(base.model)
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         weights.values(), schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
@@ -171,7 +196,7 @@ def fine_tune(
             ids, labels = (t.to(model.device) for t in collate(data, plan[step], base.pad))
             rate = schedule.rate(step, len(plan))
             optimizer.param_groups[0]["lr"] = rate
-            loss, rows = _backward(model, ids, labels, rows, precision)
+            loss, rows = _backward(model, ids, labels, rows, precision, plain_head)
             norm = torch.nn.utils.clip_grad_norm_(weights.values(), schedule.max_grad_norm)
             if not torch.isfinite(loss + norm):  # before the step: the weights stay finite
                 raise FloatingPointError(
@@ -208,7 +233,12 @@ def fine_tune(
 
 
 def _backward(
-    model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor, rows: int, precision: str
+    model: torch.nn.Module,
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    rows: int,
+    precision: str,
+    plain_head: bool,
 ) -> tuple[torch.Tensor, int]:
     """Add a batch's gradients, `rows` examples at once; fewer, from here on, where memory ends.
 
@@ -223,8 +253,8 @@ def _backward(
         loss = torch.zeros((), device=ids.device)
         try:
             for some in zip(ids.split(rows), labels.split(rows), strict=True):
-                with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    mean = label_loss(model, *some)
+                with _narrow(model, precision):
+                    mean = label_loss(model, *some, plain_head=plain_head)
                 part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
                 part.backward()
                 loss += part.detach()
@@ -242,6 +272,11 @@ def _backward(
             f"{rows} at a time, which changes no result",
             stacklevel=3,
         )
+
+
+def _narrow(model: torch.nn.Module, precision: str) -> torch.autocast:
+    """Return autocast to the precision."""
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextlib.contextmanager

@@ -1,15 +1,19 @@
 """Translation with a causal language model: prompts in, hypotheses out; the cap on new tokens.
 
-How the search goes, and what it equals, is told in `mlq_utils.beam`.
+How the search goes, and what it equals, is told in `mlq_utils.beam`. Models that it cannot search
+(ALiBi, attention windows shorter than a sentence) are searched by transformers itself.
 """
 
+import inspect
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel
+import transformers
+from transformers import GenerationConfig, PreTrainedModel
 
 from mlq_utils import tokenizer as tokenizers
 from mlq_utils.beam import ENGINE, Batch, Output
@@ -20,6 +24,7 @@ __all__ = [
     "Output",
     "beam_search",
     "context_length",
+    "generate",
     "scaled_cap",
     "translate",
 ]
@@ -40,7 +45,8 @@ def beam_search(
     """Continue each prompt by its most probable continuation that beam search finds.
 
     Args:
-        model: A causal language model of full attention with attention "sdpa" or "eager".
+        model: A causal language model with attention "sdpa" or "eager", that is told positions,
+            and whose attention windows, if any, are no shorter than prompt and cap.
         prompts: Token ids, any beginning-of-sentence token included; order and lengths are free.
         beam_size: Beams; 1 is greedy decoding.
         max_new_tokens: The cap: how many tokens may be generated, the end-of-sentence token
@@ -58,6 +64,8 @@ def beam_search(
     """
     prompts, caps = list(map(list, prompts)), _caps(max_new_tokens, len(prompts))
     _check(model, prompts, caps, beam_size, batch_size)
+    if reason := _unsearchable(model, prompts, caps):
+        raise ValueError(f"beam_search cannot search this model: {reason}; generate can")
     # Longest first: lengths within a batch are alike, and what does not fit in memory fails early.
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     outputs: dict[int, Output] = {}
@@ -72,6 +80,65 @@ def beam_search(
     finally:
         model.train(training)
     return [outputs[i] for i in range(len(prompts))]
+
+
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    beam_size: int = 4,
+    max_new_tokens: int | Sequence[int],
+    eos_id: int,
+    batch_size: int = 128,
+) -> list[Output]:
+    """Continue each prompt by transformers' own beam search, slower and for every model.
+
+    Arguments, what is found and errors are those of `beam_search`. What the model's generation
+    configuration says (temperatures, penalties) is left out. A score is NaN for one beam.
+    """
+    prompts, caps = list(map(list, prompts)), _caps(max_new_tokens, len(prompts))
+    _check(model, prompts, caps, beam_size, batch_size)
+    order = sorted(range(len(prompts)), key=lambda i: (caps[i], len(prompts[i])))
+    outputs: dict[int, Output] = {}
+    training, usual = model.training, model.generation_config
+    model.eval()
+    try:
+        for cap, group in itertools.groupby(order, key=caps.__getitem__):
+            model.generation_config = GenerationConfig(
+                num_beams=beam_size,
+                max_new_tokens=cap,
+                eos_token_id=eos_id,
+                pad_token_id=eos_id,  # what stands after the end is cut off below
+                **({"early_stopping": False, "length_penalty": 1.0} if beam_size > 1 else {}),
+            )
+            group = list(group)
+            for start in range(0, len(group), batch_size):
+                rows = group[start : start + batch_size]
+                outputs |= zip(rows, _generate(model, [prompts[i] for i in rows]), strict=True)
+    finally:
+        model.generation_config = usual
+        model.train(training)
+    return [outputs[i] for i in range(len(prompts))]
+
+
+def _generate(model: PreTrainedModel, prompts: list[list[int]]) -> list[Output]:
+    eos = model.generation_config.eos_token_id
+    width = max(map(len, prompts))
+    ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    found = model.generate(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    scores = getattr(found, "sequences_scores", None)
+    scores = [math.nan] * len(prompts) if scores is None else scores.tolist()
+    outputs = []
+    for new, score in zip(found.sequences[:, width:].tolist(), scores, strict=True):
+        finished = eos in new
+        outputs.append(Output(new[: new.index(eos)] if finished else new, score, finished))
+    return outputs
 
 
 def _caps(cap: int | Sequence[int], count: int) -> list[int]:
@@ -105,23 +172,42 @@ def _check(
                 f"prompt {i} has {len(prompt)} tokens: with {cap} new ones it exceeds the model's "
                 f"context of {context}"
             )
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    # A window counts positions in the cache, and here beams stand side by side in it.
-    if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
-        raise ValueError("beam_search needs full attention in every layer")
-    if config._attn_implementation not in ("sdpa", "eager"):
-        raise ValueError(
-            f"beam_search needs attention sdpa or eager, not {config._attn_implementation}: "
-            "load the model with attn_implementation='sdpa'"
-        )
-    if config.vocab_size < 2 * beam_size:
+    if model.config.get_text_config().vocab_size < 2 * beam_size:
         raise ValueError(f"{beam_size} beams need a vocabulary of {2 * beam_size} tokens or more")
 
 
+def _unsearchable(model: PreTrainedModel, prompts: list[list[int]], caps: list[int]) -> str | None:
+    """Return why `beam_search` cannot search a model; None where it can."""
+    config = model.config.get_text_config()
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return f"its attention is {config._attn_implementation}, neither sdpa nor eager"
+    # A beam's tokens are not side by side in the cache, so what counts places there is misled.
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return f"{config.model_type} takes no positions"
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None)
+    longest = max(len(p) + cap for p, cap in zip(prompts, caps, strict=True))
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        return f"its layers attend by {', '.join(sorted(kinds - {'full_attention'}))}"
+    if window and window < longest:
+        return f"it attends to the last {window} tokens, of {longest}"
+    return None
+
+
 def context_length(model: PreTrainedModel) -> int:
-    """Return the most tokens, prompt and continuation together, that the model was made for."""
-    return model.config.get_text_config().max_position_embeddings
+    """Return the most tokens, prompt and continuation together, that the model was made for.
+
+    Raises:
+        ValueError: The configuration does not say.
+    """
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "max_seq_len", "seq_length"):  # MPT's, BLOOM's
+        if length := getattr(config, name, None):
+            return length
+    raise ValueError(
+        f"the configuration of {config.model_type} does not say how long a text may be: add "
+        "max_position_embeddings to its config.json"
+    )
 
 
 def translate(
@@ -138,7 +224,7 @@ def translate(
     """Translate by continuing prompts.
 
     Args:
-        model: See `beam_search`.
+        model: Any causal language model: what `beam_search` cannot search, `generate` does.
         tokenizer: What `mlq_utils.tokenizer.wrap` takes; gives no special tokens of its own.
         prompts: The whole prompt of each sentence, as in tuning.
         beam_size: Beams; the paper uses 4.
@@ -167,11 +253,13 @@ def translate(
     room = [context_length(model) - len(prompt) for prompt in ids]
     caps = _caps(cap, len(prompts))
     fit = [i for i in range(len(ids)) if room[i] > 0]
-    outputs = fit and beam_search(
+    fitting, limits = [ids[i] for i in fit], [min(caps[i], room[i]) for i in fit]
+    own = not fit or _unsearchable(model, fitting, limits) is None
+    outputs = fit and (beam_search if own else generate)(
         model,
-        [ids[i] for i in fit],
+        fitting,
         beam_size=beam_size,
-        max_new_tokens=[min(caps[i], room[i]) for i in fit],
+        max_new_tokens=limits,
         eos_id=eos_id,
         batch_size=batch_size,
     )
@@ -184,7 +272,7 @@ def translate(
         "skipped": [i for i in range(len(ids)) if room[i] <= 0],
         "cap": caps[0] if min(caps) == max(caps) else [min(caps), max(caps)],
         "beam_size": beam_size,
-        "engine": ENGINE,
+        "engine": ENGINE if own else f"transformers {transformers.__version__} generate",
         "precision": str(model.dtype).removeprefix("torch."),
     }
     return frame

@@ -63,6 +63,7 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         "beam_size": 4, "base": str(tmp_path), "shorten": "one token", "cap": 50,
         "extension": Extension("bpe", 9), "corpus": ("wikimatrix", "ted"),
         "test": ("flores200", "devtest"), "schedule": "paper", "revision": "main",
+        "spare_rows": 3,
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
     keys = {small.identity()}

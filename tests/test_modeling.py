@@ -158,13 +158,6 @@ def test_another_model_s_tokenizer_is_refused(folder, words):
         modeling.load(folder, spare_rows=1000)
 
 
-def test_a_head_that_is_more_than_a_matrix_is_refused(folder):
-    config = json.loads((folder / "config.json").read_text()) | {"logits_scaling": 8.0}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="logits_scaling"):
-        modeling.load(folder)
-
-
 def test_a_tied_head_becomes_a_copy(tmp_path, words):
     save(tmp_path / "tied", words, tie_word_embeddings=True)
     tied = LlamaForCausalLM.from_pretrained(tmp_path / "tied")

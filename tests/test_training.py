@@ -239,9 +239,9 @@ def test_precision_follows_the_machine_and_the_weights(folder, frame, monkeypatc
 def test_nan_stops_the_run(folder, frame, monkeypatch, step):
     calls, real = [], training.label_loss
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         calls.append(None)
-        return real(*arguments) * (math.nan if len(calls) == step + 1 else 1)
+        return real(*arguments, **options) * (math.nan if len(calls) == step + 1 else 1)
 
     monkeypatch.setattr(training, "label_loss", broken)
     base = modeling.load(folder)
@@ -254,11 +254,11 @@ def test_out_of_memory_takes_smaller_parts_of_the_same_batches(folder, frame, mo
     """A device that holds three examples at once: other parts, the same gradients."""
     whole, real, sizes = tune(folder, frame, "full"), training.label_loss, []
 
-    def small(model, ids, labels):
+    def small(model, ids, labels, **options):
         sizes.append(len(ids))
         if len(ids) > 3:
             raise torch.OutOfMemoryError("no room")
-        return real(model, ids, labels)
+        return real(model, ids, labels, **options)
 
     monkeypatch.setattr(training, "label_loss", small)
     with pytest.warns(UserWarning, match="out of memory with 8 examples") as warned:
@@ -272,7 +272,7 @@ def test_out_of_memory_takes_smaller_parts_of_the_same_batches(folder, frame, mo
 
 
 def test_an_example_that_does_not_fit_is_an_error(folder, frame, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(training, "label_loss", full)
@@ -283,7 +283,9 @@ def test_an_example_that_does_not_fit_is_an_error(folder, frame, monkeypatch):
 def test_a_parameter_without_gradient_stops_the_run(folder, frame, monkeypatch):
     real = training.label_loss
     monkeypatch.setattr(
-        training, "label_loss", lambda m, *batch: real(m, *batch) + 0 * m.lm_head.bias.sum()
+        training,
+        "label_loss",
+        lambda m, *batch, **options: real(m, *batch, **options) + 0 * m.lm_head.bias.sum(),
     )
     base = modeling.load(folder)
     base.model.lm_head.bias = torch.nn.Parameter(torch.zeros(450))

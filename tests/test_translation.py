@@ -210,8 +210,8 @@ def test_models_that_it_cannot_search_are_refused():
     with torch.no_grad():
         damaged.model.norm.weight[0] = float("nan")
     for model, message in (
-        (windowed, "full attention"),
-        (flash, "sdpa or eager"),
+        (windowed, "attends to the last 8 tokens, of 9"),
+        (flash, "neither sdpa nor eager"),
         (damaged, "NaN"),
     ):
         with pytest.raises(ValueError, match=message):
