@@ -123,6 +123,8 @@ time.sleep(600)
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Tests that run in the background inherit that SIGINT is ignored; a terminal's do not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     started = toy / "_build/scratch/started"
     while not started.exists() and process.poll() is None:
