@@ -16,7 +16,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -190,23 +189,11 @@ class Spec:
         unused = {field.name for field in later if getattr(self, field.name) == field.default}
         parts = {
             "spec": {name: value for name, value in asdict(self).items() if name not in unused},
-            "base": _base_digest(self.base),
+            "base": modeling.digest(self.base),
             "cldr": get_cldr_version(),
             "semantics": SEMANTICS,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _base_digest(name: str) -> str:
-    folder = modeling.MINI if name == "mini" else Path(name)
-    files = sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".model", ".json"))
-    if not files:
-        return name  # of the Hub: its name and revision identify it
-    weights = [p for p in files if p.name != "pretraining.json"]
-    return hashlib.sha256(
-        b"".join(hashlib.sha256(p.read_bytes()).digest() for p in weights)
-    ).hexdigest()
 
 
 def default_store() -> Store:
@@ -214,30 +201,46 @@ def default_store() -> Store:
     return Store(STORE, SHIPPED)
 
 
-def run(spec: Spec, store: Store | None = None, *, progress: bool | None = None) -> dict[str, Any]:
+def run(
+    spec: Spec,
+    store: Store | None = None,
+    *,
+    progress: bool | None = None,
+    save: Path | None = None,
+) -> dict[str, Any]:
     """Return the record of a run, computing it where the store has none.
 
     Args:
         spec: What to run.
         store: Where records are kept; `default_store()` where None.
         progress: Whether to show a bar; outside notebooks where None.
+        save: A folder to keep the tuned model in, for `modeling.load` (see `modeling.save`). Where
+            the store has the record and the folder has not the model, it is tuned again.
 
     Returns:
         The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (a
         list, one a target, with spBLEU, chrF++, their intervals and signatures, error counts, cap
         and cap-hit rate), `training` (losses, seconds, label tokens a second, peak memory),
         `seconds`, `versions`, `hardware`, `date`.
+
+    Raises:
+        ValueError: `save` with nothing tuned, with another tokenizer than the base's, or a folder
+            that holds another model.
     """
     store = store or default_store()
     key = spec.identity()
+    if save is not None:
+        save = _place(spec, Path(save))
     known = store.get(key)
     if known is not None:
+        if save is not None and known["status"] == "done":
+            _tune(spec, progress, save)
         return known
     start = perf_counter()
     record: dict[str, Any] = {"spec": asdict(spec), "identity": key}
     hypotheses = None
     try:
-        results, hypotheses = _compute(spec, progress)
+        results, hypotheses = _compute(spec, progress, save)
         record |= {"status": "done"} | results
     except FloatingPointError as error:  # it would fail the same way again; others go on
         record |= {"status": "failed", "error": str(error)}
@@ -250,39 +253,72 @@ def run(spec: Spec, store: Store | None = None, *, progress: bool | None = None)
     return store.put(key, record, hypotheses)
 
 
-def _compute(spec: Spec, progress: bool | None) -> tuple[dict[str, Any], pd.DataFrame]:
+def _place(spec: Spec, folder: Path) -> Path | None:
+    """Return where a model is to be saved; None where it is saved already."""
+    if not spec.languages or spec.extension is not None or spec.shorten is not None:
+        raise ValueError(
+            "only a model that is tuned, with the base's own tokenizer, can be saved: languages="
+            f"{spec.languages}, extension={spec.extension}, shorten={spec.shorten!r}"
+        )
+    if not folder.exists() or not any(folder.iterdir()):
+        return folder
+    if modeling.saved_as(folder).get("run") == spec.identity():
+        return None
+    raise ValueError(f"{folder} holds something else: give an empty folder to save the model in")
+
+
+def _compute(
+    spec: Spec, progress: bool | None, save: Path | None
+) -> tuple[dict[str, Any], pd.DataFrame]:
     if spec.test[0] != "cldr":  # what cannot be scored is not tuned
         scoring.check_flores101()
         for target in spec.targets:
             _sentences(spec, target)
-    device, dtype = placement()
-    base = modeling.load(spec.base, revision=spec.revision, dtype=dtype, spare_rows=spec.spare_rows)
-    base.model.to(device)
-    trained = None
-    if spec.languages:
-        frame = _tuning_data(spec)
-        if spec.extension is not None:
-            base = _extended(base, spec)
-        if spec.shorten is not None:
-            codec = PrefixShortener.fit(base.tokenizer, frame["target"], LENGTHS[spec.shorten])
-            base = replace(base, tokenizer=codec.shortened())
-        result = training.fine_tune(
-            base, frame, spec.strategy, spec._steps(), layers=spec.layers, progress=progress
-        )
-        base = result.model
-        trained = {
-            "losses": [round(loss, 4) for loss in result.losses],
-            "seconds": round(result.seconds, 2),
-            "label_tokens_per_second": round(result.label_tokens_per_second),
-            "peak_bytes": result.peak_bytes,
-            "examples": result.examples,
-            "drawn": frame.attrs,
-            "skipped": result.skipped,
-            "precision": result.precision,
-        }
+    base, trained = _tune(spec, progress, save)
     base = modeling.for_translation(base)
     scores, frames = zip(*(_score(spec, base, target) for target in spec.targets), strict=True)
     return {"training": trained, "scores": list(scores)}, pd.concat(frames, ignore_index=True)
+
+
+def _tune(
+    spec: Spec, progress: bool | None, save: Path | None
+) -> tuple[modeling.Model, dict[str, Any] | None]:
+    """Return the model to translate with, and what training it took; None for the base itself."""
+    device, dtype = placement()
+    base = modeling.load(spec.base, revision=spec.revision, dtype=dtype, spare_rows=spec.spare_rows)
+    base.model.to(device)
+    if not spec.languages:
+        return base, None
+    frame = _tuning_data(spec)
+    if spec.extension is not None:
+        base = _extended(base, spec)
+    if spec.shorten is not None:
+        codec = PrefixShortener.fit(base.tokenizer, frame["target"], LENGTHS[spec.shorten])
+        base = replace(base, tokenizer=codec.shortened())
+    result = training.fine_tune(
+        base, frame, spec.strategy, spec._steps(), layers=spec.layers, progress=progress
+    )
+    if save is not None:
+        modeling.save(
+            save,
+            result.trained,
+            strategy=spec.strategy,
+            layers=spec.layers,
+            base=spec.base,
+            revision=spec.revision,
+            spare_rows=spec.spare_rows,
+            run=spec.identity(),
+        )
+    return result.model, {
+        "losses": [round(loss, 4) for loss in result.losses],
+        "seconds": round(result.seconds, 2),
+        "label_tokens_per_second": round(result.label_tokens_per_second),
+        "peak_bytes": result.peak_bytes,
+        "examples": result.examples,
+        "drawn": frame.attrs,
+        "skipped": result.skipped,
+        "precision": result.precision,
+    }
 
 
 def _extended(base: modeling.Model, spec: Spec) -> modeling.Model:
@@ -455,12 +491,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--spare-rows", type=int, default=0, help="embeddings beyond the tokenizer's vocabulary"
     )
+    parser.add_argument("--save", type=Path, help="a folder to keep the tuned model in")
     parser.add_argument("--store", type=Path, default=STORE, help="where records are kept")
     given = vars(parser.parse_args(arguments))
-    store = Store(given.pop("store"))
+    store, save = Store(given.pop("store")), given.pop("save")
     try:
         spec = Spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-        record = run(spec, store)
+        record = run(spec, store, save=save)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if record["status"] == "failed":

@@ -2,6 +2,7 @@
 
     base = load("mini")                                 # the packaged base; or a folder, or the Hub
     tuned = prepare(base.model, "embed")                # input embeddings only
+    save(folder, result.trained, strategy="embed")      # and load(folder)
 
 Weights are read from safetensors only: a pickled checkpoint can run code when it is opened. What
 could end in a wrong score rather than an error is refused here, before anything is trained: damaged
@@ -11,18 +12,24 @@ or missing tensors, NaN, a tokenizer that is not the model's.
 import contextlib
 import copy
 import dataclasses
+import hashlib
+import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from mlq_utils import tokenizer as tokenizers
-from mlq_utils._common import HUB_NAME, PACKAGE_DATA, from_hub, one_of
+from mlq_utils._common import HUB_NAME, PACKAGE_DATA, from_hub, one_of, written_whole
 from mlq_utils._device import fast_bf16
 from mlq_utils._strategies import STRATEGIES, prepare, trainable
 
@@ -31,15 +38,19 @@ __all__ = [
     "STRATEGIES",
     "Model",
     "choose_precision",
+    "digest",
     "for_translation",
     "load",
     "prepare",
+    "save",
+    "saved_as",
     "trainable",
 ]
 
 MINI = PACKAGE_DATA / "base"
 """The packaged base model: config.json, model.safetensors, tokenizer.model."""
 
+_SAVED = "trained.json"
 _HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*"]
 
 
@@ -78,8 +89,8 @@ def load(
     warning. Otherwise Embed FT would train the head too, unseen.
 
     Args:
-        name_or_path: "mini" for the packaged base; a folder in Hugging Face format; or a name of
-            the Hub such as "huggyllama/llama-7b".
+        name_or_path: "mini" for the packaged base; a folder in Hugging Face format, or one that
+            `save` wrote; or a name of the Hub such as "huggyllama/llama-7b".
         revision: The Hub's branch, tag or commit.
         dtype: Of the weights; `prepare` makes what it trains fp32 in any case.
         spare_rows: How many rows the embeddings may have beyond the tokenizer's vocabulary. Some
@@ -89,9 +100,11 @@ def load(
         FileNotFoundError: There is no such model, or it lacks a file.
         ConnectionError: The Hub cannot be reached.
         ValueError: The weights are pickled, damaged, incomplete or not finite; the model wants
-            remote code; or the vocabularies do not match.
+            remote code; the vocabularies do not match; or a tuned model's base has changed.
     """
     folder = _folder(str(name_or_path), revision)
+    if (folder / _SAVED).is_file():
+        return _load_tuned(folder, dtype)
     _check_files(folder)
     words = tokenizers.load(folder)
     try:
@@ -124,6 +137,100 @@ def load(
     _check_weights(model, folder)
     _check_vocabulary(model, words, spare_rows)
     return Model(model.eval(), words, str(name_or_path), *_special_tokens(model, words))
+
+
+@cache
+def digest(name: str) -> str:
+    """Return a hash of a base model's files; of the Hub's, which the revision identifies, its name.
+
+    Args:
+        name: What `load` takes.
+    """
+    folder = MINI if name == "mini" else Path(name)
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".model", ".json"))
+    if not files:
+        return name
+    weights = [p for p in files if p.name != "pretraining.json"]
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(p.read_bytes()).digest() for p in weights)
+    ).hexdigest()
+
+
+def save(
+    folder: Path,
+    trained: Mapping[str, torch.Tensor],
+    *,
+    strategy: str,
+    layers: Sequence[int] | None = None,
+    base: str = "mini",
+    revision: str | None = None,
+    spare_rows: int = 0,
+    **notes: Any,
+) -> None:
+    """Keep a tuned model: what was trained, and what it was trained on top of.
+
+    For Embed FT that is the embedding matrix, not the whole model; for LoRA the low-rank matrices.
+
+    Args:
+        folder: Where to: `trained.safetensors`, and then `trained.json`, so that it holds a model
+            or none.
+        trained: `training.Result.trained`.
+        strategy: What `prepare` was given, `layers` too.
+        layers: See `strategy`.
+        base: What `load` was given, `revision` and `spare_rows` too.
+        revision: See `base`.
+        spare_rows: See `base`.
+        **notes: What else `saved_as` should tell, as JSON can hold it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with written_whole(folder / "trained.safetensors") as aside:
+        save_file({name: value.cpu().contiguous() for name, value in trained.items()}, aside)
+    path = Path(base).expanduser()
+    about = {
+        "base": str(path.resolve()) if path.is_dir() else base,
+        "revision": revision,
+        "spare_rows": spare_rows,
+        "digest": digest(base),
+        "strategy": strategy,
+        "layers": layers,
+    }
+    with written_whole(folder / _SAVED) as aside:
+        aside.write_text(json.dumps(about | notes, indent=1), "utf8")
+
+
+def saved_as(folder: Path) -> dict[str, Any]:
+    """Return what `save` noted of a folder; nothing for a folder that it did not write.
+
+    Raises:
+        ValueError: The note is damaged.
+    """
+    if not (folder / _SAVED).is_file():
+        return {}
+    try:
+        return dict(json.loads((folder / _SAVED).read_text("utf8")))
+    except ValueError as error:
+        raise ValueError(f"{folder / _SAVED} is damaged: {error}") from error
+
+
+def _load_tuned(folder: Path, dtype: torch.dtype) -> Model:
+    about = saved_as(folder)
+    try:
+        tensors = load_file(folder / "trained.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / 'trained.safetensors'} is damaged: {error}") from error
+    name = about["base"]
+    base = load(name, revision=about["revision"], dtype=dtype, spare_rows=about["spare_rows"])
+    model = prepare(base.model, about["strategy"], layers=about["layers"])
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    shapes = {name: p.shape for name, p in weights.items()}
+    if digest(name) != about["digest"] or shapes != {n: t.shape for n, t in tensors.items()}:
+        raise ValueError(f"{folder} was tuned from another {name} than the one that is there now")
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(tensors[name])
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
+    return dataclasses.replace(base, model=model.eval(), name=str(folder))
 
 
 def choose_precision(model: torch.nn.Module, precision: str = "auto") -> str:

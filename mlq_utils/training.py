@@ -63,6 +63,7 @@ class Result:
         examples: Pairs trained on.
         skipped: Pairs left out because they are longer than the block.
         precision: "bf16" (autocast over fp32 weights) or "fp32".
+        trained: What was trained, by name, for `modeling.save`; for LoRA before it was merged.
     """
 
     model: modeling.Model
@@ -75,6 +76,7 @@ class Result:
     examples: int
     skipped: int
     precision: str
+    trained: dict[str, torch.Tensor] = field(repr=False)
 
 
 def label_loss(
@@ -229,6 +231,7 @@ def fine_tune(
         examples=len(data.ids),
         skipped=data.skipped,
         precision=precision,
+        trained={name: weight.detach() for name, weight in weights.items()},
     )
 
 

@@ -5,8 +5,10 @@ import shutil
 import subprocess
 import sys
 
+import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 from sacrebleu.tokenizers import tokenizer_spm
 
 from mlq_utils import corpora, experiments, modeling, scoring, training
@@ -73,8 +75,8 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
     one = shutil.copytree(base, tmp_path / "one")
     other = shutil.copytree(base, tmp_path / "other")
     (other / "config.json").write_text((other / "config.json").read_text() + " ", "utf8")
-    digests = [experiments._base_digest(str(folder)) for folder in (one, other)]
-    assert digests[0] != digests[1] and digests[0] == experiments._base_digest(str(base))
+    digests = [modeling.digest(str(folder)) for folder in (one, other)]
+    assert digests[0] != digests[1] and digests[0] == modeling.digest(str(base))
 
 
 @pytest.mark.parametrize(
@@ -235,3 +237,84 @@ def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path, monke
     with pytest.raises(SystemExit):
         experiments.main(["--store", str(tmp_path / "store")])
     assert "python -m mlq_utils.pretraining" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("strategy", ["embed", "full", "lora", "layers"])
+def test_a_tuned_model_is_kept_and_loaded(small, tmp_path, strategy):
+    layers = (1,) if strategy == "layers" else None
+    spec = dataclasses.replace(small, strategy=strategy, layers=layers)
+    folder = tmp_path / "tuned"
+    record = experiments.run(spec, Store(tmp_path / "runs"), progress=False, save=folder)
+    kept = load_file(folder / "trained.safetensors")
+    whole = sum(p.numel() for p in modeling.load(spec.base).model.parameters())
+    share = sum(p.numel() for p in kept.values()) / whole
+    assert share == 1 if strategy == "full" else share < 0.3
+    loaded = modeling.load(folder)
+    direct, _ = experiments._tune(spec, False, None)
+    assert not isinstance(loaded.model, peft.PeftModel)
+    for name, value in direct.model.state_dict().items():
+        torch.testing.assert_close(loaded.model.state_dict()[name], value)
+    untuned = Spec((), spec.targets, test_size=spec.test_size, base=str(folder))
+    again = experiments.run(untuned, Store(tmp_path / "runs"), progress=False)
+    assert [s["spbleu"] for s in again["scores"]] == [s["spbleu"] for s in record["scores"]]
+    tuned_twice = dataclasses.replace(small, base=str(folder), targets=("ro",))
+    assert experiments.run(tuned_twice, Store(tmp_path / "runs"), progress=False)["training"]
+
+
+def test_a_known_run_is_tuned_again_to_be_kept_and_once_only(record, store, small, tmp_path):
+    assert experiments.run(small, store, progress=False, save=tmp_path / "tuned") == record
+    before = (tmp_path / "tuned/trained.json").stat().st_mtime_ns
+    assert experiments.run(small, store, progress=False, save=tmp_path / "tuned") == record
+    assert (tmp_path / "tuned/trained.json").stat().st_mtime_ns == before
+    assert modeling.saved_as(tmp_path / "tuned")["run"] == small.identity()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"languages": ()}, "only a model that is tuned"),
+        ({"shorten": "one token"}, "with the base's own tokenizer"),
+        ({"seed": 9}, "holds something else"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_before_work(
+    record, store, small, tmp_path, monkeypatch, changes, message
+):
+    experiments.run(small, store, progress=False, save=tmp_path)
+    monkeypatch.setattr(experiments, "_compute", lambda *_: pytest.fail("computed"))
+    with pytest.raises(ValueError, match=message):
+        experiments.run(dataclasses.replace(small, **changes), store, save=tmp_path)
+
+
+def test_damaged_or_foreign_parts_are_refused(small, base, tmp_path):
+    own = shutil.copytree(base, tmp_path / "base")
+    spec = dataclasses.replace(small, base=str(own))
+    folder = tmp_path / "tuned"
+    experiments.run(spec, Store(tmp_path / "runs"), progress=False, save=folder)
+    half = shutil.copytree(folder, tmp_path / "half")
+    (half / "trained.json").unlink()  # killed in between
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        modeling.load(half)
+    experiments.run(spec, Store(tmp_path / "other"), progress=False, save=tmp_path / "anew")
+    for name, damage in (("trained.safetensors", "damaged"), ("trained.json", "damaged")):
+        bad = shutil.copytree(folder, tmp_path / f"bad {name}")
+        (bad / name).write_bytes((bad / name).read_bytes()[:-40])
+        with pytest.raises(ValueError, match=damage):
+            modeling.load(bad)
+    text = (own / "config.json").read_text("utf8")
+    (own / "config.json").write_text(text + " ", "utf8")
+    modeling.digest.cache_clear()
+    with pytest.raises(ValueError, match="was tuned from another"):
+        modeling.load(folder)
+
+
+def test_a_tuned_model_from_the_command_line(tmp_path):
+    command = [sys.executable, "-m", "mlq_utils.experiments", "--store", str(tmp_path / "runs")]
+    tune = ["--languages", "ro", "--targets", "ro", "--size", "24", "--test-size", "3"]
+    use = ["--languages", "--targets", "ro", "--test-size", "3", "--base", str(tmp_path / "tuned")]
+    tables = [
+        subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
+        for arguments in ([*tune, "--save", str(tmp_path / "tuned")], use)
+    ]
+    first, second = (table.splitlines()[1].split()[:2] for table in tables)
+    assert first == second
