@@ -314,6 +314,8 @@ def _tune(
         "seconds": round(result.seconds, 2),
         "label_tokens_per_second": round(result.label_tokens_per_second),
         "peak_bytes": result.peak_bytes,
+        "estimated_seconds": round(result.estimated_seconds, 2),
+        "estimated_peak_bytes": result.estimated_peak_bytes,
         "examples": result.examples,
         "drawn": frame.attrs,
         "skipped": result.skipped,

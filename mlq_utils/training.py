@@ -15,7 +15,7 @@ import dataclasses
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -58,6 +58,10 @@ class Result:
         label_tokens_per_second: Tokens of targets (EOS included) trained on, a second.
         peak_bytes: The most memory that the process (on a GPU: torch) held at once while this
             call trained; None where the system does not tell.
+        estimated_seconds, estimated_peak_bytes: What was expected of both before the first step,
+            from the largest batch, computed once for nothing. With 90 million parameters on a
+            processor the peak was met within 5%; of a model that is much smaller than what torch
+            keeps for itself (about 500 MB) it is missed.
         steps: Steps made.
         resumed_at: The step at which this call took the run up; 0 for the whole run.
         examples: Pairs trained on.
@@ -71,6 +75,8 @@ class Result:
     seconds: float
     label_tokens_per_second: float
     peak_bytes: int | None
+    estimated_seconds: float
+    estimated_peak_bytes: int | None
     steps: int
     resumed_at: int
     examples: int
@@ -150,7 +156,8 @@ def fine_tune(
         checkpoint: A file, written aside and renamed, that holds the run's state. Where it exists
             the run goes on from it. It stays, for the caller to delete once results are safe.
         checkpoint_seconds: How often it is written; also at the end.
-        progress: Whether to show a bar; where None, outside notebooks, and as TQDM_DISABLE says.
+        progress: Whether to show a bar, and before it what memory and time are expected; where
+            None, outside notebooks, and as TQDM_DISABLE says.
 
     Returns:
         The tuned model with losses, times and counts. The same arguments on the same machine give
@@ -177,6 +184,14 @@ def fine_tune(
         for epoch in range(schedule.epochs)
         for batch in batches(lengths, schedule.batch_size, schedule.seed, epoch)
     ]
+    cuda = [model.device] if model.device.type == "cuda" else []
+    peak = Peak(model.device)
+    model.train()
+    with torch.random.fork_rng(cuda), _fast_attention(base.model, precision):
+        expected, rows = _trial(model, data, plan, base.pad, precision, plain_head)
+    expected_peak = peak.read()
+    if expected_peak is not None:  # and the optimizer's two moments, in fp32, from the first step
+        expected_peak += 8 * sum(weight.numel() for weight in weights.values())
     state = {"step": 0, "losses": [], "seconds": 0.0, "labels": 0}
     run = (
         _checkpoint.identity(model, dataclasses.asdict(schedule), precision, data.ids, data.prompts)
@@ -186,14 +201,15 @@ def fine_tune(
     if checkpoint and checkpoint.exists():
         state = _checkpoint.load(checkpoint, run, weights, optimizer) or state
     resumed_at = state["step"]
-    cuda = [model.device] if model.device.type == "cuda" else []
-    peak = Peak(model.device)
     began = saved = time.perf_counter()
     before = state["seconds"]
-    model.train()
-    rows = schedule.batch_size
+    bar = _bar(range(resumed_at, len(plan)), strategy, progress)
+    shown = not bar.disable  # which a bar that has ended says of itself
+    if shown:
+        left = expected * (1 - resumed_at / len(plan))
+        bar.write(_cost(f"{strategy}: expecting", left, expected_peak), file=sys.stderr)
     with torch.random.fork_rng(cuda), _fast_attention(base.model, precision):
-        for step in _bar(range(resumed_at, len(plan)), strategy, progress):
+        for step in bar:
             torch.manual_seed(schedule.seed * 1_000_003 + step)  # so no generator need be saved
             ids, labels = (t.to(model.device) for t in collate(data, plan[step], base.pad))
             rate = schedule.rate(step, len(plan))
@@ -217,6 +233,9 @@ def fine_tune(
             if checkpoint and (now - saved >= checkpoint_seconds or step + 1 == len(plan)):
                 _checkpoint.save(checkpoint, run, state, weights, optimizer)
                 saved = time.perf_counter()
+    if shown:
+        spent = state["seconds"] - before
+        bar.write(_cost(f"{strategy}: took", spent, peak.read()), file=sys.stderr)
     model.eval()
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
@@ -226,6 +245,8 @@ def fine_tune(
         seconds=state["seconds"],
         label_tokens_per_second=state["labels"] / state["seconds"],
         peak_bytes=peak.read(),
+        estimated_seconds=expected,
+        estimated_peak_bytes=expected_peak,
         steps=len(plan),
         resumed_at=resumed_at,
         examples=len(data.ids),
@@ -233,6 +254,34 @@ def fine_tune(
         precision=precision,
         trained={name: weight.detach() for name, weight in weights.items()},
     )
+
+
+def _trial(
+    model: torch.nn.Module,
+    data: Examples,
+    plan: list[list[int]],
+    pad: int,
+    precision: str,
+    plain_head: bool,
+) -> tuple[float, int]:
+    """Compute the largest batch for nothing: what does not fit shows before the first step.
+
+    Returns:
+        How many seconds all steps will take, by their tokens, padding included; and how many
+        examples fit at once.
+    """
+
+    def tokens(batch: list[int]) -> int:
+        return len(batch) * max(len(data.ids[i]) for i in batch)
+
+    largest = max(plan, key=tokens)
+    ids, labels = (t.to(model.device) for t in collate(data, largest, pad))
+    start = time.perf_counter()
+    loss, rows = _backward(model, ids, labels, len(largest), precision, plain_head)
+    loss.item()  # waits for the GPU
+    seconds = time.perf_counter() - start
+    model.zero_grad()
+    return seconds * sum(map(tokens, plan)) / tokens(largest), rows
 
 
 def _backward(
@@ -304,7 +353,12 @@ def _check_gradients(weights: dict[str, torch.nn.Parameter]) -> None:
         raise RuntimeError(f"{len(without)} trained parameters get no gradient: {without[0]}, …")
 
 
-def _bar(steps: range, strategy: str, progress: bool | None) -> Iterable[int]:
+def _cost(what: str, seconds: float, peak_bytes: int | None) -> str:
+    memory = "" if peak_bytes is None else f" and {peak_bytes / 2**30:.1f} GiB at the peak"
+    return f"{what} {tqdm.format_interval(seconds)}{memory}"
+
+
+def _bar(steps: range, strategy: str, progress: bool | None) -> tqdm:
     options = {} if progress is None else {"disable": not progress}
     if progress is None and "ipykernel" in sys.modules:
         options["disable"] = True  # a notebook keeps what is printed

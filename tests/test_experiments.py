@@ -8,8 +8,8 @@ import sys
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
 from sacrebleu.tokenizers import tokenizer_spm
+from safetensors.torch import load_file
 
 from mlq_utils import corpora, experiments, modeling, scoring, training
 from mlq_utils._device import placement

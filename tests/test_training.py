@@ -241,7 +241,9 @@ def test_nan_stops_the_run(folder, frame, monkeypatch, step):
 
     def broken(*arguments, **options):
         calls.append(None)
-        return real(*arguments, **options) * (math.nan if len(calls) == step + 1 else 1)
+        return real(*arguments, **options) * (
+            math.nan if len(calls) == step + 2 else 1
+        )  # one of no step
 
     monkeypatch.setattr(training, "label_loss", broken)
     base = modeling.load(folder)
@@ -423,6 +425,47 @@ def test_a_failed_write_leaves_the_old_checkpoint(folder, frame, tmp_path, monke
         with pytest.raises(OSError, match="No space"):
             tune(folder, frame, checkpoint=path, checkpoint_seconds=0)
     assert os.listdir(tmp_path) == [path.name] and step_of(path) == 4
+
+
+def test_memory_and_time_are_foretold(tmp_path):
+    """Of a model that is larger than what torch itself keeps, in a process of its own."""
+    script = """
+import dataclasses, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from mlq_utils import modeling, prompts, training
+base = modeling.load("mini")
+config = LlamaConfig(
+    vocab_size=len(base.tokenizer), hidden_size=768, intermediate_size=2048,
+    num_hidden_layers=4, num_attention_heads=12, tie_word_embeddings=False,
+)
+base = dataclasses.replace(base, model=LlamaForCausalLM(config))
+result = training.fine_tune(
+    base, prompts.mixture({"ro": 96}), "full", training.Schedule.mini("full", epochs=1),
+    precision="fp32", progress=True,
+)
+print(result.peak_bytes / result.estimated_peak_bytes, result.seconds / result.estimated_seconds)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    said = done.stderr.replace("\r", "\n")
+    expecting, took = (said.index(f"full: {word} 00:") for word in ("expecting", "took"))
+    assert expecting < said.index(" 3/3 ") < took
+    assert said.count("GiB at the peak") == 2
+    peak, seconds = map(float, done.stdout.split())
+    assert 0.85 < peak < 1.15
+    assert 0.3 < seconds < 3  # tests that run beside it take the processor
+
+
+def test_the_batch_that_is_tried_first_changes_nothing(folder, frame, monkeypatch):
+    base, calls = modeling.load(folder), []
+    real = training._trial
+    monkeypatch.setattr(training, "_trial", lambda *a: calls.append(None) or real(*a))
+    tried = training.fine_tune(base, frame, "full", SCHEDULE, precision="fp32", progress=False)
+    monkeypatch.setattr(training, "_trial", lambda *a: (1.0, 8))
+    plain = tune(folder, frame, "full", precision="fp32", progress=False)
+    assert calls and tried.losses == plain.losses
+    assert same(tried, plain)
 
 
 def test_progress(folder, frame, capfd, monkeypatch):
