@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import hashlib
 import os
 import re
 import uuid
@@ -45,6 +46,12 @@ def some_of(
         return [one_of(kind, name, options) for name in names] or options
     except ValueError as error:
         parser.error(str(error))
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file of any size, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

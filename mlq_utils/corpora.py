@@ -169,8 +169,7 @@ def training_pairs(
     left = frame[~repeated & ~seen]
     if left.empty:
         raise ValueError(f"no pair of {' and '.join(having)} in {language!r} is left to tune on")
-    order = np.random.default_rng(seed).permutation(len(left))[:size]
-    drawn = left.iloc[order].reset_index(drop=True)
+    drawn = draw(left, size, seed)
     drawn.attrs = frames[0].attrs | {
         "corpus": "+".join(having),
         "read": len(frame),
@@ -181,6 +180,15 @@ def training_pairs(
         "pairs": len(drawn),
     }
     return drawn
+
+
+def draw(frame: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
+    """Return rows drawn without replacement, all where there are fewer than `size`.
+
+    Those of a smaller size are the first of those of a larger one with the same seed.
+    """
+    order = np.random.default_rng(seed).permutation(len(frame))[:size]
+    return frame.iloc[order].reset_index(drop=True)
 
 
 def _drawn(name: str, size: int, seed: int) -> dict[str, int]:
@@ -211,7 +219,7 @@ def statistics(
         ValueError: Unknown name, or a damaged file.
     """
     rows = []
-    for name in names or (n for n, r in released.RELEASES.items() if "train" in r.splits):
+    for name in names or TRAINING:
         here = find(name, data) is not None
         for code in languages.codes(one_of("corpus", name, released.RELEASES)):
             if code == "en":
@@ -258,7 +266,7 @@ def _sentences(path: Path, expected: int) -> tuple[list[str], str]:
     def refuse(what: str, at: int) -> ValueError:
         return ValueError(f"{path}, line {raw.count(10, 0, at) + 1}: {what}")
 
-    for bad, what in ((b"\xef\xbb\xbf", "byte-order mark"), (b"\0", "NUL"), (b"\r", "CR")):
+    for bad, what in (*released.BAD, (b"\r", "CR")):
         if (at := raw.find(bad)) >= 0:
             raise refuse(f"a {what}, which the release does not have", at)
     try:
@@ -364,15 +372,16 @@ CORPORA |= {
 }
 NAMES = tuple(CORPORA)
 """The corpora that `load` knows."""
+TRAINING = [name for name, release in released.RELEASES.items() if "train" in release.splits]
+"""Released corpora to tune on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print how many training pairs of each language are here, and which languages have few."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    trained = [name for name, release in released.RELEASES.items() if "train" in release.splits]
-    parser.add_argument("corpora", nargs="*", help=f"some of {', '.join(trained)}; all if none")
+    parser.add_argument("corpora", nargs="*", help=f"some of {', '.join(TRAINING)}; all if none")
     given = parser.parse_args(arguments)
-    counts = statistics(some_of(parser, "corpus", given.corpora, trained))
+    counts = statistics(some_of(parser, "corpus", given.corpora, TRAINING))
     for name, rows in counts.groupby("corpus", sort=False):
         known = rows.dropna(subset="pairs").set_index("language")
         print(f"{name}: {len(known)} of {len(rows)} languages here")

@@ -600,18 +600,9 @@ def shortening_published() -> Numbers:
 
 def shortening_trained() -> Numbers:
     """Return what shortening gains in the mini world under a limit scaled to the language."""
-    return _shortening(_trained("shortened").query("cap.isna()"))
-
-
-def _shortening(scores: pd.DataFrame) -> Numbers:
+    scores = _trained("shortened").query("cap.isna()")
     scores = scores.assign(short=scores["shorten"].notna())
     wide = scores.pivot_table(index=["target", "size"], columns="short", values="spbleu")
     gain = intervals.mean(wide[True] - wide[False])
-    seeds = scores["seed"].nunique()
-    return {
-        "gain": gain["mean"],
-        "low": gain["low"],
-        "high": gain["high"],
-        "settings": len(wide),
-        "seeds": seeds,
-    }
+    numbers = {"gain": gain["mean"], "low": gain["low"], "high": gain["high"]}
+    return numbers | {"settings": len(wide), "seeds": scores["seed"].nunique()}

@@ -10,13 +10,12 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mlq_utils import corpora, languages, paper, shortening, tokenization
-from mlq_utils._common import PACKAGE_DATA, data_folder, one_of
+from mlq_utils._common import PACKAGE_DATA, data_folder, one_of, sha256
 
 TOKENIZERS = {"llama": "tokenizer.model", "gpt-neox-20b": "tokenizer.json"}
 """The tokenizers measured and their files: LLaMA 1 and 2, and GPT-NeoX-20B, which MPT uses too."""
@@ -179,7 +178,7 @@ def recorded(name: str) -> pd.DataFrame:
     """
     path = FOLDER / f"{one_of('measurement', name, MEASURES)}.csv"
     provenance = json.loads((FOLDER / "provenance.json").read_text(encoding="utf8"))
-    if _sha256(path) != provenance["files"][path.name]:
+    if sha256(path) != provenance["files"][path.name]:
         raise ValueError(f"{path.name} is not the record that was made; reinstall mlq_utils")
     frame = pd.read_csv(path, keep_default_na=False)
     frame.attrs = provenance
@@ -254,7 +253,7 @@ def record() -> None:
     for name in MEASURES:
         path = FOLDER / f"{name}.csv"
         measure(name).to_csv(path, index=False, float_format="%.8g", lineterminator="\n")
-        files[path.name] = _sha256(path)
+        files[path.name] = sha256(path)
     corpus = [corpora.load("flores200", c, SPLIT).attrs for c in languages.codes("flores200")]
     digests = "".join(attrs["target_sha256"] for attrs in corpus)
     provenance = {
@@ -266,7 +265,7 @@ def record() -> None:
             "sha256_of_sha256s": hashlib.sha256(digests.encode()).hexdigest(),
         },
         "tokenizers": {
-            name: {"file": file, "sha256": _sha256(data_folder() / "tokenizers" / name / file)}
+            name: {"file": file, "sha256": sha256(data_folder() / "tokenizers" / name / file)}
             for name, file in TOKENIZERS.items()
         },
         "versions": {p: version(p) for p in ("sentencepiece", "tokenizers", "numpy", "pandas")},
@@ -274,10 +273,6 @@ def record() -> None:
     }
     text = json.dumps(provenance, indent=2) + "\n"
     (FOLDER / "provenance.json").write_text(text, encoding="utf8")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

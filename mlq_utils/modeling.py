@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from mlq_utils import tokenizer as tokenizers
-from mlq_utils._common import HUB_NAME, PACKAGE_DATA, from_hub, one_of, written_whole
+from mlq_utils._common import HUB_NAME, PACKAGE_DATA, from_hub, one_of, sha256, written_whole
 from mlq_utils._device import fast_bf16
 from mlq_utils._strategies import STRATEGIES, prepare, trainable
 
@@ -151,9 +151,7 @@ def digest(name: str) -> str:
     if not files:
         return name
     weights = [p for p in files if p.name != "pretraining.json"]
-    return hashlib.sha256(
-        b"".join(hashlib.sha256(p.read_bytes()).digest() for p in weights)
-    ).hexdigest()
+    return hashlib.sha256(b"".join(bytes.fromhex(sha256(p)) for p in weights)).hexdigest()
 
 
 def save(
@@ -214,17 +212,19 @@ def saved_as(folder: Path) -> dict[str, Any]:
 
 def _load_tuned(folder: Path, dtype: torch.dtype) -> Model:
     about = saved_as(folder)
+    name = about["base"]
+    foreign = f"{folder} was tuned from another {name} than the one that is there now"
+    if digest(name) != about["digest"]:  # before any of it is loaded
+        raise ValueError(foreign)
     try:
         tensors = load_file(folder / "trained.safetensors")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / 'trained.safetensors'} is damaged: {error}") from error
-    name = about["base"]
     base = load(name, revision=about["revision"], dtype=dtype, spare_rows=about["spare_rows"])
     model = prepare(base.model, about["strategy"], layers=about["layers"])
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    shapes = {name: p.shape for name, p in weights.items()}
-    if digest(name) != about["digest"] or shapes != {n: t.shape for n, t in tensors.items()}:
-        raise ValueError(f"{folder} was tuned from another {name} than the one that is there now")
+    if {n: p.shape for n, p in weights.items()} != {n: t.shape for n, t in tensors.items()}:
+        raise ValueError(foreign)
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(tensors[name])

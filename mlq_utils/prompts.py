@@ -8,7 +8,6 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
 from mlq_utils import cldr, corpora, languages, released
@@ -153,8 +152,7 @@ def alpaca(
     frame = frame[frame["target"].str.strip() != ""].drop_duplicates("prompt")
     if frame.empty:
         raise ValueError(f"Alpaca in {language!r} has no answered instruction")
-    order = np.random.default_rng(seed).permutation(len(frame))[:size]
-    drawn = frame.iloc[order].reset_index(drop=True)
+    drawn = corpora.draw(frame, size, seed)
     drawn.attrs = {"pairs": {code: len(drawn)}}
     return drawn
 

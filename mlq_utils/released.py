@@ -15,8 +15,8 @@ reason to download.
 Lines end at U+000A only, as in `corpora`. TED's text is tokenised in the release and stays so.
 """
 
+import dataclasses
 import gzip
-import hashlib
 import json
 import os
 import zlib
@@ -28,12 +28,14 @@ from typing import Any, BinaryIO
 import pandas as pd
 
 from mlq_utils import _downloads, languages
+from mlq_utils._common import sha256
 
 NTREX_SENTENCES = 1997
 MARGIN = 1.04
 """The margin that WikiMatrix's authors recommend: pairs below it are mostly no translations."""
 _NULL = ("__NULL__", "_ _ NULL _ _")
-_BAD = ((b"\xef\xbb\xbf", "byte-order mark"), (b"\0", "NUL"))
+BAD = ((b"\xef\xbb\xbf", "byte-order mark"), (b"\0", "NUL"))
+"""What no text has, and its name."""
 
 Pair = tuple[str, str]
 
@@ -95,7 +97,7 @@ def load(
     if not rows:
         raise ValueError(f"{paths[-1]} has no pairs of English and {language.name}")
     frame = pd.DataFrame(rows, columns=["source", "target"])
-    digests = {path.name: _sha256(path) for path in paths}
+    digests = {path.name: sha256(path) for path in paths}
     frame.attrs |= {"version": release.version, "files": digests, **options}
     return frame
 
@@ -133,7 +135,8 @@ def alpaca(code: str, data: str | os.PathLike | None, cache: Path) -> pd.DataFra
         ConnectionError: The English ones are not here and cannot be downloaded.
     """
     file = "alpaca_data.json" if code == "en" else f"alpaca_data_{code}.json"
-    (path,) = _paths("alpaca", _ALPACA[code == "en"], [file], data, cache)
+    source = _ALPACA if code == "en" else dataclasses.replace(_ALPACA, url="")
+    (path,) = _paths("alpaca", source, [file], data, cache)
     try:
         rows = json.loads(path.read_bytes())
     except ValueError as error:
@@ -184,7 +187,7 @@ def _lines(path: Path) -> Iterator[str]:
         number = 0
         try:
             for number, line in enumerate(source, 1):
-                for bad, what in _BAD:
+                for bad, what in BAD:
                     if bad in line:
                         raise ValueError(f"{path}, line {number}: a {what}")
                 yield line.decode("utf-8").rstrip("\r\n")
@@ -269,11 +272,6 @@ def _sorted(code: str) -> str:
     return "-".join(sorted(("en", code)))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 CODES = {
     "ntrex": "ntrex",
     "ted": "ted",
@@ -356,14 +354,9 @@ RELEASES = {
     ),
 }
 
-_ALPACA = {
-    english: Source(
-        folder="alpaca",
-        origin="The English one is released at https://github.com/tatsu-lab/stanford_alpaca",
-        url="https://raw.githubusercontent.com/tatsu-lab/stanford_alpaca/"
-        "7f0853214d2d4cd732d6f33622566a10e317a903/{file}"
-        if english
-        else "",
-    )
-    for english in (True, False)
-}
+_ALPACA = Source(
+    folder="alpaca",
+    origin="The English one is released at https://github.com/tatsu-lab/stanford_alpaca",
+    url="https://raw.githubusercontent.com/tatsu-lab/stanford_alpaca/"
+    "7f0853214d2d4cd732d6f33622566a10e317a903/{file}",
+)

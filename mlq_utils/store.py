@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlq_utils._common import written_whole
+from mlq_utils._common import sha256, written_whole
 
 RECORD = "record.json"
 HYPOTHESES = "hypotheses.csv"
@@ -66,7 +66,7 @@ class Store:
         try:
             record = json.loads(text)
             whole = record.pop("sha256") == _digest(record)
-            files = {n: _sha256(path.parent / n) for n in record.get("files", {})}
+            files = {n: sha256(path.parent / n) for n in record.get("files", {})}
             whole = whole and files == record.get("files", {})
         except (ValueError, KeyError, AttributeError, OSError):
             whole = False
@@ -109,7 +109,7 @@ class Store:
                 with path.open("w", encoding="utf8", newline="") as file:
                     hypotheses.to_csv(file, index=False, lineterminator="\n")
                     _flush(file)
-                record["files"] = {HYPOTHESES: _sha256(path)}
+                record["files"] = {HYPOTHESES: sha256(path)}
             record = json.loads(json.dumps(record))  # what a reader will get, tuples as lists
             with (aside / RECORD).open("w", encoding="utf8") as file:
                 json.dump(record | {"sha256": _digest(record)}, file, indent=1)
@@ -186,7 +186,3 @@ def _flush(file: Any) -> None:
 
 def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

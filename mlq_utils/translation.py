@@ -7,7 +7,7 @@ How the search goes, and what it equals, is told in `mlq_utils.beam`. Models tha
 import inspect
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -68,18 +68,13 @@ def beam_search(
         raise ValueError(f"beam_search cannot search this model: {reason}; generate can")
     # Longest first: lengths within a batch are alike, and what does not fit in memory fails early.
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    outputs: dict[int, Output] = {}
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                batch = Batch(model, [prompts[i] for i in rows], [caps[i] for i in rows], beam_size)
-                outputs |= zip(rows, batch.run(eos_id), strict=True)
-    finally:
-        model.train(training)
-    return [outputs[i] for i in range(len(prompts))]
+
+    def search(rows: list[int]) -> list[Output]:
+        some = [prompts[i] for i in rows], [caps[i] for i in rows]
+        return Batch(model, *some, beam_size).run(eos_id)
+
+    found = _in_batches(model, order, batch_size, search)
+    return [found[i] for i in range(len(prompts))]
 
 
 def generate(
@@ -99,9 +94,7 @@ def generate(
     prompts, caps = list(map(list, prompts)), _caps(max_new_tokens, len(prompts))
     _check(model, prompts, caps, beam_size, batch_size)
     order = sorted(range(len(prompts)), key=lambda i: (caps[i], len(prompts[i])))
-    outputs: dict[int, Output] = {}
-    training, usual = model.training, model.generation_config
-    model.eval()
+    usual, found = model.generation_config, {}
     try:
         for cap, group in itertools.groupby(order, key=caps.__getitem__):
             model.generation_config = GenerationConfig(
@@ -111,17 +104,37 @@ def generate(
                 pad_token_id=eos_id,  # what stands after the end is cut off below
                 **({"early_stopping": False, "length_penalty": 1.0} if beam_size > 1 else {}),
             )
-            group = list(group)
-            for start in range(0, len(group), batch_size):
-                rows = group[start : start + batch_size]
-                outputs |= zip(rows, _generate(model, [prompts[i] for i in rows]), strict=True)
+            found |= _in_batches(
+                model, list(group), batch_size, lambda rows: _generate(model, prompts, rows)
+            )
     finally:
         model.generation_config = usual
+    return [found[i] for i in range(len(prompts))]
+
+
+def _in_batches(
+    model: PreTrainedModel,
+    order: Sequence[int],
+    batch_size: int,
+    search: Callable[[list[int]], list[Output]],
+) -> dict[int, Output]:
+    """Search prompts by number, in this order, with the model as it is in use."""
+    outputs: dict[int, Output] = {}
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(order), batch_size):
+                rows = list(order[start : start + batch_size])
+                outputs |= zip(rows, search(rows), strict=True)
+    finally:
         model.train(training)
-    return [outputs[i] for i in range(len(prompts))]
+    return outputs
 
 
-def _generate(model: PreTrainedModel, prompts: list[list[int]]) -> list[Output]:
+def _generate(model: PreTrainedModel, prompts: list[list[int]], rows: list[int]) -> list[Output]:
+    """Search a batch by `model.generate`, under the generation configuration that is set."""
+    prompts = [prompts[i] for i in rows]
     eos = model.generation_config.eos_token_id
     width = max(map(len, prompts))
     ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts])

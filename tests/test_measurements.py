@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mlq_utils import intervals, measurements, published, tokenization
+from mlq_utils._common import sha256
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def test_the_record_is_what_is_measured_now(llama, flores, data, name):
     record = measurements.recorded(name)
     frame = measurements.measure(name)
     pd.testing.assert_frame_equal(frame, record, rtol=1e-6, check_dtype=False, obj=name)
-    assert record.attrs["tokenizers"]["llama"]["sha256"] == measurements._sha256(
+    assert record.attrs["tokenizers"]["llama"]["sha256"] == sha256(
         data / "tokenizers/llama/tokenizer.model"
     )
 
