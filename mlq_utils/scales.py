@@ -11,6 +11,7 @@ on every table that it serves, and `replication` decides.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from mlq_utils import corpora, languages, modeling, paper, studies
 from mlq_utils._common import one_of
@@ -159,9 +160,7 @@ class Scale:
 
     def instructed(self, strategy: str, layers: tuple[int, ...] | None = None) -> Spec:
         """Return a model tuned on English instructions (Appendices C, G and H)."""
-        return self._tuned(
-            ("en",), strategy, self.instructions, corpus=self.english, layers=layers
-        )
+        return self._tuned(("en",), strategy, self.instructions, corpus=self.english, layers=layers)
 
     def scaled(self, size: int) -> int:
         """Return what stands for a printed number of pairs."""
@@ -237,7 +236,8 @@ MINI = Scale(
 those of `studies`, whose records therefore count where the settings are the same."""
 
 
-def representatives() -> list[str]:
+@cache
+def representatives() -> tuple[str, ...]:
     """Return the languages that models are scored on in Table 12, in the order of its columns."""
     columns = paper.table(12).query("role == 'representative'")["target"]
-    return list(dict.fromkeys(columns))
+    return tuple(dict.fromkeys(columns))
