@@ -39,8 +39,8 @@ OPEN: dict[Table, tuple[str, ...]] = {
     ),
     3: (
         "The corpus is not stated: cells are those of Tables 5 and 13.",
-        "The languages of a mixture are not named. In that of two, hr and nl alone score as they "
-        "do by themselves on 80k pairs, and are taken to be the two; the others follow in the "
+        "The languages of a mixture are not named. In that of two, hr and nl alone score about as "
+        "by themselves on 80k pairs, and are taken to be the two; the others follow in the "
         "order of the columns, and uk, ru and it make them 16.",
     ),
     4: ("The corpus is not stated: Lego-MT, as in the rest of Section 4.",),

@@ -65,7 +65,7 @@ def compare(table: Table, runs: Runs, scale: Scale = PAPER) -> pd.DataFrame:
 
 
 def _compare(table: Table, found: "_Found", scale: Scale) -> pd.DataFrame:
-    if table == 2:
+    if str(table) == "2":
         return _compare_quadrants(found, scale)
     frame = cells(table, scale)
     rows = [

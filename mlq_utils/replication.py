@@ -42,8 +42,8 @@ def cells(table: Table, scale: Scale = PAPER) -> pd.DataFrame:
     Raises:
         ValueError: There is no such table.
     """
-    one_of("table of trained scores", table, OPEN)
-    return _complete(scale)[table].copy()
+    known = {str(name): name for name in OPEN}
+    return _complete(scale)[known[one_of("table of trained scores", str(table), known)]].copy()
 
 
 def specs(tables: Iterable[Table] | None = None, scale: Scale = PAPER) -> list[Spec]:
