@@ -56,7 +56,12 @@ def compare(table: Table, runs: Runs, scale: Scale = PAPER) -> pd.DataFrame:
         mean of the seeds' bounds; for single scores only), `spread` (standard deviation over
         seeds), `seeds` (how many are done), `derived` and `reason`, as in `replication.cells`. An
         average, a best and a difference are computed anew from the same seed's scores, and
-        missing where one of these is. All in spBLEU. For Table 2 see `compare_quadrants`.
+        missing where one of these is. All in spBLEU.
+
+        For Table 2 the quadrants: `printed`, `trained` (by Equation 1, of the mean scores over
+        seeds), `bilingual_delta`, `multilingual_delta`, `seeds`, `kept` (the share of seeds that
+        by themselves give the same) and `reason`. T is the untuned model's mean over all languages
+        of the test set; without it there are none.
 
     Raises:
         ValueError: There is no such table.
@@ -75,24 +80,6 @@ def _compare(table: Table, found: "_Found", scale: Scale) -> pd.DataFrame:
     names = [name for name in frame if name not in ("printed", *_ABOUT_RUNS)]
     made = pd.DataFrame(rows, frame.index, columns=[*_COLUMNS, "seeds"]).astype({"seeds": int})
     return frame[names].join(made).join(frame[["derived", "reason"]])
-
-
-def compare_quadrants(runs: Runs, scale: Scale = PAPER) -> pd.DataFrame:
-    """Return the quadrants of Table 2 as printed, and as trained models give them by Equation 1.
-
-    T is the untuned model's mean over all languages of the test set, without which there are no
-    quadrants.
-
-    Args:
-        runs: A store, or records.
-        scale: Where the runs were made.
-
-    Returns:
-        A row a dataset and language: `dataset`, `language`, `printed`, `trained` (of the mean
-        scores over seeds), `bilingual_delta`, `multilingual_delta`, `seeds`, `kept` (the share of
-        seeds that by themselves give the same) and `reason`.
-    """
-    return _compare(2, _find(runs, [*specs([2], scale), _untuned(scale)]), scale)
 
 
 def _compare_quadrants(found: "_Found", scale: Scale) -> pd.DataFrame:
@@ -160,7 +147,8 @@ def agreement(compared: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row a `measure`, with `value`, 95% interval over cells (`low`, `high`) and cells `n`:
         "rank correlation" of the scores; "same sign" (share of cells of tuned models that change
-        in the same direction against the untuned model); for Table 2 "same quadrant" (share).
+        in the same direction against the untuned model); for Table 2 "same quadrant" (share; a
+        language counts once for each dataset).
         Values are missing below `FEWEST` cells, and a correlation where one side is constant.
     """
     both = compared.dropna(subset=["printed", "trained"])
