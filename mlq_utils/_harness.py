@@ -17,7 +17,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from mlq_utils._nlu_data import TASKS, Example, Task
+from mlq_utils._nlu_data import TASKS, Data, Task
 from mlq_utils.modeling import Model
 from mlq_utils.translation import context_length
 
@@ -157,8 +157,7 @@ def score(
     tasks: TaskManager,
     task: Task,
     language: str,
-    examples: list[Example] | None,
-    revision: str | None,
+    data: Data,
     limit: int | None,
 ) -> dict[str, Any]:
     """Return what the harness finds for a task in a language, without examples in the prompt.
@@ -168,8 +167,7 @@ def score(
         tasks: As `manager` returns them.
         task: The task.
         language: Its language.
-        examples: The examples; None to have the harness fetch them.
-        revision: Of the data set that it fetches.
+        data: Its examples.
         limit: The first so many examples only; all where None.
 
     Returns:
@@ -178,10 +176,10 @@ def score(
     """
     name = task.harness.format(language=language)
     changes = dict(task.overrides)
-    if examples is None:
-        changes["dataset_kwargs"] = {"revision": revision}
+    if data.examples is None:
+        changes["dataset_kwargs"] = {"revision": data.source["revision"]}
     else:
-        split = {"test": datasets.Dataset.from_list(examples)}
+        split = {"test": datasets.Dataset.from_list(data.examples)}
         changes |= {"custom_dataset": lambda **_: split, "test_split": "test"}
         changes |= {"training_split": None, "validation_split": None}
     model.truncated = 0

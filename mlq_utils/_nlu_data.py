@@ -10,12 +10,14 @@ Each reader returns examples with the names and types that the harness's prompts
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mlq_utils._common import sha256
+from mlq_utils._common import data_folder, sha256
 from mlq_utils.released import _lines
 
 Example = dict[str, Any]
@@ -51,6 +53,19 @@ class Task:
     examples: int
     read: Callable[[Path, str], Iterator[Example]]
     overrides: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Data:
+    """A language's examples.
+
+    Attributes:
+        examples: The examples, None where the harness is to fetch them.
+        source: A file's name and SHA-256, or the Hub's data set and its commit.
+    """
+
+    examples: list[Example] | None
+    source: dict[str, str]
 
 
 def load(task: Task, language: str, folder: Path) -> tuple[list[Example], dict[str, str]]:
@@ -122,6 +137,8 @@ def _xcopa(path: Path, language: str) -> Iterator[Example]:
 
 
 def _mgsm(path: Path, language: str) -> Iterator[Example]:
+    if not path.read_bytes().endswith(b"\n"):  # half a number would be a number
+        raise ValueError(f"{path}: the last line has no end: the file is truncated")
     for where, (question, answer) in _cells(path, 2, header=False):
         _full(where, question)
         try:
@@ -230,3 +247,52 @@ TASKS = {
     ),
 }  # fmt: skip
 """By the names that `nlu.evaluate` takes."""
+
+
+def find(name: str, language: str, data: str | os.PathLike | None = None) -> Data:
+    """Return a language's data: the release's, or which data set the harness is to fetch.
+
+    A release whose folder is there but incomplete is an error, never a reason to download.
+
+    Args:
+        name: The task, one of `TASKS`.
+        language: One of its languages.
+        data: The data folder, see `_common.data_folder`.
+
+    Raises:
+        FileNotFoundError: A file of the release is missing, or the Hub has no such data set.
+        ConnectionError: There is no such release here, and the Hub cannot be reached.
+        ValueError: The file is damaged, or the Hub's data set is a script.
+    """
+    task, folder = TASKS[name], data_folder(data)
+    if folder and (folder / task.folder).is_dir():
+        return Data(*load(task, language, folder))
+    return Data(None, {"hub": task.hub, "revision": _hub_revision(task)})
+
+
+@cache
+def _hub_revision(task: Task) -> str:
+    """Return the commit of the data set that the harness would fetch, once for all languages."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    remedy = (
+        f"Put {task.file.format(language='<code>')} of the release ({task.origin}) into "
+        f"{task.folder} in the folder MLQ_DATA"
+    )
+    try:
+        about = HfApi().dataset_info(task.hub)
+    except HfHubHTTPError as error:
+        raise FileNotFoundError(
+            f"no data set {task.hub!r}, the Hub answers: {error}. {remedy}"
+        ) from error
+    except Exception as error:  # of the HTTP library's own kinds, which are no OSError
+        raise ConnectionError(
+            f"no data set {task.hub!r}: the Hub cannot be reached ({error}). {remedy}"
+        ) from error
+    script = f"{task.hub.split('/')[1]}.py"
+    if script in {file.rfilename for file in about.siblings or ()}:
+        raise ValueError(
+            f"the data set {task.hub!r} is a script ({script}), which is not run. {remedy}"
+        )
+    return str(about.sha)

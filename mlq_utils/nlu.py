@@ -11,8 +11,8 @@ needs one is refused, with the address of its release.
 
 The paper (Appendix H) names the tasks, "all languages" and accuracy, and no more. Examples in the
 prompt: none, since the harness's published zero-shot results of LLaMA-7B (`published.harness`)
-are, in the mean, what Table 16 prints for XCOPA, XStoryCloze, PAWS-X and XNLI; for the last two only
-when English is left out, and XNLI on its test set, though the harness has since turned to the
+are, in the mean, what Table 16 prints for XCOPA, XStoryCloze, PAWS-X and XNLI; for the last two
+only when English is left out, and XNLI on its test set, though the harness has since turned to the
 development set. MGSM is open: which prompts, and how many examples they held. Here it is the direct
 variant (no chain of thought), scored by the last number of the answer.
 
@@ -29,15 +29,15 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
 from mlq_utils import modeling, paper
-from mlq_utils._common import data_folder, one_of
+from mlq_utils._common import one_of
 from mlq_utils._device import hardware, placement
-from mlq_utils._nlu_data import TASKS, Example, Task, load
+from mlq_utils._nlu_data import TASKS, Data, find
 from mlq_utils.experiments import STORE
 from mlq_utils.store import Store
 
@@ -51,13 +51,6 @@ SEMANTICS = 1
 SHOTS = 0
 """Examples in the prompt."""
 BATCH_SIZE = 16
-
-
-class _Data(NamedTuple):
-    """A language's examples, None where the harness fetches them, and what they are."""
-
-    examples: list[Example] | None
-    source: dict[str, str]
 
 
 def evaluate(
@@ -105,7 +98,7 @@ def evaluate(
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: give 1 or more")
     _check_harness()
-    found = {job: _find(*job, data) for job in jobs}  # all, before anything is computed
+    found = {job: find(*job, data) for job in jobs}  # all, before anything is computed
     store = store or Store(STORE)
     settings = {
         "base": str(base), "digest": modeling.digest(str(base)), "revision": revision,
@@ -121,7 +114,7 @@ def evaluate(
     if missing:
         model = _model(settings, batch_size)
         for job in missing:
-            record = _score(model, specs[job], found[job].examples)
+            record = _score(model, specs[job], found[job])
             records[job] = store.put(record["identity"], record)
     return _frame(list(records.values()), settings)
 
@@ -200,9 +193,7 @@ def _check_harness() -> None:
         )
 
 
-def _jobs(
-    tasks: Sequence[str] | None, languages: Sequence[str] | None
-) -> list[tuple[str, str]]:
+def _jobs(tasks: Sequence[str] | None, languages: Sequence[str] | None) -> list[tuple[str, str]]:
     """Return which tasks are scored in which languages."""
     chosen = [one_of("task", name, TASKS) for name in dict.fromkeys(tasks or TASKS)]
     known = sorted({code for name in chosen for code in TASKS[name].languages})
@@ -218,41 +209,6 @@ def _jobs(
             )
         jobs += [(name, code) for code in codes]
     return jobs
-
-
-def _find(name: str, language: str, data: str | os.PathLike | None) -> _Data:
-    """Return a language's data from the release, else which data set the harness is to fetch."""
-    task, folder = TASKS[name], data_folder(data)
-    if folder and (folder / task.folder).is_dir():
-        return _Data(*load(task, language, folder))
-    return _Data(None, {"hub": task.hub, "revision": _hub_revision(task)})
-
-
-def _hub_revision(task: Task) -> str:
-    """Return the commit of the data set that the harness would fetch, or say what to place where."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    remedy = (
-        f"Put {task.file.format(language='<code>')} of the release ({task.origin}) into "
-        f"{task.folder} in the folder MLQ_DATA"
-    )
-    try:
-        about = HfApi().dataset_info(task.hub)
-    except HfHubHTTPError as error:
-        raise FileNotFoundError(
-            f"no data set {task.hub!r}, the Hub answers: {error}. {remedy}"
-        ) from error
-    except Exception as error:  # of the HTTP library's own kinds, which are no OSError
-        raise ConnectionError(
-            f"no data set {task.hub!r}: the Hub cannot be reached ({error}). {remedy}"
-        ) from error
-    script = f"{task.hub.split('/')[1]}.py"
-    if script in {file.rfilename for file in about.siblings or ()}:
-        raise ValueError(
-            f"the data set {task.hub!r} is a script ({script}), which is not run. {remedy}"
-        )
-    return str(about.sha)
 
 
 def _key(spec: dict[str, Any]) -> str:
@@ -275,9 +231,7 @@ def _model(settings: dict[str, Any], batch_size: int) -> "Harness":
     return Harness(base, batch_size)
 
 
-def _score(
-    model: "Harness", spec: dict[str, Any], examples: list[Example] | None
-) -> dict[str, Any]:
+def _score(model: "Harness", spec: dict[str, Any], data: Data) -> dict[str, Any]:
     """Score a task in a language; where memory runs out, in smaller batches from then on."""
     from mlq_utils import _harness
 
@@ -285,15 +239,7 @@ def _score(
     task, manager = TASKS[spec["task"]], _harness.manager()
     while True:
         try:
-            result = _harness.score(
-                model,
-                manager,
-                task,
-                spec["language"],
-                examples,
-                spec["data"].get("revision"),
-                spec["limit"],
-            )
+            result = _harness.score(model, manager, task, spec["language"], data, spec["limit"])
             break
         except torch.OutOfMemoryError:
             if model.batch_size_per_gpu == 1:

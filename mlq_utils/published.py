@@ -46,9 +46,9 @@ def llama() -> pd.DataFrame:
 def harness() -> pd.DataFrame:
     """Return LLaMA-7B's zero-shot accuracies, language by language, on four tasks of Table 16.
 
-    From the results that lm-evaluation-harness published with its version 0.3 (EleutherAI, MIT
-    licence, `results/llama/llama-7B` at commit 8085723); there are none for MGSM. XNLI was scored
-    on its test set then.
+    From the results that lm-evaluation-harness published in 2023 (EleutherAI, MIT licence,
+    `results/llama/llama-7B`, there at commit 8085723); there are none for MGSM. XNLI was scored on
+    its test set then.
 
     Returns:
         A row a task and language: `task` (as `nlu.TASKS`), `language`, `score` (percent).
