@@ -159,6 +159,13 @@ def test_a_tokenizer_that_opens_no_text_opens_none_here(harness, tokenizers_by_n
     assert tested.max_gen_toks == 32
 
 
+def test_probabilities_of_a_bf16_model_are_summed_in_fp32(harness):
+    base = modeling.load("mini", dtype=torch.bfloat16)
+    text = (("", ""), [1], base.tokenizer.encode("Thursday, January 9, 2003, and Romania " * 4))
+    ((value, _),) = harness.Harness(base, 1)._loglikelihood_tokens([text])
+    assert value != torch.tensor(value).bfloat16().item()
+
+
 def test_xcopa_is_the_choice_of_the_higher_probability(harness, releases, store):
     base, right = modeling.load("mini"), []
     for row in list(nlu.TASKS["xcopa"].read(releases / "xcopa/data/et/test.et.jsonl", "et"))[:24]:
@@ -226,7 +233,7 @@ def test_mgsm_is_scored_by_the_last_number(harness, tmp_path, store, monkeypatch
     assert found["score"].tolist() == [50]
 
 
-def test_generation_is_greedy_and_stops_where_the_harness_says(mini):
+def test_generation_is_greedy_and_stops_where_the_harness_says(harness):
     from lm_eval.api.instance import Instance
 
     base = modeling.load("mini")
@@ -235,7 +242,6 @@ def test_generation_is_greedy_and_stops_where_the_harness_says(mini):
     requests = [
         Instance("generate_until", {}, (prompt, kwargs), n) for n, prompt in enumerate(prompts)
     ]
-    found = mini.generate_until(requests)
     plain = beam_search(
         base.model, [[base.bos, *base.tokenizer.encode(p)] for p in prompts],
         beam_size=1, max_new_tokens=20, eos_id=base.eos,
@@ -243,7 +249,9 @@ def test_generation_is_greedy_and_stops_where_the_harness_says(mini):
     texts = [
         base.tokenizer.decode([i for i in out.ids if i != base.eos]).split("\n")[0] for out in plain
     ]
-    assert found == texts and all(found)
+    # Configurations of LLaMA are about with another EOS than its tokenizer has.
+    base.model.generation_config.eos_token_id = plain[0].ids[0]
+    assert harness.Harness(base, 4).generate_until(requests) == texts and all(texts)
 
 
 def test_what_is_longer_than_the_context_is_cut_and_counted(harness, base):
