@@ -54,9 +54,9 @@ SEMANTICS = 2
 """Raised when the same specification would give another result."""
 TEST_SEED = 0
 """All runs are scored on the same sentences."""
-VOCABULARY_SIZE = 5000
+VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
+"""Lines that new pieces are learned from, at most; of other texts all that there are."""
 VOCABULARY_SEED = 1
-"""Phrases that new pieces are learned from: monolingual text, in the place of the paper's mC4."""
 ENGLISH = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
 """English-only instructions (Appendix C), by their source."""
 LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
@@ -94,8 +94,8 @@ class Spec:
         shorten: How byte sequences are shortened, a key of `measurements.LENGTHS`, with a prefix
             chosen on the training targets; not at all where None (Section 4.3).
         cap: New tokens at most; scaled to the language where None (`translation.scaled_cap`).
-        extension: New pieces in the vocabulary, learned from `VOCABULARY_SIZE` training phrases of
-            the one language that is tuned on; None for none.
+        extension: New pieces in the vocabulary, learned from text in the one language that is tuned
+            on; None for none.
         corpus: What it is tuned on, one of `corpora.NAMES` or several together; for English-only
             tasks a key of `ENGLISH`.
         test: The corpus and split that it is scored on. In others than cldr, `test_size` takes
@@ -181,11 +181,9 @@ class Spec:
             return
         for name in self.corpus:
             check(name, "train")
-        if self.extension is not None and self.corpus != ("cldr",):
-            raise ValueError(
-                f"new pieces are learned from CLDR phrases: corpus must be ('cldr',), not "
-                f"{self.corpus}"
-            )
+        if self.extension is not None:
+            text = self.extension.text
+            one_of(f"language of {text}", self.languages[0], languages.codes(text))
         covered = [code for name in self.corpus for code in languages.codes(name)]
         for code in self.languages:
             one_of(f"language of {'+'.join(self.corpus)}", code, covered)
@@ -206,18 +204,32 @@ class Spec:
         trained = self.size * self.epochs if self.languages else 0
         return trained + len(self.targets) * self.test_size * self.beam_size
 
+    def _values(self) -> dict[str, Any]:
+        values = asdict(self)
+        if self.extension is not None and self.extension.text == Extension.text:
+            del values["extension"]["text"]  # a field that came later
+        return values
+
     def identity(self) -> str:
         """Return the run's key: 64 hexadecimal digits."""
         # Fields that came later count where they are used: older records keep their names.
         later = [field for field in fields(self) if field.name in LATER]
         unused = {field.name for field in later if getattr(self, field.name) == field.default}
         parts = {
-            "spec": {name: value for name, value in asdict(self).items() if name not in unused},
+            "spec": {name: value for name, value in self._values().items() if name not in unused},
             "base": modeling.digest(self.base),
             "cldr": get_cldr_version(),
             "semantics": SEMANTICS,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def spec_of(record: dict[str, Any]) -> Spec:
+    """Return the specification of a record."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["spec"].items()}
+    if values.get("extension"):
+        values["extension"] = Extension(**values["extension"])
+    return Spec(**values)
 
 
 def default_store() -> Store:
@@ -418,8 +430,9 @@ def _tune(
 def _extended(base: modeling.Model, spec: Spec) -> modeling.Model:
     how = spec.extension
     (code,) = spec.languages
-    text = corpora.load("cldr", code, "train", size=VOCABULARY_SIZE, seed=VOCABULARY_SEED)
-    pieces = vocabulary.learn(how.method, text["target"].tolist(), how.pieces, base.tokenizer)
+    size = VOCABULARY_SIZES.get(how.text, 1_000_000)
+    text = corpora.monolingual(how.text, code, size, VOCABULARY_SEED)
+    pieces = vocabulary.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
     return vocabulary.extend(base, pieces, how.start, how.ranked, spec.seed)
 
 

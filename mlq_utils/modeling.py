@@ -25,7 +25,7 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from mlq_utils import tokenizer as tokenizers
@@ -38,6 +38,7 @@ __all__ = [
     "STRATEGIES",
     "Model",
     "choose_precision",
+    "configuration",
     "digest",
     "for_translation",
     "load",
@@ -141,6 +142,25 @@ def load(
     _check_weights(model, folder)
     _check_vocabulary(model, words, spare_rows)
     return Model(model.eval(), words, str(name_or_path), *_special_tokens(model, words))
+
+
+def configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
+    """Return a model's configuration, without its weights; of the Hub's that file alone is fetched.
+
+    Args:
+        name: What `load` takes.
+        revision: The Hub's commit.
+
+    Raises:
+        FileNotFoundError, ConnectionError, ValueError: As `load`.
+    """
+    folder = _folder(name, revision, ["config.json"])
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no model: there is no config.json")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{folder}/config.json is no model's configuration: {error}") from error
 
 
 @cache
@@ -274,7 +294,7 @@ def for_translation(base: Model, precision: str = "auto") -> Model:
     return dataclasses.replace(base, model=copy.deepcopy(base.model, shared).to(torch.bfloat16))
 
 
-def _folder(name: str, revision: str | None) -> Path:
+def _folder(name: str, revision: str | None, files: Sequence[str] = _HUB_FILES) -> Path:
     if name == "mini":
         if not MINI.is_dir():
             raise FileNotFoundError(
@@ -293,7 +313,7 @@ def _folder(name: str, revision: str | None) -> Path:
         "Where there is a network, download it; here, give the path of the folder that holds its "
         "files"
     )
-    return from_hub("model", name, revision, _HUB_FILES, remedy)
+    return from_hub("model", name, revision, files, remedy)
 
 
 @contextlib.contextmanager

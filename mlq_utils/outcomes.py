@@ -1,6 +1,7 @@
 """The paper's printed scores beside trained ones, and how far they agree.
 
-    compare(12, Store("_build/store"))                  # cell by cell, missing where not yet run
+    made = runs([12], PAPER, most=None)                 # all that Table 12 needs, made if missing
+    compare(12, made)                                   # cell by cell
     agreements(studies.records("untuned") + studies.records("by_language"), MINI)
     status(Store("_build/store"))                       # what of each table is done
 
@@ -10,6 +11,7 @@ with the same settings counts for the targets that it has. Printed scores are sp
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
@@ -18,12 +20,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlq_utils import intervals, paper, quadrants
-from mlq_utils.experiments import Spec
+from mlq_utils import clusters, experiments, intervals, paper, quadrants
+from mlq_utils.experiments import SHIPPED, Spec
 from mlq_utils.quadrants import REFERENCE_TARGETS
 from mlq_utils.replication import OPEN, Cell, Score, Table, cells, scores, specs
+from mlq_utils.runs import run_all
 from mlq_utils.scales import PAPER, Scale
-from mlq_utils.store import Store
+from mlq_utils.store import Store, read_lines
 
 Runs = Store | Sequence[Mapping[str, Any]]
 _HOW: dict[str, Callable[[list[float]], float]] = {
@@ -39,6 +42,58 @@ FEWEST = 5
 """Cells from which on an agreement is told."""
 _DIGITS = 6
 """Decimals that a difference keeps: binary floats leave a trace where there is none."""
+
+
+def runs(
+    tables: Iterable[Table] | None = None,
+    scale: Scale = PAPER,
+    store: Store | None = None,
+    *,
+    most: int | None = 0,
+) -> list[dict[str, Any]]:
+    """Return the records that there are of tables' runs, some of the missing ones made first.
+
+    They are made where MLQ_CLUSTER says (`clusters.open_cluster`), in this process where it says
+    nothing and there is no more than one GPU.
+
+    Args:
+        tables: As in `replication.specs`.
+        scale: Where the runs are made.
+        store: As in `experiments.run`; of the records shipped, those count that have the same
+            settings as a run and some of its targets.
+        most: How many of the missing runs are made, in the order of the tables; all where None.
+
+    Raises:
+        ValueError: As `replication.specs`; or `most` is below 0.
+        OSError: The store cannot be written to.
+    """
+    if most is not None and most < 0:
+        raise ValueError(f"most must be 0 or more, or None for all, not {most}")
+    store = store or experiments.default_store()
+    wanted = list(dict.fromkeys([*specs(tables, scale), _untuned(scale)]))
+    shipped = _shipped(scale)
+    found = _find([*shipped, *_kept(wanted, store)], wanted)
+    missing = [spec for spec in wanted if found.state(spec) != "done"][:most]
+    if missing:
+        where = os.environ.get("MLQ_CLUSTER", "local")
+        with clusters.open_cluster(where) as client:
+            run_all(missing, store, client=client)
+    return [*shipped, *_kept(wanted, store)]
+
+
+def _kept(wanted: Iterable[Spec], store: Store) -> list[dict[str, Any]]:
+    return [record for spec in wanted if (record := store.get(spec.identity()))]
+
+
+def _shipped(scale: Scale) -> list[dict[str, Any]]:
+    """Return the records shipped with the package that are of a scale's base as it is now."""
+    records = [r for file in SHIPPED.glob("*.jsonl") for r in read_lines(file).values()]
+    return [
+        record
+        for record in records
+        if record["spec"]["base"] == scale.base
+        and experiments.spec_of(record).identity() == record["identity"]
+    ]
 
 
 def compare(table: Table, runs: Runs, scale: Scale = PAPER) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
     PAPER                                              # LLaMA-7B, the real corpora, GPUs
     MINI                                               # the packaged base on CLDR, two cores
-    dataclasses.replace(PAPER, name="mine", base="owner/name", revision="main", depth=24)
+    named("paper", base="owner/name", revision="<commit>")     # the paper's runs of your model
 
 A model of the paper is here a `Spec` with `UNSCORED` for its targets: what it is scored on depends
 on every table that it serves, and `replication` decides.
@@ -28,6 +28,8 @@ DATASETS = {
 TEST = ("flores101" if "flores101" in corpora.NAMES else "flores200", "devtest")
 PIECES = (3000, 6000, 12000)
 """New pieces in a vocabulary, as printed in Table 6."""
+TEXTS = {"mC4": "mc4", "Flores": TEST[0]}
+"""The text that pieces are learned from, by its name in Table 6; of FLORES the dev split."""
 LAYERS = 32
 """Layers of LLaMA-7B."""
 UNSCORED = ("ro",)
@@ -52,6 +54,7 @@ class Scale:
         share: What the sizes printed in the other tables are multiplied by.
         instructions: English instructions at most (52,002 in Alpaca).
         pieces: New pieces in a vocabulary, in the place of `PIECES`.
+        texts: What they are learned from (`Extension.text`), by its name in Table 6.
         rates: Learning rates by strategy where reciprocal languages are compared (Tables 3 and
             15, Figure 3); the schedule's own where it has none.
         seeds: Each tuned model is made with each.
@@ -77,6 +80,7 @@ class Scale:
     share: float = 1.0
     instructions: int = 52_002
     pieces: tuple[int, ...] = PIECES
+    texts: Mapping[str, str] = field(default_factory=lambda: dict(TEXTS), hash=False)
     rates: Mapping[str, float] = field(default_factory=dict, hash=False)
     seeds: tuple[int, ...] = (42,)
 
@@ -229,11 +233,38 @@ MINI = Scale(
     share=0.01,
     instructions=studies.PAIRS,
     pieces=studies.PIECES,
+    texts={"mC4": "cldr"},
     rates=studies.SPARING_RATES,
     seeds=studies.SEEDS,
 )
 """The packaged base on CLDR phrases, which stand for all three datasets. Sizes, rates and seeds are
 those of `studies`, whose records therefore count where the settings are the same."""
+
+
+SCALES = {scale.name: scale for scale in (PAPER, MINI)}
+
+
+def named(name: str, *, base: str | None = None, revision: str | None = None) -> Scale:
+    """Return a scale, for another base where one is given.
+
+    Args:
+        name: A key of `SCALES`.
+        base: What `modeling.load` takes; the scale's own where None.
+        revision: Its commit, of a base on the Hub.
+
+    Raises:
+        ValueError: Unknown name, or a revision without a base.
+        FileNotFoundError, ConnectionError: The base has no configuration here, or cannot be asked.
+    """
+    scale = SCALES[one_of("scale", name, SCALES)]
+    if base is None:
+        if revision is not None:
+            raise ValueError(f"revision {revision!r} without a base: give both")
+        return scale
+    depth = modeling.configuration(base, revision).get_text_config().num_hidden_layers
+    return dataclasses.replace(
+        scale, name=f"{name}, {base}", base=base, revision=revision, depth=depth
+    )
 
 
 @cache

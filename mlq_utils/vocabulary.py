@@ -21,7 +21,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
 
-from mlq_utils import modeling
+from mlq_utils import corpora, modeling
 from mlq_utils import tokenizer as words
 from mlq_utils._common import one_of
 
@@ -42,17 +42,21 @@ class Extension:
         pieces: How many pieces are new.
         start: One of `STARTS`.
         ranked: Whether new pieces stand below the original merges, or all above (as released).
+        text: What they are learned from, as `corpora.monolingual` names it: the paper takes mC4
+            and FLORES's dev set.
     """
 
     method: str
     pieces: int
     start: str = "subwords"
     ranked: bool = True
+    text: str = "cldr"
 
     def __post_init__(self) -> None:
         """Refuse an unknown method or start, and an extension by nothing."""
         one_of("method", self.method, METHODS)
         one_of("start", self.start, STARTS)
+        one_of("source of text", self.text, ("mc4", *corpora.TEXTS))
         if self.pieces < 1:
             raise ValueError(f"pieces must be 1 or more, not {self.pieces}")
 
