@@ -140,7 +140,7 @@ def training_pairs(
     frames = [load(name, language, split, data=data, **_drawn(name, size, seed)) for name in having]
     frame = pd.concat(frames, ignore_index=True)
     known = evaluation_keys(language, data, unlike)
-    keys = pd.DataFrame({column: keys(frame[column]) for column in frame})
+    keys = pd.DataFrame({column: sentence_keys(frame[column]) for column in frame})
     repeated = keys.duplicated()
     seen = keys.isin(known).any(axis=1) & ~repeated
     left = frame[~repeated & ~seen]
@@ -170,7 +170,7 @@ def evaluation_keys(
         for name, split in sets
         if language in languages.codes(name)
         for column in ("source", "target")
-        for key in keys(load(name, language, split, data=data)[column])
+        for key in sentence_keys(load(name, language, split, data=data)[column])
         if key
     }
 
@@ -189,7 +189,7 @@ def _drawn(name: str, size: int, seed: int) -> dict[str, int]:
     return {"size": size, "seed": seed} if "size" in CORPORA[name].options else {}
 
 
-def keys(sentences: Iterable[str]) -> list[str]:
+def sentence_keys(sentences: Iterable[str]) -> list[str]:
     """Return each sentence's letters and digits, in one case and width."""
     plain = (unicodedata.normalize("NFKC", sentence).casefold() for sentence in sentences)
     return ["".join(filter(str.isalnum, sentence)) for sentence in plain]

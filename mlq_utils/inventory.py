@@ -86,8 +86,8 @@ def statistics(
     Returns:
         A row a corpus and language: `corpus`, `language`, `pairs` (as released; missing where its
         file is not here), `usable` (without repeated ones and those that occur in the FLORES-200
-        devtest, as `corpora.training_pairs` has it; counted up to `FEW` only) and `few`, whether those are
-        under `FEW`. `attrs["unlike"]` says whether the devtest was here.
+        devtest, as `corpora.training_pairs` has it; counted up to `FEW` only) and `few`, whether
+        those are under `FEW`. `attrs["unlike"]` says whether the devtest was here.
 
     Raises:
         ValueError: Unknown name, or a damaged file.
@@ -125,7 +125,9 @@ def _count(
     distinct: dict[str, set[tuple[str, ...]]] = {code: set() for code in known}
     for code, pair in pairs:
         counts[code] += 1
-        if len(distinct[code]) < FEW and known[code].isdisjoint(key := tuple(corpora.keys(pair))):
+        if len(distinct[code]) < FEW and known[code].isdisjoint(
+            key := tuple(corpora.sentence_keys(pair))
+        ):
             distinct[code].add(key)
     return {code: (count, len(distinct[code])) for code, count in counts.items()}
 
@@ -142,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         known = rows.dropna(subset="pairs").set_index("language")
         print(f"{name}: {len(known)} of {len(rows)} languages here")
         for code, row in known.sort_values("pairs").iterrows():
-            print(f"  {code:7}{row['pairs']:>12,}{f'  under {FEW:,}' if row['few'] else ''}")
+            few = f"  {row['usable']:,} usable, under {FEW:,}" if row["few"] else ""
+            print(f"  {code:7}{row['pairs']:>12,}{few}")
 
 
 if __name__ == "__main__":

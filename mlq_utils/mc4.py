@@ -75,16 +75,13 @@ def load(
     elif kept.is_file():
         lines = _text(_unpacked(kept))
     else:
-        bar = tqdm(desc=f"mC4, {language.name}", total=size, unit=" lines")
-        lines = []
-        with bar:
-            for line in islice(_fetched(files), size):
-                lines.append(line)
-                bar.update()
-        with written_whole(kept) as aside:
-            aside.write_bytes(gzip.compress("\n".join(lines).encode("utf-8"), mtime=0))
+        bar = tqdm(islice(_fetched(files), size), f"mC4, {language.name}", size, unit=" lines")
+        lines = list(bar)
     if not lines:
         raise ValueError(f"mC4 has no text in {language.name}: no line of its files is left")
+    if folder is None and not kept.is_file():
+        with written_whole(kept) as aside:
+            aside.write_bytes(gzip.compress("\n".join(lines).encode("utf-8"), mtime=0))
     series = pd.Series(lines, name="text")
     digest = hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
     series.attrs |= {"version": REVISION, "size": size, "seed": seed, "sha256": digest}
