@@ -6,6 +6,7 @@ python -m mlq_utils.inventory           # or with the names of corpora
 import argparse
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -15,11 +16,11 @@ from mlq_utils._common import one_of, some_of
 FEW = 10_000
 """Pairs below which the paper's Table 2 has no results by number of pairs."""
 DATASETS = {
-    "Lego-MT": ("lego_mt",),
-    "Wikimatrix & Newscommentary": ("wikimatrix", "news_commentary"),
-    "Ted": ("ted",),
+    "Lego-MT": ("Lego-MT", ("lego_mt",)),
+    "Wikimatrix & Newscommentary": ("New", ("wikimatrix", "news_commentary")),
+    "Ted": ("Ted", ("ted",)),
 }
-"""The datasets of Table 10, and their corpora."""
+"""The datasets of Table 10, each with its name in Table 2 and its corpora."""
 
 
 def overview() -> pd.DataFrame:
@@ -61,14 +62,16 @@ def datasets() -> pd.DataFrame:
 
     Returns:
         A row a dataset: `dataset`, `corpora` (their names here), `languages` (of the 101, in any
-        of them) and `printed`.
+        of them), `printed` (Table 10) and `in_table_2` (languages that have a quadrant there).
     """
+    used = paper.table(2).groupby("dataset")["language"].nunique()
     rows = []
     for row in paper.table(10).itertuples():
-        names = DATASETS[row.dataset]
+        short, names = DATASETS[row.dataset]
         covered = {code for name in names for code in languages.codes(name)} - {"en"}
-        rows.append((row.dataset, ", ".join(names), len(covered), row.n_languages))
-    return pd.DataFrame(rows, columns=["dataset", "corpora", "languages", "printed"])
+        rows.append((row.dataset, ", ".join(names), len(covered), row.n_languages, used[short]))
+    columns = ["dataset", "corpora", "languages", "printed", "in_table_2"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def statistics(
@@ -110,6 +113,54 @@ def statistics(
     frame = frame.assign(few=frame["usable"] < FEW)
     frame.attrs["unlike"] = ["flores200 devtest"] if devtest else []
     return frame
+
+
+def found(counts: pd.DataFrame) -> str:
+    """Say in a sentence or two how much of the counted corpora is here.
+
+    Args:
+        counts: As `statistics` returns them.
+    """
+    here = counts.dropna(subset="pairs")
+    if here.empty:
+        return (
+            "None of the corpora to tune on is on this machine, so that nothing can be counted: "
+            "put their files into the folder that MLQ_DATA names."
+        )
+    left = " and of the FLORES-200 devtest" if counts.attrs["unlike"] else ""
+    without = "" if left else " FLORES-200 is not here: sentences of its devtest are counted too."
+    return (
+        f"{here['pairs'].sum():,} pairs in {here['language'].nunique()} languages are on this "
+        f"machine. Under {FEW:,} are left without repeated ones{left} in {here['few'].sum()} of "
+        f"{len(here)} cases.{without}"
+    )
+
+
+def by_language(counts: pd.DataFrame) -> pd.DataFrame:
+    """Return the counts for readers, a language a row.
+
+    Args:
+        counts: As `statistics` returns them.
+
+    Returns:
+        `code`, `name` and a column a corpus: its pairs, followed by those that are usable
+        where they are under `FEW`; "-" where its file is not here, empty where it lacks the
+        language. Languages of which nothing is here have no row.
+    """
+    here = counts.groupby("language")["pairs"].transform("count") > 0
+    cells = counts[here].copy()
+    cells["shown"] = ["-" if pd.isna(row.pairs) else _shown(row) for row in cells.itertuples()]
+    wide = cells.pivot(index="language", columns="corpus", values="shown").fillna("")
+    wide = wide.reindex([c for c in languages.codes() if c in wide.index])
+    wide = wide.reindex(columns=list(dict.fromkeys(cells["corpus"])))
+    names = [languages.get(code).name for code in wide.index]
+    wide.insert(0, "code", wide.index)
+    wide.insert(1, "name", names)
+    return wide.rename_axis(None, axis=1).reset_index(drop=True)
+
+
+def _shown(row: Any) -> str:
+    return f"{row.pairs:,} ({row.usable:,} usable)" if row.few else f"{row.pairs:,}"
 
 
 def _count(

@@ -111,6 +111,21 @@ def test_what_is_counted_is_what_training_pairs_would_leave(rows, known, few):
     assert counted == {"ro": (len(rows), min(few, len(left)))}
 
 
+def test_what_a_page_says_of_it(here):
+    counts = inventory.statistics()
+    said = inventory.found(counts)
+    assert said.startswith("10,014 pairs in 52 languages") and "of its devtest are counted" in said
+    assert "in 53 of 54 cases" in said
+    shown = inventory.by_language(counts).set_index("code")
+    assert list(shown.columns) == ["name", "ted", "wikimatrix", "news_commentary", "lego_mt"]
+    assert shown.loc["ro"].tolist() == ["Romanian", "3 (2 usable)", "2 (1 usable)", "", "-"]
+    assert shown.loc["ru"].tolist() == ["Russian", "0 (0 usable)", "-", "10,007", "-"]
+    assert "km" not in shown.index
+    nothing = inventory.statistics(["lego_mt"])
+    assert inventory.found(nothing).startswith("None of the corpora")
+    assert inventory.by_language(nothing).empty
+
+
 def test_the_command_line(here, capsys):
     inventory.main(["ted", "news_commentary"])
     lines = capsys.readouterr().out.splitlines()
@@ -155,5 +170,9 @@ def test_datasets_are_those_of_table_10():
     table = inventory.datasets().set_index("dataset")
     printed = paper.table(10).set_index("dataset")["n_languages"]
     assert table["printed"].to_dict() == printed.to_dict()
+    assert table["in_table_2"].to_dict() == {
+        name: paper.table(2).query("dataset == @short")["language"].nunique()
+        for name, (short, _) in inventory.DATASETS.items()
+    }
     both = set(languages.codes("wikimatrix")) | set(languages.codes("news_commentary"))
     assert table["languages"]["Wikimatrix & Newscommentary"] == len(both - {"en"})

@@ -169,6 +169,10 @@ def test_a_code_is_of_one_language(column):
         (MATRIX, lambda b: gzip.compress(b"1.1\tx\t\xff\n"), "line 1: not UTF-8"),
         (MATRIX, lambda b: gzip.compress(b"high\tx\ty\n"), "line 1: no number: 'high'"),
         (MATRIX, lambda b: gzip.compress(b""), "no pairs of English and Romanian"),
+        (MATRIX, lambda b: gzip.compress(b"1.1\tx\ty\0\n"), "line 1: a NUL"),
+        (MATRIX, lambda b: b[:40] + bytes(8) + b[48:], "truncated or damaged|line 1: "),
+        (TALKS, lambda b: b.replace(b"mult .", b"mult \xff"), "line 2: not UTF-8"),
+        (TALKS, lambda b: b"\xef\xbb\xbf" + b, "line 1: a byte-order mark"),
     ],
 )
 def test_a_damaged_file_is_named(data, file, change, message):
@@ -179,6 +183,31 @@ def test_a_damaged_file_is_named(data, file, change, message):
     with pytest.raises(ValueError, match=message) as error:
         corpora.load(name, "ro", split)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xef\xbb\xbfa\nb\nc\nd\n", "line 1: a byte-order mark"),
+        (b"a\nb\nc\0\nd\n", "line 3: a NUL"),
+        (b"a\nb\nc\nd\xe1\n", "line 4: not UTF-8"),
+    ],
+)
+def test_a_damaged_side_is_named(data, content, message):
+    path = data / "lego-mt/km/train.km"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        corpora.load("lego_mt", "km", "train")
+    assert str(path) in str(error.value)
+
+
+def test_what_only_looks_like_a_mark_or_a_line_end_is_kept(data):
+    write(data / "lego-mt/km/train.km", "ក\ufeffខ\nគ\u2028ឃ\n\nង\u0085ច\n")
+    assert pairs("lego_mt", "km", "train") == [
+        ("One.", "ក\ufeffខ"),
+        ("Two.", "គ\u2028ឃ"),
+        ("Four.", "ង\u0085ច"),
+    ]
 
 
 def test_sides_of_unequal_length(data):
