@@ -68,7 +68,7 @@ def learn(
 
     Args:
         method: One of `METHODS`.
-        sentences: The text.
+        sentences: The text, such as `corpora.monolingual` gives.
         pieces: How many.
         tokenizer: The tokenizer that they are for; a space is "▁" in pieces, as in SentencePiece.
 
@@ -122,9 +122,10 @@ def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
     if method == "bpe":
         learner = tokenizers.Tokenizer(BPE())
         learner.pre_tokenizer = Metaspace()
-        learner.train_from_iterator(
-            sentences, BpeTrainer(vocab_size=size + 2000, show_progress=False)
-        )
+        # In scripts without spaces a paragraph that repeats would end as one piece, which
+        # SentencePiece refuses; no phrase of CLDR is so long.
+        trainer = BpeTrainer(vocab_size=size + 2000, show_progress=False, max_token_length=256)
+        learner.train_from_iterator(sentences, trainer)
         ranks = learner.get_vocab()
         return [p for p in sorted(ranks, key=ranks.__getitem__) if len(p) > 1][:size]
     model = io.BytesIO()
@@ -138,6 +139,7 @@ def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
         model_writer=model,
         vocab_size=size + characters + 300,
         hard_vocab_limit=False,
+        max_sentence_length=2**16 - 1,  # in bytes: longer ones are left out, as paragraphs would be
         normalization_rule_name="identity",
         num_threads=1,
         minloglevel=2,
