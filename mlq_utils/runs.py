@@ -1,28 +1,32 @@
 """Many runs: in this process, in processes of their own, or on a Dask cluster, into one store.
 
     records = run_all(specs)                                # here, one after another
-    records = run_all(specs, workers=2)                     # two processes of one thread each
-    records = run_all(specs, store, client=Client(address)) # whatever cluster Dask is connected to
+    records = run_all(specs, workers=2)                     # two processes, each with a GPU if any
+    records = run_all(specs, store, client=client)          # a cluster, see `clusters`
 
 Every run that is done is in the store, so a list that was interrupted goes on where it was, and two
 lists may share runs. A run that fails is recorded as failed, with its error, and the others go on;
 the next call tries it again, unless its loss was no number, which would happen again.
 
-A cluster's workers need this package and the store's folder, at the same path; without
-MALLOC_TRIM_THRESHOLD_ in their environment, which Dask sets, they train twice as fast. A Dask
-scheduler runs whatever it is sent: use one on a network that you trust, or with TLS.
+A worker that is lost costs the run that it was at, which is sent to another. What may pass, such as
+a store that does not answer for a while, is tried again at once; a full disk is not.
 """
 
 import contextlib
+import errno
 import os
 import sys
+import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
 from tqdm import tqdm
 
-from mlq_utils import experiments
+from mlq_utils import clusters, experiments
+from mlq_utils.clusters import RETRIES
 from mlq_utils.experiments import Spec
 from mlq_utils.store import Store
 
@@ -31,6 +35,13 @@ if TYPE_CHECKING:
 
 Outcome = tuple[Spec, Exception | None]
 BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+PAUSES = (2, 10)
+"""Seconds before each further attempt at what may pass."""
+LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
+LASTING |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+"""Errors of files that another attempt would meet again."""
+REFUSALS = 3
+"""How many failures in a row that the store refuses to record end a list."""
 
 
 def run_all(
@@ -46,10 +57,10 @@ def run_all(
     Args:
         specs: What to run; one that comes twice is run once.
         store: Where records are kept; `experiments.default_store()` where None.
-        workers: 1 runs them in this process, with all its threads; more, in so many processes of
-            one thread each. Runs of the mini world are small, and gain by it.
-        client: Runs them on this Dask cluster instead. A worker that is lost costs the run that it
-            was at, which is sent to another, three times at most.
+        workers: 1 runs them in this process, with all its threads; more, in so many processes:
+            of one thread each, by which runs of the mini world gain, or of one GPU each.
+        client: Runs them on this Dask cluster instead, one GPU a run where workers declare them
+            (`clusters.open_cluster`). A run whose worker is lost is sent again, `RETRIES` times.
         progress: Whether to show a bar with an estimate of the time left, by the runs' `cost`;
             outside notebooks where None.
 
@@ -58,7 +69,10 @@ def run_all(
 
     Raises:
         ValueError: The number of workers is below 1, or comes with a client.
-        OSError: The store cannot be written to.
+        OSError: The store cannot be written to. What it takes is computed first, unless it refuses
+            `REFUSALS` in a row.
+        ConnectionError: The cluster's scheduler is gone.
+        torch.AcceleratorError: The GPU of this process has failed.
     """
     specs, store = list(specs), store or experiments.default_store()
     if workers < 1 or (client and workers > 1):
@@ -72,23 +86,40 @@ def run_all(
             record = None
         if not record:
             missing[key] = spec
+    refused: list[OSError] = []
     with contextlib.ExitStack() as stack:
         if missing and workers > 1:
-            client = stack.enter_context(_processes(min(workers, len(missing))))
+            count = min(workers, len(missing))
+            client = stack.enter_context(clusters.open_cluster("local", count))
         bar = stack.enter_context(_bar(missing.values(), progress))
         outcomes = _on_cluster(missing, store, client) if client else _here(missing, store)
+        in_a_row = 0
         for done, (spec, error) in enumerate(outcomes, 1):
-            if error is not None:
-                store.put(spec.identity(), _failed(spec, error))
+            try:
+                if error is not None:
+                    store.put(spec.identity(), _failed(spec, error))
+                in_a_row = 0
+            except OSError as refusal:
+                refused.append(refusal)
+                in_a_row += 1
             bar.set_description_str(f"{done} of {len(missing)} runs", refresh=False)
             bar.update(spec.cost())
+            if in_a_row == REFUSALS:
+                break
+    if refused:
+        raise OSError(
+            f"the store takes no records of {len(refused)} of {len(missing)} runs: {refused[-1]}. "
+            "What it has is kept; the next call makes the rest"
+        ) from refused[-1]
     return [_found(store, key) for key in keys]
 
 
 def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
     for spec in missing.values():
         try:
-            experiments.run(spec, store, progress=False)
+            _attempt(spec, store)
+        except torch.AcceleratorError:  # nothing more can be computed in this process
+            raise
         except Exception as error:
             yield spec, error
         else:
@@ -96,64 +127,68 @@ def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
 
 
 def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     folder = os.path.abspath(store.folder)
-    futures = {}
+    resources = _resources(client)
+    began, keys = time.time(), {}
+
+    def send(key: str, again: str = "") -> Any:
+        name = f"mlq-{key}{again}"
+        future = client.submit(_work, missing[key], folder, key=name, resources=resources)
+        keys[future] = key
+        return future
+
     # The longest first: the last to end should not be the longest.
-    for key, spec in sorted(missing.items(), key=lambda item: -item[1].cost()):
-        futures[client.submit(_work, spec, folder, key=f"mlq-{key}")] = spec
-    for future in as_completed(futures):
-        yield futures[future], future.exception()
+    order = sorted(missing, key=lambda key: -missing[key].cost())
+    futures = as_completed([send(key) for key in order])
+    for future in futures:
+        if future.cancelled():
+            raise ConnectionError(
+                f"the scheduler at {client.scheduler.address} is gone; what is done is in the store"
+            )
+        key = keys.pop(future)
+        error = future.exception()
+        if isinstance(error, KilledWorker):
+            # Dask blames a lost worker on all that waited there; what counts is what had begun.
+            starts = [at for at, _ in client.get_events(f"mlq-{key}") if at > began]
+            if len(starts) <= RETRIES:
+                futures.add(send(key, f"-{time.time_ns()}"))
+                continue
+            error = RuntimeError(f"its worker was lost {len(starts)} times, each time at this run")
+        yield missing[key], error
+
+
+def _resources(client: "Client") -> dict[str, int]:
+    """Return what a run takes of a worker: a GPU, where workers declare them."""
+    client.wait_for_workers(1)
+    workers = client.scheduler_info()["workers"].values()
+    return {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else {}
 
 
 def _work(spec: Spec, folder: str) -> None:
     """Run one specification in a worker; its record is in the store, and is not sent back."""
-    experiments.run(spec, Store(folder), progress=False)
+    from distributed import get_worker
 
-
-@contextlib.contextmanager
-def _processes(count: int) -> Iterator["Client"]:
-    """Start processes of one thread each on this machine, which Dask restarts when they die.
-
-    By itself Dask also sets MALLOC_TRIM_THRESHOLD_, whatever its value a halt to glibc's own
-    adaptation: every larger tensor is then mapped and faulted in anew, and training takes twice
-    as long.
-    """
-    import dask.config
-    from distributed import Client, LocalCluster
-
-    limits = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
-    with (
-        _environment(limits | {"MALLOC_TRIM_THRESHOLD_": None}),
-        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
-        LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-@contextlib.contextmanager
-def _environment(changes: dict[str, str | None]) -> Iterator[None]:
-    """Set variables of this process, or unset them (None), and put them back as they were.
-
-    What processes started from here inherit. Dask's own setting yields to a variable that is
-    there, and leaves in this process what it sets for a worker.
-    """
-    before = {name: os.environ.get(name) for name in changes}
-    _set_variables(changes)
+    get_worker().log_event(f"mlq-{spec.identity()}", "begun")
     try:
-        yield
-    finally:
-        _set_variables(before)
+        _attempt(spec, Store(folder))
+    except torch.AcceleratorError:
+        # Whatever this process asks of the GPU from here on fails: better another process.
+        traceback.print_exc()
+        os._exit(1)
 
 
-def _set_variables(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+def _attempt(spec: Spec, store: Store) -> None:
+    """Run one specification; what may pass is waited for."""
+    for pause in (*PAUSES, None):
+        try:
+            experiments.run(spec, store, progress=False)
+            return
+        except OSError as error:
+            if pause is None or error.errno is None or error.errno in LASTING:
+                raise
+            time.sleep(pause)
 
 
 def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
