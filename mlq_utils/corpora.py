@@ -231,11 +231,11 @@ def monolingual(
         text = mc4.load(record, size, seed, data, cache_folder())
         more = {"description": mc4.DESCRIPTION, "licence": mc4.LICENCE}
     else:
-        split = TEXTS[name]
-        drawn = load(name, language, split, data=data, **_drawn(name, size, seed))
-        more = {key: value for key, value in drawn.attrs.items() if key != "pairs"}
+        options = _drawn(name, size, seed)
+        frame = load(name, language, TEXTS[name], data=data, **options)
+        more = {key: value for key, value in frame.attrs.items() if key != "pairs"}
         more |= {"size": size, "seed": seed}
-        text = draw(drawn, size, seed)["target"].rename("text")
+        text = (frame if options else draw(frame, size, seed))["target"].rename("text")
         text.attrs = {}
     text.attrs |= more | {"corpus": name, "language": language, "lines": len(text)}
     return text
