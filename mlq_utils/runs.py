@@ -98,18 +98,17 @@ def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
 def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
     from distributed import as_completed
 
-    folder = os.path.abspath(store.folder)
     futures = {}
     # The longest first: the last to end should not be the longest.
     for key, spec in sorted(missing.items(), key=lambda item: -item[1].cost()):
-        futures[client.submit(_work, spec, folder, key=f"mlq-{key}")] = spec
+        futures[client.submit(_work, spec, store.url, key=f"mlq-{key}")] = spec
     for future in as_completed(futures):
         yield futures[future], future.exception()
 
 
-def _work(spec: Spec, folder: str) -> None:
+def _work(spec: Spec, store: str) -> None:
     """Run one specification in a worker; its record is in the store, and is not sent back."""
-    experiments.run(spec, Store(folder), progress=False)
+    experiments.run(spec, Store(store), progress=False)
 
 
 @contextlib.contextmanager
@@ -169,7 +168,7 @@ def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
 def _found(store: Store, key: str) -> dict[str, Any]:
     record = store.get(key)
     if record is None:
-        raise OSError(f"the record {key} was removed from {store.folder} while runs went on")
+        raise OSError(f"the record {key} was removed from {store.url} while runs went on")
     return record
 
 
