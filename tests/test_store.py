@@ -38,12 +38,14 @@ class ObjectStore:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
-        self.refusals, self.at = [], ""
+        self.refusals, self.at, self.delay, self.asked = [], "", 0.0, []
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def _answer(self, environ, start_response):
+        time.sleep(self.delay)
+        self.asked.append(environ["REQUEST_METHOD"])
         writes = environ["REQUEST_METHOD"] == "PUT" and self.at in environ["PATH_INFO"]
         if writes and self.refusals:
             status, code = self.refusals.pop(0)
@@ -218,6 +220,27 @@ def test_a_damaged_object_is_set_aside(fresh, frame):
     assert list(store.keys()) == ["a"]
 
 
+def test_an_empty_object_is_damaged(fresh):
+    store = fresh("s3")
+    write_file(store, f"a/{RECORD}", b"")
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert store.get("a") is None
+
+
+def test_a_record_takes_few_requests(fresh, s3, frame):
+    """Each is a round trip of a tenth of a second and more, where the store is far."""
+    store = fresh("s3")
+    asked = s3.asked
+    for call, requests in (
+        (lambda: store.get("a"), ["GET"]),
+        (lambda: store.put("a", {"n": 1}, frame), ["PUT", "PUT"]),
+        (lambda: store.get("a"), ["GET", "GET"]),
+    ):
+        asked.clear()
+        call()
+        assert asked == requests
+
+
 @pytest.mark.parametrize("call", ["fsync", "mkdir", "rename", "dumps"])
 def test_a_write_that_fails_leaves_nothing(local, frame, monkeypatch, call):
     local.put("other", {"n": 0})
@@ -374,7 +397,7 @@ def test_check_leaves_nothing(store):
 
 def test_check_says_what_is_wrong_here(tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(OSError, match="the store .*/file cannot be used: .*[Nn]ot a directory"):
+    with pytest.raises(OSError, match=r"the store .*/file cannot be used: .*[Nn]ot a directory"):
         Store(tmp_path / "file").check()
 
 
@@ -431,6 +454,18 @@ def test_a_refusal_that_stays_is_an_error_and_leaves_nothing(fresh, s3, frame, a
         store.put("a", {"n": 1}, frame)
     assert s3.refusals == [] and store.get("a") is None and files(store) == {}
     assert store.put("a", {"n": 2}, frame)["n"] == 2
+
+
+def test_records_are_read_several_at_a_time(fresh, s3, monkeypatch):
+    store = fresh("s3")
+    keys = [f"{n}" for n in range(8)]
+    for key in keys:
+        store.put(key, {"n": int(key)})
+    monkeypatch.setattr(s3, "delay", 0.3)
+    start = time.monotonic()
+    found = store.get_all(keys)
+    assert [found[key]["n"] for key in keys] == list(range(8))
+    assert time.monotonic() - start < 8 * 0.3  # one after another: each at least that long
 
 
 def test_places_that_cannot_be_are_refused_at_once(tmp_path, monkeypatch):
