@@ -61,8 +61,8 @@ ENGLISH = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
 """English-only instructions (Appendix C), by their source."""
 LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
 """Fields of `Spec` that came after the first records."""
-STORE = Path(os.environ.get("MLQ_STORE") or "_build/store")
-"""Where records are kept unless a call says otherwise."""
+STORE = os.environ.get("MLQ_STORE") or "_build/store"
+"""Where records are kept unless a call says otherwise: a folder, or a URL such as s3://bucket/runs."""
 CHECKPOINTS = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
 """Where training that goes on is kept; a full FT of LLaMA-7B needs 81 GB there."""
 PART_SECONDS = 10.0
@@ -277,6 +277,7 @@ def run(
         if save is not None and known["status"] == "done":
             _tune(spec, save, **options)
         return known
+    _parallel.agreed(store.check)  # before anything is computed that it would not take
     start = perf_counter()
     record: dict[str, Any] = {"spec": asdict(spec), "identity": key}
     hypotheses = None
@@ -601,7 +602,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--save", type=Path, help="a folder to keep the tuned model in")
     parser.add_argument("--micro-batch", type=int, help="examples at once, where not all fit")
     parser.add_argument("--device-map", help="auto: spread a model over devices that hold it")
-    parser.add_argument("--store", type=Path, default=STORE, help="where records are kept")
+    parser.add_argument("--store", default=STORE, help="where records are kept, a folder or URL")
     given = vars(parser.parse_args(arguments))
     store = Store(given.pop("store"))
     how = {name: given.pop(name) for name in ("save", "micro_batch", "device_map")}

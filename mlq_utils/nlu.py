@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="the first so many examples of each, as a trial")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--data", type=Path, help="the data folder; MLQ_DATA if none")
-    parser.add_argument("--store", type=Path, default=STORE, help="where records are kept")
+    parser.add_argument("--store", default=STORE, help="where records are kept, a folder or URL")
     parser.add_argument(
         "--beside", nargs=2, metavar=("DATA", "STRATEGY"), default=("none", "untuned"),
         help="the row of Table 16 to print beside the averages, for example Bilingual embed",

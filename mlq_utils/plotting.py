@@ -210,12 +210,10 @@ def printed_and_trained(tables: Mapping[str, pd.DataFrame], *, ax: Axes | None =
     """
     ax = ax or plt.subplots(figsize=(7, 4.2))[1]
     rows = [frame.assign(table=name) for name, frame in tables.items() if "kept" not in frame]
-    columns = ["printed", "trained"]
-    shown = pd.concat(rows).dropna(subset=columns)
+    shown = pd.concat(rows).dropna(subset=["printed", "trained"])
     sns.scatterplot(
         shown, x="printed", y="trained", hue="table", style="table", s=25, alpha=0.7, ax=ax
     )
-    ends = [0.0, float(shown[columns].to_numpy().max()) if len(shown) else 1.0]
-    ax.plot(ends, ends, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+    ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
     ax.set(xlabel="printed, spBLEU", ylabel="trained here, spBLEU")
     return ax

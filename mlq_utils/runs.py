@@ -129,13 +129,12 @@ def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
 def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
     from distributed import KilledWorker, as_completed
 
-    folder = os.path.abspath(store.folder)
     resources = _resources(client)
     began, keys = time.time(), {}
 
     def send(key: str, again: str = "") -> Any:
         name = f"mlq-{key}{again}"
-        future = client.submit(_work, missing[key], folder, key=name, resources=resources)
+        future = client.submit(_work, missing[key], store.url, key=name, resources=resources)
         keys[future] = key
         return future
 
@@ -166,13 +165,13 @@ def _resources(client: "Client") -> dict[str, int]:
     return {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else {}
 
 
-def _work(spec: Spec, folder: str) -> None:
+def _work(spec: Spec, store: str) -> None:
     """Run one specification in a worker; its record is in the store, and is not sent back."""
     from distributed import get_worker
 
     get_worker().log_event(f"mlq-{spec.identity()}", "begun")
     try:
-        _attempt(spec, Store(folder))
+        _attempt(spec, Store(store))
     except torch.AcceleratorError:
         # Whatever this process asks of the GPU from here on fails: better another process.
         traceback.print_exc()
@@ -204,7 +203,7 @@ def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
 def _found(store: Store, key: str) -> dict[str, Any]:
     record = store.get(key)
     if record is None:
-        raise OSError(f"the record {key} was removed from {store.folder} while runs went on")
+        raise OSError(f"the record {key} was removed from {store.url} while runs went on")
     return record
 
 
