@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlq_utils import plotting, scaling
+from mlq_utils import _loads, plotting, scaling
 from mlq_utils.scaling import Costs, limits, simulate
+from mlq_utils.store import Store
 
 FREE = Costs(0.0, 0.0, 0.0)
 
@@ -81,36 +82,39 @@ def _text():
 
 
 def test_a_store_is_measured_by_writers_and_by_records(tmp_path):
-    rows = scaling.store_by_writers(str(tmp_path / "a"), at_once=(1, 2), count=3)
+    rows = _loads.store_by_writers(str(tmp_path / "a"), at_once=(1, 2), count=3)
     assert [row["writers"] for row in rows] == [1, 2]
     assert all(0 < row["missing"] < row["put"] and row["runs_per_second"] > 0 for row in rows)
-    assert len(list(scaling.Store(tmp_path / "a").keys())) == 2 + 3 * 3
+    assert len(list(Store(tmp_path / "a").keys())) == 2 + 3 * 3
     (tmp_path / "b/x").mkdir(parents=True)
     (tmp_path / "b/x/record.json").write_bytes(b"{}")
-    (row,) = scaling.store_by_records({1: str(tmp_path / "b")}, count=2)
+    (row,) = _loads.store_by_records({1: str(tmp_path / "b")}, count=2)
     assert row["records"] == 1 and min(row.values()) > 0
 
 
 def test_tasks_are_sent_and_collected(tmp_path):
     distributed = pytest.importorskip("distributed")
-    with distributed.Client(n_workers=2, threads_per_worker=1, processes=False) as client:
-        row = scaling.scheduler_costs(client, 20)
+    with distributed.Client(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as client:
+        row = _loads.scheduler_costs(client, 20)
         assert row["tasks"] == 20 and 0 < row["submit"] < row["seconds"]
         assert row["per_second"] == pytest.approx(20 / row["seconds"])
-        efficiency = scaling.asleep(client, str(tmp_path), 0.2, 6)
+        efficiency = _loads.asleep(client, str(tmp_path), 0.2, 6)
     assert 0 < efficiency <= 1
-    assert len(list(scaling.Store(tmp_path).keys())) == 6
+    assert len(list(Store(tmp_path).keys())) == 6
 
 
 def test_the_figure_shows_every_kind():
     plotting.use_style()
     ax = scaling.efficiency_lines(scaling.load()["simulated"])
+    assert {*scaling.load()["simulated"]["place"]} == {"local folder", "S3 as documented"}
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert {*scaling.durations()} < {*labels}
     assert ax.get_xscale() == "log" and ax.get_ylim()[0] == 0
 
 
 def test_a_fake_that_does_not_start_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(scaling, "SERVER", "raise SystemExit(1)")
-    with pytest.raises(RuntimeError, match=r"pip install"), scaling.fake_object_store():
+    monkeypatch.setattr(_loads, "SERVER", "raise SystemExit(1)")
+    with pytest.raises(RuntimeError, match=r"pip install"), _loads.fake_object_store():
         pass
