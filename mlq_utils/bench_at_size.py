@@ -39,6 +39,16 @@ LENGTHS = {"prompt": (68, 15), "target": (53, 20)}
 FLOPS = {"embed": 4, "full": 6}
 """Per parameter and token: forward and gradients of activations; of weights too in full FT."""
 
+TARGETS = {
+    "embed_share_of_matrix_rate": (0.55, "at least"),
+    "full_share_of_matrix_rate": (0.5, "at least"),
+    "embed_vs_recipe": (3.0, "at least"),
+    "translation_vs_generate_at_size": (3.0, "at least"),
+    "embed_peak_vs_estimate": (1.0, "within 10%"),
+    "full_peak_vs_estimate": (1.0, "within 10%"),
+}
+"""What is to be reached, by what is measured: a ratio, and how it is meant."""
+
 
 @dataclass(frozen=True)
 class _Numbers:
@@ -261,6 +271,39 @@ def at_size(shape: str | None = None) -> dict[str, dict]:
         | decoding(shape, *((256, 96) if gpu else (32, 24)))
     )
     return {f"{shape} {key}": result for key, result in results.items()}
+
+
+def targets(
+    recorded: pd.DataFrame, shapes: Sequence[str] = ("llama-7b", "llama-300m")
+) -> pd.DataFrame:
+    """Set what was measured beside what is to be reached.
+
+    Args:
+        recorded: As `bench.load` returns it.
+        shapes: Those that have rows, measured or not.
+
+    Returns:
+        A row a shape and target: `shape`, `figure`, `target` (in words), `measured` (a ratio,
+        missing where it was not), `reached` (None where not measured), `hardware`.
+    """
+    rows = []
+    for shape in shapes:
+        for name, (wanted, how) in TARGETS.items():
+            known = recorded.loc[f"{shape} {name}"] if f"{shape} {name}" in recorded.index else None
+            value = None if known is None else known["ratio"]
+            near = value is not None and abs(value - wanted) <= 0.1
+            far = value is not None and value >= wanted
+            rows.append(
+                {
+                    "shape": shape,
+                    "figure": name,
+                    "target": f"{wanted:g}, {how}",
+                    "measured": value,
+                    "reached": None if value is None else far if how == "at least" else near,
+                    "hardware": "not measured" if known is None else known["hardware"],
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def _wait(device: torch.device) -> None:

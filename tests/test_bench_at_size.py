@@ -1,5 +1,6 @@
 """The benchmark of a shape: what it counts is what is computed."""
 
+import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,3 +47,15 @@ def test_the_shape_is_llama_7b_s():
     matrices = layers * (4 * hidden**2 + 3 * hidden * inner) + hidden * bench_at_size.VOCABULARY
     assert round(matrices / 1e9, 2) == 6.61
     assert bench_at_size.random_base("tiny").model.dtype == torch.float32
+
+
+def test_targets_say_what_was_reached_and_what_was_not_measured():
+    measured = {"embed_share_of_matrix_rate": 0.6, "embed_vs_recipe": 2.9}
+    measured |= {"embed_peak_vs_estimate": 1.09, "full_peak_vs_estimate": 0.85}
+    rows = {f"tiny {name}": {"ratio": ratio, "hardware": "x"} for name, ratio in measured.items()}
+    recorded = pd.DataFrame.from_dict(rows, orient="index")
+    found = bench_at_size.targets(recorded, ["tiny", "llama-7b"]).set_index(["shape", "figure"])
+    reached = found.loc["tiny", "reached"].dropna()
+    assert reached.to_dict() == dict(zip(measured, [True, False, True, False], strict=True))
+    assert set(found.loc["llama-7b", "hardware"]) == {"not measured"}
+    assert found.loc["llama-7b", "measured"].isna().all()

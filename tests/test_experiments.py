@@ -58,6 +58,18 @@ def test_the_same_run_gives_the_same_scores(record, small, tmp_path):
     assert record["training"]["losses"] == again["training"]["losses"]
 
 
+def test_an_extension_s_text_counts_where_it_is_named(small):
+    """And not where it is the one that older records have."""
+    plain, same, other = (
+        dataclasses.replace(small, extension=Extension("bpe", 9, **text))
+        for text in ({}, {"text": "cldr"}, {"text": "flores200"})
+    )
+    assert plain.identity() == same.identity() != other.identity()
+    assert "text" not in plain._values()["extension"]
+    for spec in (plain, other):
+        assert experiments.spec_of({"spec": dataclasses.asdict(spec)}) == spec
+
+
 def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
     changed = {
         "languages": ("fr",), "targets": ("ro",), "strategy": "full", "size": 25, "test_size": 5,
@@ -107,8 +119,8 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
             "unknown source of English instructions 'ted'",
         ),
         (
-            {"languages": ("ro",), "corpus": ("ted",), "extension": Extension("bpe", 9)},
-            "learned from CLDR",
+            {"languages": ("umb",), "corpus": ("lego_mt",), "extension": Extension("bpe", 9)},
+            "unknown language of cldr 'umb'",
         ),
         ({"schedule": "papers"}, "unknown schedule 'papers'. Did you mean paper"),
     ],

@@ -142,7 +142,7 @@ def test_records_with_other_targets_and_older_ones_count():
 
 def test_another_base_does_not_count():
     found = studies.records("untuned")
-    other = dataclasses.replace(MINI, base="some/other")
+    other = dataclasses.replace(MINI, base="some/other", revision="0" * 40)
     assert outcomes.compare(4, found, other)["trained"].isna().all()
     assert outcomes.compare(4, found, MINI)["trained"].notna().sum() == 8
 
