@@ -1,5 +1,6 @@
 """Printed beside trained, on records made up and on runs of a tiny base."""
 
+import contextlib
 import dataclasses
 from dataclasses import asdict
 
@@ -186,3 +187,29 @@ def test_runs_of_a_tiny_base(base, tmp_path):
     assert counts.tolist() == [28, 2, 1, 25]
     same = outcomes.compare(4, done, scale)
     assert same.equals(frame)
+
+
+def test_missing_runs_are_made_as_many_as_asked_for(base, tmp_path, monkeypatch):
+    """Those that are there are not made again, and shipped ones count for the packaged base."""
+    monkeypatch.setenv("MLQ_CLUSTER", "local")
+    scale = dataclasses.replace(
+        MINI, base=str(base), seeds=(0,), pairs=24, share=0.001, epochs=1, test_size=2, beam_size=1
+    )
+    store, made = Store(tmp_path), []
+
+    def run_all_here(missing, store, **_):
+        made.append(len(missing))
+        return run_all(missing, store, progress=False)
+
+    monkeypatch.setattr(outcomes, "run_all", run_all_here)
+    assert outcomes.runs([4], scale, store) == [] and made == []
+    monkeypatch.setattr(outcomes.clusters, "open_cluster", contextlib.nullcontext)
+    assert len(outcomes.runs([4], scale, store, most=1)) == 1
+    assert len(outcomes.runs([4], scale, store, most=1)) == 2
+    assert made == [1, 1]
+    assert outcomes.status(outcomes.runs([4], scale, store), scale).loc[4, "done"] == 2
+    with pytest.raises(ValueError, match="most must be 0 or more"):
+        outcomes.runs([4], scale, store, most=-1)
+    shipped = outcomes.runs([9], MINI, store)
+    assert outcomes.status(shipped, MINI).loc[9, "missing"] == 0
+    assert {record["spec"]["base"] for record in shipped} == {"mini"}

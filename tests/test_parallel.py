@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mlq_utils import _parallel, modeling, prompts, training
+from mlq_utils.store import Store
 
 SCRIPT = """
 import json, sys
@@ -137,3 +138,24 @@ def test_shares_are_put_together_in_order(monkeypatch):
     monkeypatch.setattr(_parallel, "state", lambda: None)
     monkeypatch.setattr(_parallel, "gather_object", lambda own: parts)
     assert _parallel.gathered(parts[0], 7) == things
+
+
+def test_a_run_from_a_notebook(small, tmp_path):
+    """By accelerate's function launcher, that of `notebook_launcher` for processors."""
+    script = tmp_path / "cell.py"
+    script.write_text(
+        "from accelerate import debug_launcher\n"
+        "from mlq_utils import experiments\n"
+        "from mlq_utils.experiments import Spec\n"
+        "from mlq_utils.store import Store\n"
+        f"spec, store = {small!r}, Store({str(tmp_path / 'store')!r})\n"
+        "if __name__ == '__main__':\n"
+        "    debug_launcher(experiments.run, (spec, store), num_processes=2)\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = Store(tmp_path / "store").get(small.identity())
+    assert record["status"] == "done" and record["training"]["processes"] == 2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlq_utils import languages, paper, studies
+from mlq_utils import languages, paper, scales, studies
 from mlq_utils.scales import LAYERS, MINI, PAPER, representatives
 
 
@@ -103,3 +103,15 @@ def test_what_cannot_be_tuned_on_is_said():
 def test_a_wrong_scale_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(PAPER, **change)
+
+
+def test_a_scale_of_another_base(base):
+    mine = scales.named("paper", base=str(base))
+    assert mine.base == str(base) and mine.depth == 4 and mine.schedule == "paper"
+    assert scales.named("mini") is MINI and scales.named("paper") is PAPER
+    with pytest.raises(ValueError, match=r"unknown scale 'papre'\. Did you mean paper"):
+        scales.named("papre")
+    with pytest.raises(ValueError, match="revision 'x' without a base"):
+        scales.named("mini", revision="x")
+    with pytest.raises(FileNotFoundError, match="no model 'nowhere'"):
+        scales.named("paper", base="nowhere")
