@@ -10,7 +10,7 @@ import time
 import pytest
 from distributed import Client, LocalCluster
 
-from mlq_utils import experiments, runs
+from mlq_utils import experiments
 from mlq_utils.runs import run_all
 from mlq_utils.store import Store
 
@@ -129,16 +129,3 @@ def test_a_store_that_refuses_a_write_stops_the_list(small, tmp_path):
 def test_wrong_numbers_of_workers_are_refused(small, tmp_path, arguments):
     with pytest.raises(ValueError, match="workers="):
         run_all([small], Store(tmp_path), **arguments)
-
-
-def test_processes_keep_the_allocator_as_it_is(monkeypatch):
-    """With the threshold that Dask sets, and leaves behind, training takes twice as long."""
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    before = dict(os.environ)
-    with runs._processes(1) as client:
-        (found,) = client.run(lambda: dict(os.environ)).values()
-    assert "MALLOC_TRIM_THRESHOLD_" not in found
-    assert found["OMP_NUM_THREADS"] == found["OPENBLAS_NUM_THREADS"] == "1"
-    assert dict(os.environ) == before
