@@ -168,9 +168,9 @@ def _resources(client: "Client") -> dict[str, int]:
 
 def _work(spec: Spec, folder: str) -> None:
     """Run one specification in a worker; its record is in the store, and is not sent back."""
-    from distributed import get_worker
+    from distributed import get_client
 
-    get_worker().log_event(f"mlq-{spec.identity()}", "begun")
+    get_client().log_event(f"mlq-{spec.identity()}", "begun")  # which waits for the answer
     try:
         _attempt(spec, Store(folder))
     except torch.AcceleratorError:

@@ -199,12 +199,12 @@ def test_a_list_of_runs_by_slurm(small, sbatch, tmp_path):
 
 def test_slurm_that_is_not_there_or_refuses_is_told(sbatch, tmp_path, monkeypatch):
     wrong = slurm_here(tmp_path, partition="gpu")
-    with pytest.raises(ValueError, match="options for slurm: .*partition"), open_cluster(wrong):
+    with pytest.raises(ValueError, match=r"options for slurm: .*partition"), open_cluster(wrong):
         pass
     refusal = "#!/bin/bash\necho 'sbatch: error: invalid partition specified: gpu' >&2; exit 1\n"
     (sbatch.parent / "bin/sbatch").write_text(refusal)
     with (
-        pytest.raises(ValueError, match="SLURM refuses the job: .*invalid partition specified"),
+        pytest.raises(ValueError, match=r"SLURM refuses the job: .*invalid partition specified"),
         open_cluster(slurm_here(tmp_path)),
     ):
         pass
@@ -247,7 +247,7 @@ def test_the_commands_of_the_kubernetes_example_start():
 
 
 def test_wrong_options_for_kubernetes_are_told(tmp_path):
-    with pytest.raises(ValueError, match="options for kubernetes: .*imgae"):
+    with pytest.raises(ValueError, match=r"options for kubernetes: .*imgae"):
         clusters.kubernetes_spec({"name": "mlq", "imgae": "x"}, {})
 
 
