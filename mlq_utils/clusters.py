@@ -17,6 +17,8 @@ takes the certificates from Dask's configuration, SLURM the option `security: tr
 import contextlib
 import os
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,11 +61,14 @@ def open_cluster(where: str | Path = "local", workers: int | None = None) -> Ite
             For a file, how many workers at most, in the place of what it says.
 
     Raises:
-        ValueError: The file has wrong keys or options, or a number of workers is below 1.
+        ValueError: The file has wrong keys or options, SLURM refuses its job, or a number of
+            workers is below 1.
         FileNotFoundError: There is no such file, or no SLURM here.
         ConnectionError: The scheduler, or Kubernetes, cannot be reached.
         ImportError: The extra that the kind of cluster needs is not installed.
     """
+    import distributed  # noqa: F401  its defaults, before any of them is set
+
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers}: give 1 or more")
     where = str(where)
@@ -77,6 +82,8 @@ def open_cluster(where: str | Path = "local", workers: int | None = None) -> Ite
             stack.enter_context(dask.config.set(CONFIG))
             cluster = {"slurm": slurm, "kubernetes": kubernetes}[settings["kind"]](settings)
             stack.enter_context(cluster)
+            if settings["kind"] == "slurm":
+                _check_job(cluster.job_script())
             # As many as there is work for; those that end before their work are replaced.
             cluster.adapt(minimum=1, maximum=workers or settings["workers"])
             client = stack.enter_context(_connected(cluster))
@@ -131,6 +138,17 @@ def slurm(settings: dict[str, Any]) -> "SLURMCluster":
         return SLURMCluster(**settings["options"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"options for slurm: {error}") from error
+
+
+def _check_job(script: str) -> None:
+    """Let SLURM check a job: what is wrong with it is told here, and later in a log at most."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        command = ["sbatch", "--test-only", file.name]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"SLURM refuses the job: {done.stderr.strip()}")
 
 
 def kubernetes(settings: dict[str, Any]) -> Any:
@@ -213,31 +231,33 @@ def _local(workers: int | None) -> Iterator["Client"]:
     as long.
     """
     from dask.system import CPU_COUNT
-    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed import LocalCluster
 
     gpus = _gpus()[:workers]
-    # A model passes through the processor's memory, which Dask would take for a leak.
-    each = [
-        {"resources": {"GPU": 1}, "env": {"CUDA_VISIBLE_DEVICES": gpu}, "memory_limit": 0}
-        for gpu in gpus
-    ] or [{}] * (workers or CPU_COUNT)
-    threads = str(max(1, CPU_COUNT // len(gpus)) if gpus else 1)
+    count = len(gpus) or workers or CPU_COUNT
+    threads = str(max(1, CPU_COUNT // count) if gpus else 1)
     limits = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS")}
-    here = {"host": "127.0.0.1", "dashboard": False}
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None}
+    if gpus:  # a model passes through the processor's memory, which Dask would take for a leak
+        options |= {"resources": {"GPU": 1}, "memory_limit": 0}
+
+    class Cluster(LocalCluster):
+        def new_worker_spec(self) -> dict[Any, Any]:
+            ((name, spec),) = super().new_worker_spec().items()
+            if gpus:
+                own = {"env": {"CUDA_VISIBLE_DEVICES": gpus[name]}}
+                spec = spec | {"options": spec["options"] | own}
+            return {name: spec}
+
     with (
         _environment(limits | {"MALLOC_TRIM_THRESHOLD_": None}),
         dask.config.set(CONFIG | {"distributed.nanny.pre-spawn-environ": {}}),
-        SpecCluster(
-            scheduler={"cls": Scheduler, "options": here},
-            workers={
-                number: {"cls": Nanny, "options": {"nthreads": 1, "host": "127.0.0.1"} | own}
-                for number, own in enumerate(each)
-            },
-            silence_logs="error",
-        ) as cluster,
-        _connected(cluster) as client,
+        Cluster(n_workers=0, **options) as cluster,
     ):
-        yield client
+        cluster.scale(count)
+        with _connected(cluster) as client:
+            client.wait_for_workers(count)
+            yield client
 
 
 def _gpus() -> list[str]:

@@ -179,8 +179,8 @@ def size(
     rest = parameters - model.get_input_embeddings().weight.numel()
     if (found := sum(n for n, _, _ in products)) < rest / 2:
         raise ValueError(
-            f"{base}: of {rest:,} parameters only {found:,} are found to be multiplied by; mixtures "
-            "of experts cannot be planned"
+            f"{base}: of {rest:,} parameters only {found:,} are found to be multiplied by: mixtures"
+            " of experts cannot be planned"
         )
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads

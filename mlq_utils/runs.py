@@ -167,9 +167,9 @@ def _resources(client: "Client") -> dict[str, int]:
 
 def _work(spec: Spec, store: str) -> None:
     """Run one specification in a worker; its record is in the store, and is not sent back."""
-    from distributed import get_worker
+    from distributed import get_client
 
-    get_worker().log_event(f"mlq-{spec.identity()}", "begun")
+    get_client().log_event(f"mlq-{spec.identity()}", "begun")  # which waits for the answer
     try:
         _attempt(spec, Store(store))
     except torch.AcceleratorError:

@@ -84,8 +84,8 @@ def described(frame: pd.DataFrame) -> str:
             f"Money at {given.price:g} an hour: {whole['money']:,.0f} "
             f"({whole['hours_low'] * per:,.0f} to {whole['hours_high'] * per:,.0f}).",
             f"Disk: {whole['record_gb']:,.2f} GB of records; checkpoints of at most "
-            f"{whole['checkpoint_gb']:,.1f} GB a worker; {whole['saved_gb']:,.1f} GB if every tuned "
-            "model is saved.",
+            f"{whole['checkpoint_gb']:,.1f} GB a worker; {whole['saved_gb']:,.1f} GB if every "
+            "tuned model is saved.",
             _memory(whole["memory_gib"], given),
             *(f"{letter}: {basis}" for basis, letter in letters.items() if basis),
         ]
@@ -93,6 +93,8 @@ def described(frame: pd.DataFrame) -> str:
 
 
 def _memory(peak: float, given: planning.Assumptions) -> str:
+    if given.card == "cpu":
+        return "Memory is planned for GPUs only."
     card = planning.CARDS[given.card].memory * 1e9 / 2**30
     fits = "" if peak <= card else f": MORE than the {card:.0f} GiB of this card"
     return f"Memory of a GPU: {peak:.0f} GiB at the peak of tuning{fits}."
