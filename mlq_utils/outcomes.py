@@ -11,7 +11,6 @@ with the same settings counts for the targets that it has. Printed scores are sp
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
@@ -53,8 +52,7 @@ def runs(
 ) -> list[dict[str, Any]]:
     """Return the records that there are of tables' runs, some of the missing ones made first.
 
-    They are made where MLQ_CLUSTER says (`clusters.open_cluster`), in this process where it says
-    nothing and there is no more than one GPU.
+    They are made where MLQ_CLUSTER says (`clusters.open_cluster`): on this machine if nothing.
 
     Args:
         tables: As in `replication.specs`.
@@ -75,14 +73,13 @@ def runs(
     found = _find([*shipped, *_kept(wanted, store)], wanted)
     missing = [spec for spec in wanted if found.state(spec) != "done"][:most]
     if missing:
-        where = os.environ.get("MLQ_CLUSTER", "local")
-        with clusters.open_cluster(where) as client:
+        with clusters.open_cluster() as client:
             run_all(missing, store, client=client)
     return [*shipped, *_kept(wanted, store)]
 
 
 def _kept(wanted: Iterable[Spec], store: Store) -> list[dict[str, Any]]:
-    return [record for spec in wanted if (record := store.get(spec.identity()))]
+    return list(filter(None, store.get_all(spec.identity() for spec in wanted).values()))
 
 
 def _shipped(scale: Scale) -> list[dict[str, Any]]:
@@ -303,8 +300,7 @@ def _find(runs: "Runs | _Found", wanted: Iterable[Spec]) -> _Found:
     if isinstance(runs, _Found):
         return runs
     if isinstance(runs, Store):
-        kept = (runs.get(spec.identity()) for spec in dict.fromkeys(wanted))
-        runs = [record for record in kept if record]
+        runs = _kept(wanted, runs)
     found = _Found()
     for record in runs:
         key, seed = _settings(record["spec"]), record["spec"]["seed"]

@@ -25,15 +25,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from mlq_utils import corpora, measurements, modeling, prompts
+from mlq_utils import corpora, experiments, measurements, modeling, prompts
 from mlq_utils import tokenizer as tokenizers
-from mlq_utils._common import from_hub, one_of
+from mlq_utils._common import one_of
 from mlq_utils.experiments import Spec
 from mlq_utils.store import Store
-from mlq_utils.vocabulary import Extension
 
 KNOWN = {
     "huggyllama/llama-7b": LlamaConfig(
@@ -217,18 +216,11 @@ def _products(model: torch.nn.Module) -> list[tuple[int, bool, bool]]:
 
 
 def _config(base: str, revision: str | None) -> PreTrainedConfig:
-    folder = modeling.MINI if base == "mini" else Path(base).expanduser()
-    if folder.is_dir():
-        if about := modeling.saved_as(folder):
-            return _config(about["base"], about["revision"])
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if base in KNOWN:
+    if about := modeling.saved_as(Path(base).expanduser()):
+        return _config(about["base"], about["revision"])
+    if base in KNOWN and not Path(base).expanduser().is_dir():
         return KNOWN[base].__class__.from_dict(KNOWN[base].to_dict())
-    if not modeling.HUB_NAME.fullmatch(base):
-        raise FileNotFoundError(f"no model {base!r}: no folder, and no name of the Hub")
-    remedy = "Give the path of a folder that holds its config.json"
-    folder = from_hub("configuration", base, revision, ["config.json"], remedy)
-    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return modeling.configuration(base, revision)
 
 
 def memory(model: Size, tokens_at_once: int) -> float:
@@ -440,16 +432,17 @@ def _speeds(records: Iterable[dict[str, Any] | None], assumptions: Assumptions) 
     found: _Speeds = defaultdict(list)
     card = CARDS[assumptions.card]
     for record in records:
-        if not record or record.get("status") != "done":
-            continue
+        if not record or record.get("status") != "done" or "training" not in record:
+            continue  # missing, failed, or a part or an evaluation of another kind
         gpu = record["hardware"].partition(" threads")[2]
         if assumptions.card not in gpu if assumptions.card != "cpu" else gpu:
             continue
-        spec = _spec(record["spec"])
+        spec = experiments.spec_of(record)
         of = spec.base, spec.revision
         work = _work(spec, size(spec.base, spec.strategy, spec.layers, spec.revision), assumptions)
         searching = sum(score["seconds"] for score in record["scores"])
-        tuning = record["training"]["seconds"] if record["training"] else 0
+        spent = record["training"] or {"seconds": 0}
+        tuning = spent["seconds"] * spent.get("processes", 1)
         if tuning:
             found[*of, spec.strategy].append((work.flops / (card.tflops * 1e12), tuning))
         if searching:
@@ -457,14 +450,6 @@ def _speeds(records: Iterable[dict[str, Any] | None], assumptions: Assumptions) 
         other = max(1e-3, record["seconds"] - searching - tuning)
         found[*of, "other"].append((len(spec.targets), other))
     return found
-
-
-def _spec(values: Mapping[str, Any]) -> Spec:
-    """Return the specification that a record holds, whose tuples JSON has made lists."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    if fields.get("extension"):
-        fields["extension"] = Extension(**fields["extension"])
-    return Spec(**fields)
 
 
 @dataclass(frozen=True)

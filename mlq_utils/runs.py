@@ -78,9 +78,9 @@ def run_all(
     if workers < 1 or (client and workers > 1):
         raise ValueError(f"workers={workers}: give 1 or more, and no number with a client")
     keys = [spec.identity() for spec in specs]
-    missing = {}
+    known, missing = store.get_all(keys), {}
     for key, spec in zip(keys, specs, strict=True):
-        record = store.get(key)
+        record = known[key]
         if record and record.get("again"):
             store.remove(key)
             record = None
@@ -111,7 +111,10 @@ def run_all(
             f"the store takes no records of {len(refused)} of {len(missing)} runs: {refused[-1]}. "
             "What it has is kept; the next call makes the rest"
         ) from refused[-1]
-    return [_found(store, key) for key in keys]
+    known |= store.get_all(missing)
+    if gone := [key for key in keys if known[key] is None]:
+        raise OSError(f"the record {gone[0]} was removed from {store.url} while runs went on")
+    return [known[key] for key in keys]
 
 
 def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
@@ -198,13 +201,6 @@ def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
         "error": f"{type(error).__name__}: {error}",
         "again": True,
     }
-
-
-def _found(store: Store, key: str) -> dict[str, Any]:
-    record = store.get(key)
-    if record is None:
-        raise OSError(f"the record {key} was removed from {store.url} while runs went on")
-    return record
 
 
 def _bar(specs: Sequence[Spec], progress: bool | None) -> tqdm:
