@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+import time
 import types
 from dataclasses import dataclass
 
@@ -138,7 +139,7 @@ def test_ctrl_c_ends_it_in_a_line(small, tmp_path):
     process = subprocess.Popen([sys.executable, script], stdout=-1, stderr=-1, text=True)
     store = Store(tmp_path / "store")
     while len(list(store.keys())) < 1 and process.poll() is None:
-        pass
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
