@@ -309,9 +309,10 @@ def _folder(name: str, revision: str | None, files: Sequence[str] = _HUB_FILES) 
             f"no model {name!r}: not 'mini', no folder, and no name of the Hub (owner/name)"
         )
     # Only these files: a pickled checkpoint or code is not even fetched.
+    what = "files" if files is _HUB_FILES else " and ".join(files)
     remedy = (
         "Where there is a network, download it; here, give the path of the folder that holds its "
-        "files"
+        f"{what}"
     )
     return from_hub("model", name, revision, files, remedy)
 

@@ -174,12 +174,15 @@ def size(
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         parameters = sum(p.numel() for p in model.parameters())
         model = modeling.prepare(model, strategy, layers=layers)
-        products = _products(model)
+        try:
+            products = _products(model)
+        except RuntimeError as error:
+            raise ValueError(f"{base}: its operations cannot be counted: {error}") from error
     rest = parameters - model.get_input_embeddings().weight.numel()
     if (found := sum(n for n, _, _ in products)) < rest / 2:
         raise ValueError(
-            f"{base}: of {rest:,} parameters only {found:,} are found to be multiplied by: mixtures"
-            " of experts cannot be planned"
+            f"{base}: its operations cannot be counted: of {rest:,} parameters beside embeddings "
+            f"only {found:,} are in linear layers"
         )
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads

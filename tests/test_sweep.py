@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_plan_is_shown_and_nothing_run(listed, tmp_path, capsys, monkeypatch):
 
 
 def test_a_card_that_is_too_small_is_told():
-    spec = Spec(languages=("ro",), strategy="full", base="huggyllama/llama-7b")
+    spec = Spec(languages=("ro",), strategy="full", base=PAPER.base, revision=PAPER.revision)
     shown = [
         sweep.described(planning.plan([spec], None, planning.Assumptions(card=card)))
         for card in ("H100", "H200")
@@ -105,7 +106,7 @@ def test_failures_are_counted_by_what_failed():
         (["plan", "--scale", "huge"], "unknown scale 'huge'"),
         (["plan", "--card", "H20"], "unknown card 'H20'"),
         (["plan", "--base", "nobody/nothing"], "the Hub cannot be reached"),
-        (["run", "--scale", "mini", "--cluster", "locall"], "no cluster 'locall'"),
+        (["run", "--scale", "mini", "--cluster", "lokal"], "no cluster 'lokal'"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, listed, capsys, tmp_path):
@@ -133,7 +134,7 @@ def test_ctrl_c_ends_it_in_a_line(small, tmp_path):
     process = subprocess.Popen([sys.executable, script], stdout=-1, stderr=-1, text=True)
     store = Store(tmp_path / "store")
     while len(list(store.keys())) < 1 and process.poll() is None:
-        pass
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
