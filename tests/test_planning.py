@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from mlq_utils import experiments, measurements, modeling, planning, prompts, tokenization
+from mlq_utils import _lengths, experiments, measurements, modeling, planning, prompts, tokenization
 from mlq_utils.experiments import Spec
 from mlq_utils.planning import Assumptions, by_group, plan, size, totals
 from mlq_utils.store import Store
@@ -127,7 +127,7 @@ def test_examples_are_as_long_as_the_tokenizer_makes_them(llama, flores):
     pairs = zip(sources, targets, strict=True)
     texts = [prompts.translation("th", source) + target for source, target in pairs]
     mean = sum(map(len, llama.encode(texts))) / len(texts) + 2
-    assert planning._recorded_lengths().pair("th") == pytest.approx(mean, rel=0.05)
+    assert _lengths.recorded().pair("th") == pytest.approx(mean, rel=0.05)
 
 
 def test_what_grows_and_what_does_not():
@@ -239,7 +239,7 @@ def test_mixtures_of_experts_are_refused(tmp_path):
 
 def test_phrases_are_measured_with_the_base_that_is_there():
     """CLDR phrases are not as long as FLORES sentences."""
-    lengths = planning._lengths(Spec(languages=("km",), targets=("ro",)))
+    lengths = _lengths.lengths(Spec(languages=("km",), targets=("ro",)))
     words = tokenization.load(modeling.MINI)
     assert len(words.encode([prompts.translation("ro", "")])[0]) == pytest.approx(
         lengths.prompt("ro") - 1 - lengths.tokens["en"]

@@ -111,7 +111,7 @@ def test_failures_are_counted_by_what_failed():
         (["plan", "--scale", "huge"], "unknown scale 'huge'"),
         (["plan", "--card", "H20"], "unknown card 'H20'"),
         (["plan", "--base", "nobody/nothing"], "the Hub cannot be reached"),
-        (["run", "--scale", "mini", "--cluster", "lokal"], "no cluster 'lokal'"),
+        (["run", "--scale", "mini", "--cluster", "nowhere"], "no cluster 'nowhere'"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, listed, capsys, tmp_path):
