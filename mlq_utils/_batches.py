@@ -1,7 +1,7 @@
 """Tuning data as a model reads it: encoded, cut into batches of like length, labelled."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -28,6 +28,10 @@ class Examples:
     ids: list[list[int]] = field(repr=False)
     prompts: list[int] = field(repr=False)
     skipped: int
+
+    def labels(self, indices: Iterable[int]) -> int:
+        """Return how many tokens of some examples are trained on."""
+        return sum(len(self.ids[i]) - self.prompts[i] for i in indices)
 
 
 def examples(frame: pd.DataFrame, base: Model, block: int = 1024) -> Examples:
@@ -71,14 +75,23 @@ def batches(lengths: Sequence[int], size: int, seed: int, epoch: int = 0) -> lis
     return sorted(found, key=lambda _: draw())
 
 
-def collate(data: Examples, indices: Sequence[int], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def collate(
+    data: Examples, indices: Sequence[int], pad: int, rows: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids and labels of a batch, padded on the right.
+
+    Args:
+        data: The examples.
+        indices: Those of the batch.
+        pad: The id that fills up.
+        rows: How many rows there should be; what lacks is padding, of which nothing is trained.
 
     Returns:
         Two integer tensors of shape (examples, longest of them); prompts and padding are `IGNORED`
         in the labels, found by position, so that EOS is trained even where it also pads.
     """
-    shape = len(indices), max(len(data.ids[i]) for i in indices)
+    longest = max((len(data.ids[i]) for i in indices), default=2)
+    shape = max(len(indices), rows), longest
     ids, labels = torch.full(shape, pad), torch.full(shape, IGNORED)
     for row, i in enumerate(indices):
         tokens, prompt = torch.tensor(data.ids[i]), data.prompts[i]

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from mlq_utils import _parallel
 from mlq_utils._common import written_whole
 
 
@@ -40,12 +41,17 @@ def save(
     weights: Mapping[str, torch.nn.Parameter],
     *optimizers: torch.optim.Optimizer,
 ) -> None:
-    """Write a checkpoint aside, sync it and rename it: a kill leaves the old one or the new one."""
-    tensors = {f"weight {name}": weight.detach().contiguous() for name, weight in weights.items()}
+    """Write a checkpoint aside, sync it and rename it: a kill leaves the old one or the new one.
+
+    Of several processes the first writes it, whole; so it can be taken up by any number of them.
+    """
+    tensors = {f"weight {name}": _whole(weight.detach()) for name, weight in weights.items()}
     for optimizer in optimizers:
         names = _names(weights, optimizer)
         for i, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"{k} {names[i]}": torch.as_tensor(value) for k, value in slots.items()}
+            tensors |= {f"{k} {names[i]}": _whole(value) for k, value in slots.items()}
+    if not _parallel.only():
+        return
     with written_whole(path) as aside:
         save_file(tensors, aside, metadata={"run": run, "state": json.dumps(state)})
 
@@ -81,15 +87,20 @@ def load(
         )
     with torch.no_grad():
         for name, weight in weights.items():
-            weight.copy_(tensors.pop(f"weight {name}"))
+            weight.copy_(_parallel.like(tensors.pop(f"weight {name}"), weight))
     slots: dict[str, dict[str, torch.Tensor]] = {name: {} for name in weights}
     for key, tensor in tensors.items():
         slot, name = key.split(" ", 1)
-        slots[name][slot] = tensor
+        slots[name][slot] = _parallel.like(tensor, weights[name]) if tensor.dim() else tensor
     for optimizer in optimizers:
         own = {i: slots[name] for i, name in enumerate(_names(weights, optimizer))}
         optimizer.load_state_dict(optimizer.state_dict() | {"state": own})
     return state
+
+
+def _whole(tensor: Any) -> torch.Tensor:
+    tensor = _parallel.whole(torch.as_tensor(tensor)).contiguous()
+    return tensor.cpu() if _parallel.count() > 1 else tensor
 
 
 def _names(

@@ -19,21 +19,22 @@ def fast_bf16(device: torch.device) -> bool:
 def placement() -> tuple[torch.device, torch.dtype]:
     """Return the device that runs are computed on, and what weights are loaded in there.
 
-    A GPU where there is one, with weights in bf16 where it computes in that; what is trained is
-    fp32 in any case (`modeling.prepare`).
+    A GPU where there is one, of several processes each its own, with weights in bf16 where it
+    computes in that; what is trained is fp32 in any case (`modeling.prepare`).
     """
     if not torch.cuda.is_available():
         return torch.device("cpu"), torch.float32
-    device = torch.device("cuda")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device, torch.bfloat16 if fast_bf16(device) else torch.float32
 
 
 def hardware() -> str:
     """Return what this process computes on, as records name it."""
     processor = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"
-    return (
-        f"{processor}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else processor
-    )
+    if not torch.cuda.is_available():
+        return processor
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    return f"{processor}, {count} x {torch.cuda.get_device_name()}".replace(", 1 x ", ", ")
 
 
 class Peak:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from mlq_utils import modeling
-from mlq_utils._common import from_hub
 
 KNOWN = {
     "huggyllama/llama-7b": LlamaConfig(
@@ -122,18 +121,11 @@ def _products(model: torch.nn.Module) -> list[tuple[int, bool, bool]]:
 
 
 def _config(base: str, revision: str | None) -> PreTrainedConfig:
-    folder = modeling.MINI if base == "mini" else Path(base).expanduser()
-    if folder.is_dir():
-        if about := modeling.saved_as(folder):
-            return _config(about["base"], about["revision"])
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if base in KNOWN:
+    if about := modeling.saved_as(Path(base).expanduser()):
+        return _config(about["base"], about["revision"])
+    if base in KNOWN and not Path(base).expanduser().is_dir():
         return KNOWN[base].__class__.from_dict(KNOWN[base].to_dict())
-    if not modeling.HUB_NAME.fullmatch(base):
-        raise FileNotFoundError(f"no model {base!r}: no folder, and no name of the Hub")
-    remedy = "Give the path of a folder that holds its config.json"
-    folder = from_hub("configuration", base, revision, ["config.json"], remedy)
-    return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return modeling.configuration(base, revision)
 
 
 def memory(model: Size, tokens_at_once: int) -> float:

@@ -93,11 +93,16 @@ def _projections(model: PreTrainedModel) -> list[str]:
     raise ValueError(f"lora: {model.config.model_type} has no query and value projections known")
 
 
-def _layers(model: PreTrainedModel, layers: Sequence[int]) -> list[torch.nn.Module]:
+def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """Return a model's decoder layers, the lowest first."""
     # `layers`, `blocks` or `h`: architectures agree on the kind and not on the name
-    every = next(
+    return next(
         child for child in model.get_decoder().children() if isinstance(child, torch.nn.ModuleList)
     )
+
+
+def _layers(model: PreTrainedModel, layers: Sequence[int]) -> list[torch.nn.Module]:
+    every = decoder_layers(model)
     wanted = sorted({operator.index(i) for i in layers})
     if not wanted or not 0 <= wanted[0] <= wanted[-1] < len(every):
         raise ValueError(

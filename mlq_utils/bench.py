@@ -3,6 +3,7 @@
     make bench                                              # everything
     python -m mlq_utils.bench translation mini_run          # or some of it
     python -m mlq_utils.bench --record                      # and into the package, for the book
+    python -m mlq_utils.bench at_size --shape llama-7b      # a model of that shape, on a GPU
 
 Each pair is timed in turn, A B A B …, so that the ratio holds where the machine's speed drifts. Per
 key: the ratio of the medians, both medians in seconds, the number of runs, what was measured on
@@ -13,7 +14,6 @@ what; where a ratio is only fair at equal quality, the quality of both. What is 
 import argparse
 import datetime
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,6 +39,7 @@ from mlq_utils import (
 )
 from mlq_utils._common import PACKAGE_DATA, some_of, written_whole
 from mlq_utils._device import hardware
+from mlq_utils.bench_at_size import SHAPES, at_size
 from mlq_utils.spm import cldr_spm
 from mlq_utils.store import Store
 
@@ -265,20 +266,23 @@ def memory() -> dict[str, dict]:
     return results
 
 
-BENCHMARKS: dict[str, Callable[[], dict[str, dict]]] = {
+BENCHMARKS: dict[str, Callable[..., dict[str, dict]]] = {
     "tokenizer": tokenizer,
     "training": fine_tuning,
     "translation": decoding,
     "mini_run": mini_run,
     "memory": memory,
+    "at_size": at_size,
 }
+FIGURES = ("ratio", "teraflops", "seconds", "megabytes")
+"""What a figure can be; the first that a result has is printed."""
 
 
 def load() -> pd.DataFrame:
     """Return the recorded figures.
 
     Returns:
-        A row a key: `ratio`, or `seconds`, or `megabytes`; `runs`, `what` was measured, `hardware`,
+        A row a key: one or more of `FIGURES`; `runs`, `what` was measured, `hardware`,
         `versions`, `date`, and where it is a matter of quality `held_out_loss` or `spbleu`.
     """
     return pd.DataFrame.from_dict(json.loads(RECORD.read_text("utf8")), orient="index")
@@ -288,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write, after each benchmark; figures of others stay in the file."""
     parser = argparse.ArgumentParser(prog="python -m mlq_utils.bench", description=main.__doc__)
     parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS), metavar="NAME")
+    parser.add_argument("--shape", choices=SHAPES, help="of at_size; by the device if not given")
     parser.add_argument("--record", action="store_true", help="also write the book's copy")
     given = parser.parse_args(arguments)
     names = some_of(parser, "benchmark", given.names, BENCHMARKS)
@@ -297,15 +302,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for name in names:
         results = json.loads(OUTPUT.read_text("utf8")) if OUTPUT.exists() else {}
-        for key, result in BENCHMARKS[name]().items():
+        options = {"shape": given.shape} if name == "at_size" else {}
+        for key, result in BENCHMARKS[name](**options).items():
             results[key] = result | provenance | {"date": str(datetime.date.today())}
-            figure = next(result[k] for k in ("ratio", "seconds", "megabytes") if k in result)
+            figure = next(result[k] for k in FIGURES if k in result)
             more = {k: v for k, v in result.items() if k in ("held_out_loss", "spbleu")}
             print(f"{key}: {figure:.3f} ({result['what']}; {hardware()}) {more or ''}", flush=True)
         with written_whole(OUTPUT) as path:
             path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
     if given.record:
-        shutil.copyfile(OUTPUT, RECORD)
+        known = json.loads(RECORD.read_text("utf8")) if RECORD.exists() else {}
+        measured = json.loads(OUTPUT.read_text("utf8"))
+        with written_whole(RECORD) as path:  # figures of other hardware stay
+            path.write_text(json.dumps(known | measured, indent=2) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from mlq_utils import corpora, measurements
 from mlq_utils._common import data_folder, one_of, written_whole
 from mlq_utils.pages import declarations, validate
+from mlq_utils.store import Store
 
 # A kernel writes into its page: no bars, no chatter.
 QUIET = {
@@ -365,7 +366,9 @@ def main() -> None:
     os.environ |= QUIET
     if os.environ.get("MLQ_DATA"):  # kernels run in another folder
         os.environ["MLQ_DATA"] = str(Path(os.environ["MLQ_DATA"]).expanduser().resolve())
-    os.environ["MLQ_STORE"] = str(Path(os.environ.get("MLQ_STORE") or "_build/store").resolve())
+    os.environ["MLQ_STORE"] = Store(os.environ.get("MLQ_STORE") or "_build/store").url
+    checkpoints = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
+    os.environ["MLQ_CHECKPOINTS"] = str(checkpoints.resolve())
     try:
         print(make(Path.cwd(), arguments.profile, arguments.site))
     except BookError as error:

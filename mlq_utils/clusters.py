@@ -51,12 +51,13 @@ KEYS = {
 
 
 @contextlib.contextmanager
-def open_cluster(where: str | Path = "local", workers: int | None = None) -> Iterator["Client"]:
+def open_cluster(where: str | Path | None = None, workers: int | None = None) -> Iterator["Client"]:
     """Open a cluster, or connect to one, and give a client of it; close it at the end.
 
     Args:
         where: "local"; a scheduler's address, `tcp://host:port` or `tls://host:port`; or a YAML
-            file, see `examples/slurm.yaml` and `examples/kubernetes.yaml`.
+            file, see `examples/slurm.yaml` and `examples/kubernetes.yaml`. What MLQ_CLUSTER says
+            where None, "local" where it says nothing.
         workers: For "local", how many processes at most: all GPUs, or else all cores, where None.
             For a file, how many workers at most, in the place of what it says.
 
@@ -71,7 +72,7 @@ def open_cluster(where: str | Path = "local", workers: int | None = None) -> Ite
 
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers}: give 1 or more")
-    where = str(where)
+    where = str(where or os.environ.get("MLQ_CLUSTER") or "local")
     with contextlib.ExitStack() as stack:
         if where == "local":
             client = stack.enter_context(_local(workers))

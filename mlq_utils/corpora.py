@@ -2,15 +2,11 @@
 
     load("flores200", "ro", "devtest")          # the official release, or a local copy
     load("cldr", "ro", "train", size=600)       # composed on the spot, nothing to download
+    monolingual("mc4", "km", 5000)              # text in one language, for vocabularies
 
-FLORES-200 is looked for, in this order, in the folder given as `data`, in `MLQ_DATA`, and in the
-download cache; only then is the release fetched, checked against its SHA-256 and unpacked. Each of
-these folders holds `flores200_dataset/<split>/<code>.<split>`, as the release does. A folder that
-is there but incomplete is an error, never a reason to download.
+Where files are looked for, and what is downloaded: see `flores`, `released` and `mc4`.
 """
 
-import argparse
-import hashlib
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -25,21 +21,9 @@ import pandas as pd
 from babel import localedata
 from babel.core import get_cldr_version
 
-from mlq_utils import _downloads, cldr, languages, released
-from mlq_utils._common import one_of, some_of
+from mlq_utils import _downloads, cldr, flores, languages, mc4, released
+from mlq_utils._common import one_of
 from mlq_utils._downloads import cache_folder
-
-FLORES_SENTENCES = {"dev": 997, "devtest": 1012}
-"""The splits of FLORES-200 and the number of sentences of each, the same in every language."""
-
-FLORES_RELEASE = {
-    "url": "https://dl.fbaipublicfiles.com/nllb/flores200_dataset.tar.gz",
-    # 25,585,843 bytes; the digest that MLCommons publishes in its Croissant record of FLORES-200.
-    "sha256": "b8b0b76783024b85797e5cc75064eb83fc5288b41e9654dabc7be6ae944011f6",
-}
-FLORES_FOLDER = "flores200_dataset"
-FEW = 10_000
-"""Pairs below which the paper's Table 2 has no results by number of pairs."""
 
 
 def load(
@@ -62,7 +46,7 @@ def load(
 
     Returns:
         A frame with columns `source` and `target`, one row a sentence. Its `attrs` say where it
-        comes from: corpus, language, split, pairs, description, version, licence; for flores200
+        comes from: corpus, language, split, pairs, description, version, licence; for FLORES
         `source_sha256` and `target_sha256` of the two files, for cldr the options used, for others
         the SHA-256 of each of the `files`.
 
@@ -155,15 +139,8 @@ def training_pairs(
         raise ValueError(f"{' and '.join(names)} have no {languages.get(language).name}")
     frames = [load(name, language, split, data=data, **_drawn(name, size, seed)) for name in having]
     frame = pd.concat(frames, ignore_index=True)
-    known = {
-        key
-        for name, part in unlike
-        if language in languages.codes(name)
-        for column in ("source", "target")
-        for key in _keys(load(name, language, part, data=data)[column])
-        if key
-    }
-    keys = pd.DataFrame({column: _keys(frame[column]) for column in frame})
+    known = evaluation_keys(language, data, unlike)
+    keys = pd.DataFrame({column: sentence_keys(frame[column]) for column in frame})
     repeated = keys.duplicated()
     seen = keys.isin(known).any(axis=1) & ~repeated
     left = frame[~repeated & ~seen]
@@ -182,6 +159,22 @@ def training_pairs(
     return drawn
 
 
+def evaluation_keys(
+    language: str,
+    data: str | os.PathLike | None,
+    sets: Sequence[tuple[str, str]] = (("flores200", "devtest"),),
+) -> set[str]:
+    """Return the keys of all sentences of evaluation sets, in English and the language."""
+    return {
+        key
+        for name, split in sets
+        if language in languages.codes(name)
+        for column in ("source", "target")
+        for key in sentence_keys(load(name, language, split, data=data)[column])
+        if key
+    }
+
+
 def draw(frame: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
     """Return rows drawn without replacement, all where there are fewer than `size`.
 
@@ -196,104 +189,66 @@ def _drawn(name: str, size: int, seed: int) -> dict[str, int]:
     return {"size": size, "seed": seed} if "size" in CORPORA[name].options else {}
 
 
-def _keys(sentences: Iterable[str]) -> list[str]:
+def sentence_keys(sentences: Iterable[str]) -> list[str]:
     """Return each sentence's letters and digits, in one case and width."""
     plain = (unicodedata.normalize("NFKC", sentence).casefold() for sentence in sentences)
     return ["".join(filter(str.isalnum, sentence)) for sentence in plain]
 
 
-def statistics(
-    names: Iterable[str] | None = None, data: str | os.PathLike | None = None
-) -> pd.DataFrame:
-    """Count the training pairs of every language that lie on this machine (compare Table 10).
+def monolingual(
+    name: str,
+    language: str,
+    size: int,
+    seed: int = 0,
+    *,
+    data: str | os.PathLike | None = None,
+) -> pd.Series:
+    """Return text in one language, such as a vocabulary is learned from (Section 4.3, Table 6).
 
     Args:
-        names: Corpora; all with a training split whose files are released, where None.
-        data: As in `load`; nothing is downloaded.
+        name: "mc4", whose lines are read until there are enough; or a key of `TEXTS`, whose
+            sentences are drawn: the paper takes mC4 and the dev set of FLORES-101.
+        language: The paper's code.
+        size: How many lines at most; all where there are fewer.
+        seed: Decides which.
+        data: As in `load`.
 
     Returns:
-        A row a corpus and language: `corpus`, `language`, `pairs` (missing where its file is not
-        here) and `few`, whether they are under `FEW`.
+        A Series `text`, one row a line or sentence. Its `attrs` say where it comes from, as those
+        of `load`, with `lines` in the place of `pairs`.
 
     Raises:
-        ValueError: Unknown name, or a damaged file.
+        ValueError: Unknown name or language, one that the corpus lacks, a size below 1, or a
+            damaged file.
+        FileNotFoundError, ConnectionError: As in `load`.
     """
-    rows = []
-    for name in names or TRAINING:
-        here = find(name, data) is not None
-        for code in languages.codes(one_of("corpus", name, released.RELEASES)):
-            if code == "en":
-                continue
-            record = languages.get(code)
-            pairs = released.count(name, record, "train", data, cache_folder()) if here else None
-            rows.append({"corpus": name, "language": code, "pairs": pairs})
-    frame = pd.DataFrame(rows, columns=["corpus", "language", "pairs"]).astype({"pairs": "Int64"})
-    return frame.assign(few=frame["pairs"] < FEW)
+    one_of("source of text", name, ("mc4", *TEXTS))
+    record = languages.get(language)
+    one_of("language of " + name, language, languages.codes(name))
+    if size < 1:
+        raise ValueError(f"size must be 1 or more, not {size}")
+    if name == "mc4":
+        text = mc4.load(record, size, seed, data, cache_folder())
+        more = {"description": mc4.DESCRIPTION, "licence": mc4.LICENCE}
+    else:
+        options = _drawn(name, size, seed)
+        frame = load(name, language, TEXTS[name], data=data, **options)
+        more = {key: value for key, value in frame.attrs.items() if key != "pairs"}
+        more |= {"size": size, "seed": seed}
+        text = (frame if options else draw(frame, size, seed))["target"].rename("text")
+        text.attrs = {}
+    text.attrs |= more | {"corpus": name, "language": language, "lines": len(text)}
+    return text
 
 
-def _find_flores(data: str | os.PathLike | None = None) -> Path | None:
-    return _downloads.local(FLORES_FOLDER, data, cache_folder())
+def _find_flores(name: str, data: str | os.PathLike | None = None) -> Path | None:
+    return flores.find(name, data, cache_folder())
 
 
 def _load_flores(
-    language: languages.Language, split: str, data: str | os.PathLike | None
+    name: str, language: languages.Language, split: str, data: str | os.PathLike | None
 ) -> pd.DataFrame:
-    folder = _find_flores(data) or _download_flores()
-    english = languages.get("en").flores
-    (source, source_sha256), (target, target_sha256) = (
-        _sentences(folder / split / f"{code}.{split}", FLORES_SENTENCES[split])
-        for code in (english, language.flores)
-    )
-    frame = pd.DataFrame({"source": source, "target": target})
-    frame.attrs |= {
-        "version": "flores200_dataset.tar.gz",
-        "source_sha256": source_sha256,
-        "target_sha256": target_sha256,
-    }
-    return frame
-
-
-def _sentences(path: Path, expected: int) -> tuple[list[str], str]:
-    """Return the lines of a file and its SHA-256.
-
-    Lines end at U+000A only: `str.splitlines` would also cut at U+2028 or U+0085, which occur
-    within sentences, and shift every later pair.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the local copy is incomplete")
-    raw = path.read_bytes()
-
-    def refuse(what: str, at: int) -> ValueError:
-        return ValueError(f"{path}, line {raw.count(10, 0, at) + 1}: {what}")
-
-    for bad, what in (*released.BAD, (b"\r", "CR")):
-        if (at := raw.find(bad)) >= 0:
-            raise refuse(f"a {what}, which the release does not have", at)
-    try:
-        lines = raw.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise refuse(f"not UTF-8 ({error.reason})", error.start) from None
-    if lines.pop() or len(lines) != expected:
-        raise ValueError(
-            f"{path} has {raw.count(10)} whole lines where {expected} are expected: the file is "
-            "truncated or not the release's"
-        )
-    if blank := next((n for n, line in enumerate(lines, 1) if not line.strip()), None):
-        raise ValueError(f"{path}, line {blank}: an empty sentence")
-    return lines, hashlib.sha256(raw).hexdigest()
-
-
-def _download_flores() -> Path:
-    """Fetch, check and unpack the release; the folder appears whole or not at all."""
-    cache = cache_folder()
-    archive = _downloads.fetch(
-        FLORES_RELEASE["url"],
-        cache / f"{FLORES_FOLDER}.tar.gz",
-        "FLORES-200",
-        f"set MLQ_DATA to the folder that holds {FLORES_FOLDER}/dev/eng_Latn.dev and so on",
-        FLORES_RELEASE["sha256"],
-    )
-    return _downloads.unpack(archive, cache / FLORES_FOLDER)
+    return flores.load(name, language, split, data, cache_folder())
 
 
 def _load_cldr(
@@ -329,6 +284,7 @@ class Corpus:
     Attributes:
         splits: The names of its splits.
         description, licence: What it is, in a line; the SPDX identifier.
+        origin: Where it comes from.
         find: Returns the local folder or None, given `data`.
         load: Returns the pairs, given the language, the split, `data` and the options.
         options: The names of its options.
@@ -337,23 +293,28 @@ class Corpus:
     splits: tuple[str, ...]
     description: str
     licence: str
+    origin: str
     find: Callable[..., Path | None]
     load: Callable[..., pd.DataFrame]
     options: tuple[str, ...] = ()
 
 
 CORPORA = {
-    "flores200": Corpus(
-        splits=tuple(FLORES_SENTENCES),
-        description="FLORES-200: sentences of English Wikimedia projects, translated by hand",
+    name: Corpus(
+        splits=tuple(flores.SENTENCES),
+        description=release.description,
         licence="CC-BY-SA-4.0",
-        find=_find_flores,
-        load=_load_flores,
-    ),
+        origin=release.url,
+        find=partial(_find_flores, name),
+        load=partial(_load_flores, name),
+    )
+    for name, release in flores.RELEASES.items()
+} | {
     "cldr": Corpus(
         splits=tuple(cldr.SPLITS),
         description="CLDR phrases: names, amounts, dates and relative times, composed",
         licence="Unicode-3.0",
+        origin="Babel, which the package brings along",
         find=lambda data=None: Path(localedata.resolve_locale_filename("root")).parent,
         load=_load_cldr,
         options=("size", "seed"),
@@ -364,6 +325,7 @@ CORPORA |= {
         splits=release.splits,
         description=release.description,
         licence=release.licence,
+        origin=release.source.origin,
         find=partial(_find_release, release),
         load=partial(_load_release, name),
         options=release.options,
@@ -374,20 +336,5 @@ NAMES = tuple(CORPORA)
 """The corpora that `load` knows."""
 TRAINING = [name for name, release in released.RELEASES.items() if "train" in release.splits]
 """Released corpora to tune on."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print how many training pairs of each language are here, and which languages have few."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("corpora", nargs="*", help=f"some of {', '.join(TRAINING)}; all if none")
-    given = parser.parse_args(arguments)
-    counts = statistics(some_of(parser, "corpus", given.corpora, TRAINING))
-    for name, rows in counts.groupby("corpus", sort=False):
-        known = rows.dropna(subset="pairs").set_index("language")
-        print(f"{name}: {len(known)} of {len(rows)} languages here")
-        for code, row in known.sort_values("pairs").iterrows():
-            print(f"  {code:7}{row['pairs']:>12,}{f'  under {FEW:,}' if row['few'] else ''}")
-
-
-if __name__ == "__main__":
-    main()
+TEXTS = {"cldr": "train", "flores101": "dev", "flores200": "dev"}
+"""Corpora whose one side serves as text, and the split that does."""

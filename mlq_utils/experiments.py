@@ -7,12 +7,18 @@ model's files, the version of the CLDR data and of this code's semantics; not of
 engine or the time. A run that the store has is not computed again.
 
     python -m mlq_utils.experiments --languages ro --targets ro fr af
+    accelerate launch --multi_gpu -m mlq_utils.experiments --base huggyllama/llama-7b ...
+
+What takes long is kept on the way: training in checkpoints (in `CHECKPOINTS`), each target's
+translations in the store, until the record is whole. A run that was killed goes on from there, here
+or, where both lie on a shared disk, elsewhere.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -25,6 +31,7 @@ import pandas as pd
 from babel.core import get_cldr_version
 
 from mlq_utils import (
+    _parallel,
     corpora,
     error_types,
     languages,
@@ -35,7 +42,7 @@ from mlq_utils import (
     vocabulary,
 )
 from mlq_utils import translation as decoding
-from mlq_utils._common import PACKAGE_DATA, one_of
+from mlq_utils._common import HUB_NAME, PACKAGE_DATA, one_of
 from mlq_utils._device import hardware, placement
 from mlq_utils.measurements import LENGTHS
 from mlq_utils.shortening import PrefixShortener
@@ -47,15 +54,21 @@ SEMANTICS = 2
 """Raised when the same specification would give another result."""
 TEST_SEED = 0
 """All runs are scored on the same sentences."""
-VOCABULARY_SIZE = 5000
+VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
+"""Lines that new pieces are learned from, at most; of other texts all that there are."""
 VOCABULARY_SEED = 1
-"""Phrases that new pieces are learned from: monolingual text, in the place of the paper's mC4."""
 ENGLISH = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
 """English-only instructions (Appendix C), by their source."""
 LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
 """Fields of `Spec` that came after the first records."""
-STORE = Path(os.environ.get("MLQ_STORE") or "_build/store")
-"""Where records are kept unless a call says otherwise."""
+STORE = os.environ.get("MLQ_STORE") or "_build/store"
+"""Where records are kept unless a call says otherwise: a folder, or a URL such as s3://bucket/runs."""
+CHECKPOINTS = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
+"""Where training that goes on is kept; a full FT of LLaMA-7B needs 81 GB there."""
+PART_SECONDS = 10.0
+"""A target that took longer to translate is kept at once; others with the whole record."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""What a commit of the Hub looks like."""
 SHIPPED = PACKAGE_DATA / "runs"
 """Records that the package brings along, so that a reader need not compute them."""
 
@@ -81,14 +94,14 @@ class Spec:
         shorten: How byte sequences are shortened, a key of `measurements.LENGTHS`, with a prefix
             chosen on the training targets; not at all where None (Section 4.3).
         cap: New tokens at most; scaled to the language where None (`translation.scaled_cap`).
-        extension: New pieces in the vocabulary, learned from `VOCABULARY_SIZE` training phrases of
-            the one language that is tuned on; None for none.
+        extension: New pieces in the vocabulary, learned from text in the one language that is tuned
+            on; None for none.
         corpus: What it is tuned on, one of `corpora.NAMES` or several together; for English-only
             tasks a key of `ENGLISH`.
         test: The corpus and split that it is scored on. In others than cldr, `test_size` takes
             their first sentences, and a score is sacrebleu's spBLEU with `flores101`.
         schedule: "mini", or "paper" for the paper's steps and rates (`training.Schedule`).
-        revision: Of a base on the Hub: branch, tag or commit.
+        revision: Of a base on the Hub: the commit, since a branch or tag can move.
         spare_rows: Rows that the base's embeddings may have beyond its tokenizer's vocabulary.
     """
 
@@ -130,6 +143,7 @@ class Spec:
             raise ValueError(f"{self.size} pairs are fewer than {len(self.languages)} languages")
         self._steps()  # an unknown strategy or schedule is refused here
         self._check_corpora()
+        self._check_base()
         if self.cap is not None and self.cap < 1:
             raise ValueError(f"cap must be 1 or more, not {self.cap}")
         if self.extension is not None and (len(self.languages) != 1 or self.shorten is not None):
@@ -144,6 +158,16 @@ class Spec:
                     "shorten needs languages: the prefix is chosen on what is tuned on"
                 )
 
+    def _check_base(self) -> None:
+        if Path(self.base).expanduser().is_dir() or not HUB_NAME.fullmatch(self.base):
+            return
+        if not COMMIT.fullmatch(self.revision or ""):
+            raise ValueError(
+                f"base {self.base!r} is on the Hub: its revision must be a commit, 40 hexadecimal "
+                f"digits (huggingface.co/{self.base}/commits/main shows them), not "
+                f"{self.revision!r}: a branch moves, and the record would be of another model"
+            )
+
     def _check_corpora(self) -> None:
         def check(name: str, split: str, codes: Sequence[str] = ()) -> None:
             one_of("corpus", name, corpora.NAMES)
@@ -157,11 +181,9 @@ class Spec:
             return
         for name in self.corpus:
             check(name, "train")
-        if self.extension is not None and self.corpus != ("cldr",):
-            raise ValueError(
-                f"new pieces are learned from CLDR phrases: corpus must be ('cldr',), not "
-                f"{self.corpus}"
-            )
+        if self.extension is not None:
+            text = self.extension.text
+            one_of(f"language of {text}", self.languages[0], languages.codes(text))
         covered = [code for name in self.corpus for code in languages.codes(name)]
         for code in self.languages:
             one_of(f"language of {'+'.join(self.corpus)}", code, covered)
@@ -182,18 +204,32 @@ class Spec:
         trained = self.size * self.epochs if self.languages else 0
         return trained + len(self.targets) * self.test_size * self.beam_size
 
+    def _values(self) -> dict[str, Any]:
+        values = asdict(self)
+        if self.extension is not None and self.extension.text == Extension.text:
+            del values["extension"]["text"]  # a field that came later
+        return values
+
     def identity(self) -> str:
         """Return the run's key: 64 hexadecimal digits."""
         # Fields that came later count where they are used: older records keep their names.
         later = [field for field in fields(self) if field.name in LATER]
         unused = {field.name for field in later if getattr(self, field.name) == field.default}
         parts = {
-            "spec": {name: value for name, value in asdict(self).items() if name not in unused},
+            "spec": {name: value for name, value in self._values().items() if name not in unused},
             "base": modeling.digest(self.base),
             "cldr": get_cldr_version(),
             "semantics": SEMANTICS,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def spec_of(record: dict[str, Any]) -> Spec:
+    """Return the specification of a record."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["spec"].items()}
+    if values.get("extension"):
+        values["extension"] = Extension(**values["extension"])
+    return Spec(**values)
 
 
 def default_store() -> Store:
@@ -207,6 +243,8 @@ def run(
     *,
     progress: bool | None = None,
     save: Path | None = None,
+    micro_batch: int | None = None,
+    device_map: str | None = None,
 ) -> dict[str, Any]:
     """Return the record of a run, computing it where the store has none.
 
@@ -216,6 +254,8 @@ def run(
         progress: Whether to show a bar; outside notebooks where None.
         save: A folder to keep the tuned model in, for `modeling.load` (see `modeling.save`). Where
             the store has the record and the folder has not the model, it is tuned again.
+        micro_batch: As in `training.fine_tune`.
+        device_map: As in `modeling.load`, for a model that one device cannot hold: "auto".
 
     Returns:
         The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (a
@@ -230,17 +270,19 @@ def run(
     store = store or default_store()
     key = spec.identity()
     if save is not None:
-        save = _place(spec, Path(save))
-    known = store.get(key)
+        save = _parallel.agreed(lambda: _place(spec, Path(save)))
+    known = _parallel.agreed(lambda: store.get(key))
+    options = {"progress": progress, "micro_batch": micro_batch, "device_map": device_map}
     if known is not None:
         if save is not None and known["status"] == "done":
-            _tune(spec, progress, save)
+            _tune(spec, save, **options)
         return known
+    _parallel.agreed(store.check)  # before anything is computed that it would not take
     start = perf_counter()
     record: dict[str, Any] = {"spec": asdict(spec), "identity": key}
     hypotheses = None
     try:
-        results, hypotheses = _compute(spec, progress, save)
+        results, hypotheses = _compute(spec, store, save, options)
         record |= {"status": "done"} | results
     except FloatingPointError as error:  # it would fail the same way again; others go on
         record |= {"status": "failed", "error": str(error)}
@@ -250,7 +292,28 @@ def run(
         "hardware": hardware(),
         "versions": {p: version(p) for p in ("mlq_utils", "torch", "transformers", "sacrebleu")},
     }
-    return store.put(key, record, hypotheses)
+    return _parallel.agreed(lambda: _keep(spec, store, record, hypotheses))
+
+
+def _keep(
+    spec: Spec, store: Store, record: dict[str, Any], hypotheses: pd.DataFrame | None
+) -> dict[str, Any]:
+    """Write the record, and clear away what was kept on the way to it."""
+    kept = store.put(record["identity"], record, hypotheses)
+    for target in spec.targets:
+        part = _part(spec, target)
+        if store.get(part) is not None:
+            store.remove(part)
+    _checkpoint_file(spec).unlink(missing_ok=True)
+    return kept
+
+
+def _part(spec: Spec, target: str) -> str:
+    return f"{spec.identity()}-{target}"
+
+
+def _checkpoint_file(spec: Spec) -> Path:
+    return CHECKPOINTS / f"{spec.identity()}.safetensors"
 
 
 def _place(spec: Spec, folder: Path) -> Path | None:
@@ -268,25 +331,58 @@ def _place(spec: Spec, folder: Path) -> Path | None:
 
 
 def _compute(
-    spec: Spec, progress: bool | None, save: Path | None
+    spec: Spec, store: Store, save: Path | None, options: dict[str, Any]
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     if spec.test[0] != "cldr":  # what cannot be scored is not tuned
         scoring.check_flores101()
         for target in spec.targets:
             _sentences(spec, target)
-    base, trained = _tune(spec, progress, save)
-    base = modeling.for_translation(base)
-    scores, frames = zip(*(_score(spec, base, target) for target in spec.targets), strict=True)
-    return {"training": trained, "scores": list(scores)}, pd.concat(frames, ignore_index=True)
+    parts = _parallel.agreed(lambda: _kept_parts(spec, store))
+    trained = next((part["training"] for part, _ in parts.values()), None)
+    if len(parts) < len(spec.targets) or save is not None:
+        base, trained = _tune(spec, save, **options)
+        base = modeling.for_translation(base)
+    for target in spec.targets:
+        if target not in parts:
+            row, frame = _score(spec, base, target)
+            parts[target] = {"training": trained, "row": row}, frame
+            if row["seconds"] > PART_SECONDS and len(spec.targets) > 1 and _parallel.only():
+                store.put(_part(spec, target), *parts[target])
+    scores = [parts[target][0]["row"] for target in spec.targets]
+    frames = [parts[target][1] for target in spec.targets]
+    return {"training": trained, "scores": scores}, pd.concat(frames, ignore_index=True)
+
+
+def _kept_parts(spec: Spec, store: Store) -> dict[str, tuple[dict[str, Any], pd.DataFrame]]:
+    """Return what an interrupted run has kept of each target: its record and its translations."""
+    kept = {target: store.get(_part(spec, target)) for target in spec.targets}
+    return {
+        target: (part, store.hypotheses(_part(spec, target)))
+        for target, part in kept.items()
+        if part is not None
+    }
 
 
 def _tune(
-    spec: Spec, progress: bool | None, save: Path | None
+    spec: Spec,
+    save: Path | None = None,
+    *,
+    progress: bool | None = None,
+    micro_batch: int | None = None,
+    device_map: str | None = None,
 ) -> tuple[modeling.Model, dict[str, Any] | None]:
     """Return the model to translate with, and what training it took; None for the base itself."""
     device, dtype = placement()
-    base = modeling.load(spec.base, revision=spec.revision, dtype=dtype, spare_rows=spec.spare_rows)
-    base.model.to(device)
+    base = modeling.load(
+        spec.base,
+        revision=spec.revision,
+        dtype=dtype,
+        spare_rows=spec.spare_rows,
+        device_map=device_map,
+    )
+    # Of several processes each takes its shard to its device itself: the whole may not fit there.
+    if device_map is None and (_parallel.count() == 1 or not spec.languages):
+        base.model.to(device)
     if not spec.languages:
         return base, None
     frame = _tuning_data(spec)
@@ -296,9 +392,16 @@ def _tune(
         codec = PrefixShortener.fit(base.tokenizer, frame["target"], LENGTHS[spec.shorten])
         base = replace(base, tokenizer=codec.shortened())
     result = training.fine_tune(
-        base, frame, spec.strategy, spec._steps(), layers=spec.layers, progress=progress
+        base,
+        frame,
+        spec.strategy,
+        spec._steps(),
+        layers=spec.layers,
+        micro_batch=micro_batch,
+        checkpoint=_checkpoint_file(spec),
+        progress=progress,
     )
-    if save is not None:
+    if save is not None and _parallel.only():
         modeling.save(
             save,
             result.trained,
@@ -320,14 +423,17 @@ def _tune(
         "drawn": frame.attrs,
         "skipped": result.skipped,
         "precision": result.precision,
+        "micro_batch": result.micro_batch,
+        "processes": _parallel.count(),
     }
 
 
 def _extended(base: modeling.Model, spec: Spec) -> modeling.Model:
     how = spec.extension
     (code,) = spec.languages
-    text = corpora.load("cldr", code, "train", size=VOCABULARY_SIZE, seed=VOCABULARY_SEED)
-    pieces = vocabulary.learn(how.method, text["target"].tolist(), how.pieces, base.tokenizer)
+    size = VOCABULARY_SIZES.get(how.text, 1_000_000)
+    text = corpora.monolingual(how.text, code, size, VOCABULARY_SEED)
+    pieces = vocabulary.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
     return vocabulary.extend(base, pieces, how.start, how.ranked, spec.seed)
 
 
@@ -488,22 +594,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--corpus", nargs="+", default=["cldr"], help=", ".join(corpora.NAMES))
     parser.add_argument("--test", nargs=2, default=["cldr", "test"], help="a corpus and its split")
     parser.add_argument("--schedule", default="mini", help="mini, or paper")
-    parser.add_argument("--revision", help="of a base on the Hub")
+    parser.add_argument("--revision", help="of a base on the Hub, its commit")
     parser.add_argument("--base", default="mini", help="a base model's folder or name")
     parser.add_argument(
         "--spare-rows", type=int, default=0, help="embeddings beyond the tokenizer's vocabulary"
     )
     parser.add_argument("--save", type=Path, help="a folder to keep the tuned model in")
-    parser.add_argument("--store", type=Path, default=STORE, help="where records are kept")
+    parser.add_argument("--micro-batch", type=int, help="examples at once, where not all fit")
+    parser.add_argument("--device-map", help="auto: spread a model over devices that hold it")
+    parser.add_argument("--store", default=STORE, help="where records are kept, a folder or URL")
     given = vars(parser.parse_args(arguments))
-    store, save = Store(given.pop("store")), given.pop("save")
+    store = Store(given.pop("store"))
+    how = {name: given.pop(name) for name in ("save", "micro_batch", "device_map")}
     try:
         spec = Spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-        record = run(spec, store, save=save)
+        record = run(spec, store, **how)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     if record["status"] == "failed":
         parser.error(record["error"])
+    if not _parallel.only():
+        return
     table = scores([record]).loc[:, "target":]
     print(table.round(1).to_string(index=False))
     examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)

@@ -21,7 +21,9 @@ puts spaces between words (in Vietnamese, between syllables). Khmer does not, th
 carries zero-width spaces between some words, which are no whitespace to `str.split`. `ntrex`,
 `ted`, `wikimatrix` and `news_commentary` follow the releases of those corpora, in the script of
 FLORES-200 and with Brazilian Portuguese as there (Fulani has none in NTREX-128, whose Pulaar is
-another language).
+another language). `flores101` is the list in that release's README; `mc4` is mC4's code, where its
+text is in the same script: mC4's `ku` is Kurmanji in Latin script, and its `zh` both Chinese
+scripts, most of it simplified.
 """
 
 from collections.abc import Iterable
@@ -35,12 +37,14 @@ from mlq_utils._common import PACKAGE_DATA, one_of
 FLAGS = ("space_separated", "pretraining")
 COVERAGE = {
     "flores200": "flores",
+    "flores101": "flores101",
     "cldr": "cldr",
     "ntrex": "ntrex",
     "ted": "ted",
     "wikimatrix": "wikimatrix",
     "news_commentary": "news_commentary",
     "lego_mt": "code",
+    "mc4": "mc4",
 }
 """The column that holds a language's code in each corpus, empty where the corpus lacks it."""
 
@@ -65,6 +69,8 @@ class Language:
         ted: The column of the TED talks, e.g. "zh-tw".
         wikimatrix: The code in WikiMatrix with English.
         news_commentary: The code in News-Commentary.
+        flores101: The FLORES-101 code, e.g. "zho_trad"; of every language.
+        mc4: The code in mC4, e.g. "iw" for Hebrew.
     """
 
     code: str
@@ -81,6 +87,8 @@ class Language:
     ted: str
     wikimatrix: str
     news_commentary: str
+    flores101: str
+    mc4: str
 
 
 @cache

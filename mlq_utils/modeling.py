@@ -25,7 +25,7 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from mlq_utils import tokenizer as tokenizers
@@ -38,6 +38,7 @@ __all__ = [
     "STRATEGIES",
     "Model",
     "choose_precision",
+    "configuration",
     "digest",
     "for_translation",
     "load",
@@ -82,6 +83,7 @@ def load(
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
     spare_rows: int = 0,
+    device_map: str | None = None,
 ) -> Model:
     """Load a model and its tokenizer, on the CPU and in evaluation mode.
 
@@ -95,6 +97,8 @@ def load(
         dtype: Of the weights; `prepare` makes what it trains fp32 in any case.
         spare_rows: How many rows the embeddings may have beyond the tokenizer's vocabulary. Some
             models round their number up; for LLaMA any difference means the wrong tokenizer.
+        device_map: Where the weights go, as transformers and accelerate have it: "auto" spreads a
+            model that one device cannot hold over all that there are. The CPU where None.
 
     Raises:
         FileNotFoundError: There is no such model, or it lacks a file.
@@ -104,7 +108,7 @@ def load(
     """
     folder = _folder(str(name_or_path), revision)
     if (folder / _SAVED).is_file():
-        return _load_tuned(folder, dtype)
+        return _load_tuned(folder, dtype, device_map)
     _check_files(folder)
     words = tokenizers.load(folder)
     try:
@@ -115,6 +119,7 @@ def load(
                 folder,
                 config=config,
                 dtype=dtype,
+                device_map=device_map,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -137,6 +142,25 @@ def load(
     _check_weights(model, folder)
     _check_vocabulary(model, words, spare_rows)
     return Model(model.eval(), words, str(name_or_path), *_special_tokens(model, words))
+
+
+def configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
+    """Return a model's configuration, without its weights; of the Hub's that file alone is fetched.
+
+    Args:
+        name: What `load` takes.
+        revision: The Hub's commit.
+
+    Raises:
+        FileNotFoundError, ConnectionError, ValueError: As `load`.
+    """
+    folder = _folder(name, revision, ["config.json"])
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no model: there is no config.json")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{folder}/config.json is no model's configuration: {error}") from error
 
 
 @cache
@@ -210,7 +234,7 @@ def saved_as(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder / _SAVED} is damaged: {error}") from error
 
 
-def _load_tuned(folder: Path, dtype: torch.dtype) -> Model:
+def _load_tuned(folder: Path, dtype: torch.dtype, device_map: str | None) -> Model:
     about = saved_as(folder)
     name = about["base"]
     foreign = f"{folder} was tuned from another {name} than the one that is there now"
@@ -220,7 +244,8 @@ def _load_tuned(folder: Path, dtype: torch.dtype) -> Model:
         tensors = load_file(folder / "trained.safetensors")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / 'trained.safetensors'} is damaged: {error}") from error
-    base = load(name, revision=about["revision"], dtype=dtype, spare_rows=about["spare_rows"])
+    given = {key: about[key] for key in ("revision", "spare_rows")}
+    base = load(name, dtype=dtype, device_map=device_map, **given)
     model = prepare(base.model, about["strategy"], layers=about["layers"])
     weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if {n: p.shape for n, p in weights.items()} != {n: t.shape for n, t in tensors.items()}:
@@ -255,18 +280,21 @@ def choose_precision(model: torch.nn.Module, precision: str = "auto") -> str:
 def for_translation(base: Model, precision: str = "auto") -> Model:
     """Return a model to translate with: itself, or in bf16 a copy of it with such weights.
 
+    What is in bf16 already is shared with the copy, not copied.
+
     Args:
         base: A model.
         precision: As `choose_precision`. Beam search in bf16 takes two thirds of the time on
             processors that have it, and finds another translation in about one sentence of fifty.
     """
-    narrow = choose_precision(base.model, precision) == "bf16"
-    if not narrow or base.model.dtype == torch.bfloat16:
+    weights = list(base.model.parameters())
+    shared = {id(weight): weight for weight in weights if weight.dtype == torch.bfloat16}
+    if choose_precision(base.model, precision) != "bf16" or len(shared) == len(weights):
         return base
-    return dataclasses.replace(base, model=copy.deepcopy(base.model).to(torch.bfloat16))
+    return dataclasses.replace(base, model=copy.deepcopy(base.model, shared).to(torch.bfloat16))
 
 
-def _folder(name: str, revision: str | None) -> Path:
+def _folder(name: str, revision: str | None, files: Sequence[str] = _HUB_FILES) -> Path:
     if name == "mini":
         if not MINI.is_dir():
             raise FileNotFoundError(
@@ -285,7 +313,7 @@ def _folder(name: str, revision: str | None) -> Path:
         "Where there is a network, download it; here, give the path of the folder that holds its "
         "files"
     )
-    return from_hub("model", name, revision, _HUB_FILES, remedy)
+    return from_hub("model", name, revision, files, remedy)
 
 
 @contextlib.contextmanager

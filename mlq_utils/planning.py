@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlq_utils import experiments
 from mlq_utils._common import one_of
 from mlq_utils._lengths import lengths
 from mlq_utils._sizes import Size, memory, size
 from mlq_utils.experiments import Spec
 from mlq_utils.store import Store
-from mlq_utils.vocabulary import Extension
 
 __all__ = [
     "CARDS",
@@ -315,16 +315,17 @@ def _speeds(records: Iterable[dict[str, Any] | None], assumptions: Assumptions) 
     found: _Speeds = defaultdict(list)
     card = CARDS[assumptions.card]
     for record in records:
-        if not record or record.get("status") != "done":
-            continue
+        if not record or record.get("status") != "done" or "training" not in record:
+            continue  # missing, failed, or a part or an evaluation of another kind
         gpu = record["hardware"].partition(" threads")[2]
         if assumptions.card not in gpu if assumptions.card != "cpu" else gpu:
             continue
-        spec = _spec(record["spec"])
+        spec = experiments.spec_of(record)
         of = spec.base, spec.revision
         work = _work(spec, size(spec.base, spec.strategy, spec.layers, spec.revision), assumptions)
         searching = sum(score["seconds"] for score in record["scores"])
-        tuning = record["training"]["seconds"] if record["training"] else 0
+        spent = record["training"] or {"seconds": 0}
+        tuning = spent["seconds"] * spent.get("processes", 1)
         if tuning:
             found[*of, spec.strategy].append((work.flops / (card.tflops * 1e12), tuning))
         if searching:
@@ -332,11 +333,3 @@ def _speeds(records: Iterable[dict[str, Any] | None], assumptions: Assumptions) 
         other = max(1e-3, record["seconds"] - searching - tuning)
         found[*of, "other"].append((len(spec.targets), other))
     return found
-
-
-def _spec(values: Mapping[str, Any]) -> Spec:
-    """Return the specification that a record holds, whose tuples JSON has made lists."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    if fields.get("extension"):
-        fields["extension"] = Extension(**fields["extension"])
-    return Spec(**fields)

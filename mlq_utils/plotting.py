@@ -199,3 +199,21 @@ def bars_and_lines(
     ax.set(xlabel="target language", ylabel="spBLEU, FLORES-101 devtest", xlim=(-0.7, len(order)))
     ax.legend()
     return ax
+
+
+def printed_and_trained(tables: Mapping[str, pd.DataFrame], *, ax: Axes | None = None) -> Axes:
+    """Draw trained scores over printed ones, a mark a cell, a colour and mark a table.
+
+    Args:
+        tables: By name, as `outcomes.compare` returns them; cells not yet run are left out.
+        ax: Where to draw; a new figure where None.
+    """
+    ax = ax or plt.subplots(figsize=(7, 4.2))[1]
+    rows = [frame.assign(table=name) for name, frame in tables.items() if "kept" not in frame]
+    shown = pd.concat(rows).dropna(subset=["printed", "trained"])
+    sns.scatterplot(
+        shown, x="printed", y="trained", hue="table", style="table", s=25, alpha=0.7, ax=ax
+    )
+    ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+    ax.set(xlabel="printed, spBLEU", ylabel="trained here, spBLEU")
+    return ax

@@ -43,6 +43,19 @@ def llama() -> pd.DataFrame:
     return _labelled(table.assign(model="LLaMA-7B"))
 
 
+def harness() -> pd.DataFrame:
+    """Return LLaMA-7B's zero-shot accuracies, language by language, on four tasks of Table 16.
+
+    From the results that lm-evaluation-harness published in 2023 (EleutherAI, MIT licence,
+    `results/llama/llama-7B`, there at commit 8085723); there are none for MGSM. XNLI was scored on
+    its test set then.
+
+    Returns:
+        A row a task and language: `task` (as `nlu.TASKS`), `language`, `score` (percent).
+    """
+    return pd.read_csv(PACKAGE_DATA / "published" / "harness_llama_7b.csv", keep_default_na=False)
+
+
 def _labelled(scores: pd.DataFrame) -> pd.DataFrame:
     label = scores["model"] + scores["tuning"].map({"none": "", "Alpaca": " + Alpaca"})
     return scores.assign(label=label)[["model", "tuning", "target", "spbleu", "label"]]

@@ -17,6 +17,7 @@ Lines end at U+000A only, as in `corpora`. TED's text is tokenised in the releas
 
 import dataclasses
 import gzip
+import itertools
 import json
 import os
 import zlib
@@ -34,8 +35,8 @@ NTREX_SENTENCES = 1997
 MARGIN = 1.04
 """The margin that WikiMatrix's authors recommend: pairs below it are mostly no translations."""
 _NULL = ("__NULL__", "_ _ NULL _ _")
-BAD = ((b"\xef\xbb\xbf", "byte-order mark"), (b"\0", "NUL"))
-"""What no text has, and its name."""
+MARK, NUL = b"\xef\xbb\xbf", b"\0"
+"""What no text has: a byte-order mark (within a line U+FEFF joins words, as some do), and NUL."""
 
 Pair = tuple[str, str]
 
@@ -49,12 +50,14 @@ class Source:
         origin: Where to get them by hand.
         url: The address of a file, by its name; empty where a person has to get it.
         archive: The address of the one archive that holds all files, in the place of `url`.
+        sha256: The archive's checksum; None where nobody who should know gives one.
     """
 
     folder: str
     origin: str
     url: str = ""
     archive: str = ""
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Release:
         files: Returns the files needed, given the language's code in it and the split.
         pairs: Reads English and the other side of each pair, given the paths and the code.
         options: The names of options that `pairs` takes.
+        together: Whether a file holds all languages; `pairs` then takes several codes and yields
+            each pair after its code.
     """
 
     splits: tuple[str, ...]
@@ -77,8 +82,9 @@ class Release:
     version: str
     source: Source
     files: Callable[[str, str], tuple[str, ...]]
-    pairs: Callable[..., Iterator[Pair]]
+    pairs: Callable[..., Iterator[Any]]
     options: tuple[str, ...] = ()
+    together: bool = False
 
 
 def load(
@@ -93,7 +99,7 @@ def load(
     release = RELEASES[name]
     code = getattr(language, CODES[name])
     paths = _paths(name, release.source, release.files(code, split), data, cache)
-    rows = list(release.pairs(paths, code, **options))
+    rows = [pair for _, pair in _pairs(release, paths, [code], options)]
     if not rows:
         raise ValueError(f"{paths[-1]} has no pairs of English and {language.name}")
     frame = pd.DataFrame(rows, columns=["source", "target"])
@@ -102,17 +108,43 @@ def load(
     return frame
 
 
-def count(
-    name: str, language: languages.Language, split: str, data: str | os.PathLike | None, cache: Path
-) -> int | None:
-    """Return the number of pairs, or None where the files are not on this machine."""
+def stream(
+    name: str, codes: Sequence[str], split: str, data: str | os.PathLike | None, cache: Path
+) -> Iterator[tuple[list[str], Iterator[tuple[str, Pair]]]]:
+    """Read what is on this machine, one file after the other, and keep none of it.
+
+    Args:
+        name: A key of `RELEASES`.
+        codes: The paper's codes.
+        split: One of the release's.
+        data: As in `corpora.load`; nothing is downloaded.
+        cache: The download cache.
+
+    Yields:
+        For each file (or files) that is here, the languages that it holds and an iterator over its
+        pairs, each after its language.
+    """
     release = RELEASES[name]
-    code = getattr(language, CODES[name])
     folder = _downloads.local(release.source.folder, data, cache)
-    paths = [folder / file for file in release.files(code, split)] if folder else []
-    if not paths or not all(path.is_file() for path in paths):
-        return None
-    return sum(1 for _ in release.pairs(paths, code))
+    known = {getattr(languages.get(code), CODES[name]): code for code in codes}
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for own in known:
+        groups.setdefault(release.files(own, split), []).append(own)
+    for files, group in groups.items():
+        paths = [folder / file for file in files] if folder else []
+        if paths and all(path.is_file() for path in paths):
+            pairs = _pairs(release, paths, group, {})
+            yield [known[own] for own in group], ((known[own], pair) for own, pair in pairs)
+
+
+def _pairs(
+    release: Release, paths: list[Path], codes: Sequence[str], options: dict[str, Any]
+) -> Iterator[tuple[str, Pair]]:
+    """Yield the pairs of files, each after its language's code in the release."""
+    if release.together:
+        return release.pairs(paths, codes, **options)
+    (code,) = codes
+    return ((code, pair) for pair in release.pairs(paths, code, **options))
 
 
 def alpaca(code: str, data: str | os.PathLike | None, cache: Path) -> pd.DataFrame:
@@ -164,7 +196,7 @@ def _paths(
     if source.archive and not folder.is_dir():
         remedy = f"set MLQ_DATA to the folder that holds {source.folder}/{files[0]}"
         archive = cache / f"{source.folder}.tar.gz"
-        _downloads.fetch(source.archive, archive, name, remedy)
+        _downloads.fetch(source.archive, archive, name, remedy, source.sha256)
         _downloads.unpack(archive, folder, inside=False)
     paths = [folder / file for file in files]
     for path in paths:
@@ -187,9 +219,9 @@ def _lines(path: Path) -> Iterator[str]:
         number = 0
         try:
             for number, line in enumerate(source, 1):
-                for bad, what in BAD:
-                    if bad in line:
-                        raise ValueError(f"{path}, line {number}: a {what}")
+                if NUL in line or (number == 1 and line.startswith(MARK)):
+                    what = "NUL" if NUL in line else "byte-order mark"
+                    raise ValueError(f"{path}, line {number}: a {what}")
                 yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from None
@@ -211,13 +243,14 @@ def _ntrex(paths: list[Path], code: str) -> Iterator[Pair]:
     return zip(*sides, strict=True)
 
 
-def _ted(paths: list[Path], code: str) -> Iterator[Pair]:
+def _ted(paths: list[Path], codes: Sequence[str]) -> Iterator[tuple[str, Pair]]:
     lines = _lines(paths[0])
     header = next(lines, "").split("\t")
-    for wanted in ("en", code):
+    for wanted in ("en", *codes):
         if wanted not in header:
             raise ValueError(f"{paths[0]} has no column {wanted!r}; there are: {', '.join(header)}")
-    sides = header.index("en"), header.index(code)
+    english = header.index("en")
+    others = [(code, header.index(code)) for code in codes]
     for number, line in enumerate(lines, 2):
         cells = line.split("\t")
         if len(cells) != len(header):
@@ -225,9 +258,16 @@ def _ted(paths: list[Path], code: str) -> Iterator[Pair]:
                 f"{paths[0]}, line {number}: {len(cells)} columns where the header has "
                 f"{len(header)}"
             )
-        pair = cells[sides[0]], cells[sides[1]]
-        if all(side.strip() and not any(null in side for null in _NULL) for side in pair):
-            yield pair
+        if not _said(cells[english]):
+            continue
+        for code, column in others:
+            if _said(cells[column]):
+                yield code, (cells[english], cells[column])
+
+
+def _said(cell: str) -> bool:
+    """Return whether TED's column has a sentence."""
+    return bool(cell.strip()) and not any(null in cell for null in _NULL)
 
 
 def _wikimatrix(paths: list[Path], code: str, margin: float = MARGIN) -> Iterator[Pair]:
@@ -259,13 +299,15 @@ def _english_first(first: str, second: str, code: str) -> Pair:
 
 
 def _lego_mt(paths: list[Path], code: str) -> Iterator[Pair]:
-    sides = [list(_lines(path)) for path in paths]
-    if len(sides[0]) != len(sides[1]):
-        raise ValueError(
-            f"{paths[0]} has {len(sides[0])} lines and {paths[1]} {len(sides[1])}: they are no "
-            "translations of each other, or one is truncated"
-        )
-    return ((a, b) for a, b in zip(*sides, strict=True) if a.strip() and b.strip())
+    for pair in itertools.zip_longest(*map(_lines, paths)):
+        if None in pair:
+            counts = [sum(1 for _ in _lines(path)) for path in paths]
+            raise ValueError(
+                f"{paths[0]} has {counts[0]} lines and {paths[1]} {counts[1]}: they are no "
+                "translations of each other, or one is truncated"
+            )
+        if all(side.strip() for side in pair):
+            yield pair
 
 
 def _sorted(code: str) -> str:
@@ -308,9 +350,12 @@ RELEASES = {
             folder="ted_talks",
             origin="Unpack http://phontron.com/data/ted_talks.tar.gz",
             archive="http://phontron.com/data/ted_talks.tar.gz",
+            # 352,222,045 bytes; the digest that TensorFlow Datasets records (ted_multi_translate).
+            sha256="03457b9ebc6d60839f1a48c5a03c940266aff78b81fcda4c6d9e2a5a7fb670ae",
         ),
         files=lambda code, split: (f"all_talks_{split}.tsv",),
         pairs=_ted,
+        together=True,
     ),
     "wikimatrix": Release(
         splits=("train",),

@@ -78,9 +78,9 @@ def run_all(
     if workers < 1 or (client and workers > 1):
         raise ValueError(f"workers={workers}: give 1 or more, and no number with a client")
     keys = [spec.identity() for spec in specs]
-    missing = {}
+    known, missing = store.get_all(keys), {}
     for key, spec in zip(keys, specs, strict=True):
-        record = store.get(key)
+        record = known[key]
         if record and record.get("again"):
             store.remove(key)
             record = None
@@ -111,7 +111,10 @@ def run_all(
             f"the store takes no records of {len(refused)} of {len(missing)} runs: {refused[-1]}. "
             "What it has is kept; the next call makes the rest"
         ) from refused[-1]
-    return [_found(store, key) for key in keys]
+    known |= store.get_all(missing)
+    if gone := [key for key in keys if known[key] is None]:
+        raise OSError(f"the record {gone[0]} was removed from {store.url} while runs went on")
+    return [known[key] for key in keys]
 
 
 def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
@@ -129,13 +132,12 @@ def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
 def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
     from distributed import KilledWorker, as_completed
 
-    folder = os.path.abspath(store.folder)
     resources = _resources(client)
     began, keys = time.time(), {}
 
     def send(key: str, again: str = "") -> Any:
         name = f"mlq-{key}{again}"
-        future = client.submit(_work, missing[key], folder, key=name, resources=resources)
+        future = client.submit(_work, missing[key], store.url, key=name, resources=resources)
         keys[future] = key
         return future
 
@@ -166,13 +168,13 @@ def _resources(client: "Client") -> dict[str, int]:
     return {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else {}
 
 
-def _work(spec: Spec, folder: str) -> None:
+def _work(spec: Spec, store: str) -> None:
     """Run one specification in a worker; its record is in the store, and is not sent back."""
     from distributed import get_client
 
     get_client().log_event(f"mlq-{spec.identity()}", "begun")  # which waits for the answer
     try:
-        _attempt(spec, Store(folder))
+        _attempt(spec, Store(store))
     except torch.AcceleratorError:
         # Whatever this process asks of the GPU from here on fails: better another process.
         traceback.print_exc()
@@ -199,13 +201,6 @@ def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
         "error": f"{type(error).__name__}: {error}",
         "again": True,
     }
-
-
-def _found(store: Store, key: str) -> dict[str, Any]:
-    record = store.get(key)
-    if record is None:
-        raise OSError(f"the record {key} was removed from {store.folder} while runs went on")
-    return record
 
 
 def _bar(specs: Sequence[Spec], progress: bool | None) -> tqdm:

@@ -8,8 +8,6 @@ What is in the store is not made again, so a sweep that ends early goes on when 
 """
 
 import argparse
-import dataclasses
-import importlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,8 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlq_utils import clusters, experiments, planning, runs
-from mlq_utils._common import one_of
+from mlq_utils import clusters, experiments, planning, replication, runs, scales
 from mlq_utils.experiments import Spec
 from mlq_utils.store import Store
 
@@ -35,24 +32,26 @@ COLUMNS = {
 """What is printed of a plan, and how."""
 
 
-def listed(tables: Sequence[str] = (), scale: str = "paper", base: str | None = None) -> list[Spec]:
+def listed(
+    tables: Sequence[str] = (),
+    scale: str = "paper",
+    base: str | None = None,
+    revision: str | None = None,
+) -> list[Spec]:
     """Return the runs of tables of the paper.
 
     Args:
         tables: Their numbers, or names such as "figure 2"; all where empty.
-        scale: "paper" or "mini".
-        base: Another base model than that scale's.
+        scale: As `scales.named`, `base` and `revision` too.
+        base: See `scale`.
+        revision: See `scale`.
 
     Raises:
         ValueError: There is no such table or scale.
+        FileNotFoundError, ConnectionError: As `scales.named`.
     """
-    replication = importlib.import_module("mlq_utils.replication")
-    scales = {"paper": replication.PAPER, "mini": replication.MINI}
-    chosen = scales[one_of("scale", scale, scales)]
-    if base is not None:
-        chosen = dataclasses.replace(chosen, base=base)
     wanted = [int(name) if name.isdigit() else name for name in tables]
-    return replication.specs(wanted or None, chosen)
+    return replication.specs(wanted or None, scales.named(scale, base=base, revision=revision))
 
 
 def described(frame: pd.DataFrame) -> str:
@@ -123,9 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--scale", default="paper", help="paper, or mini for the packaged base")
     parser.add_argument("--base", help="another base model: a folder or a name of the Hub")
+    parser.add_argument("--revision", help="its commit, on the Hub")
     parser.add_argument("--store", help="where records are kept: a folder or a URL")
     parser.add_argument(
-        "--cluster", default="local", help="local, a scheduler's address, or a YAML file"
+        "--cluster", help="local, a scheduler's address, or a YAML file; MLQ_CLUSTER's if not given"
     )
     parser.add_argument("--workers", type=int, help="at most; all GPUs, or cores, where not given")
     parser.add_argument("--card", help=f"{', '.join(planning.CARDS)}; H100, cpu for mini")
@@ -146,7 +146,7 @@ def _sweep(given: argparse.Namespace) -> int:
     card = given.card or ("cpu" if given.scale == "mini" else "H100")
     assumptions = planning.Assumptions(card=card, price=given.price)
     store = Store(given.store, experiments.SHIPPED) if given.store else experiments.default_store()
-    specs = listed(given.tables, given.scale, given.base)
+    specs = listed(given.tables, given.scale, given.base, given.revision)
     frame = planning.plan(specs, store, assumptions)
     print(described(frame), flush=True)
     if given.command == "plan":

@@ -12,6 +12,7 @@ not been.
 
 import contextlib
 import dataclasses
+import math
 import sys
 import time
 import warnings
@@ -26,7 +27,7 @@ from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from mlq_utils import _checkpoint, modeling
+from mlq_utils import _checkpoint, _parallel, modeling
 from mlq_utils._batches import IGNORED, Examples, batches, collate, examples
 from mlq_utils._device import Peak
 from mlq_utils._schedule import Schedule
@@ -67,6 +68,7 @@ class Result:
         examples: Pairs trained on.
         skipped: Pairs left out because they are longer than the block.
         precision: "bf16" (autocast over fp32 weights) or "fp32".
+        micro_batch: How many examples a process held at once.
         trained: What was trained, by name, for `modeling.save`; for LoRA before it was merged.
     """
 
@@ -82,6 +84,7 @@ class Result:
     examples: int
     skipped: int
     precision: str
+    micro_batch: int
     trained: dict[str, torch.Tensor] = field(repr=False)
 
 
@@ -140,11 +143,15 @@ def fine_tune(
     *,
     layers: Sequence[int] | None = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
+    micro_batch: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 120,
     progress: bool | None = None,
 ) -> Result:
     """Tune a model, in place, on the device that it is on.
+
+    In several processes (`accelerate launch`) the model and each batch are sharded over them; the
+    result is the same but for rounding, and whole in each.
 
     Args:
         base: The model to tune, freshly loaded: a model tuned before is another model.
@@ -153,6 +160,10 @@ def fine_tune(
         schedule: `Schedule.mini(strategy)` where None.
         layers: For the strategy "layers", see `modeling.prepare`.
         precision: "auto" is bf16 where it is fast or where some weights are in bf16 anyway.
+        micro_batch: How many examples a process holds at once, at most. It changes no result, as
+            gradients are added up. As many as fit where None: half of them, and again half, where
+            memory ends; and where one does not fit, activations are computed twice (gradient
+            checkpointing).
         checkpoint: A file, written aside and renamed, that holds the run's state. Where it exists
             the run goes on from it. It stays, for the caller to delete once results are safe.
         checkpoint_seconds: How often it is written; also at the end.
@@ -165,15 +176,21 @@ def fine_tune(
 
     Raises:
         FloatingPointError: The loss or its gradient became NaN or infinite.
-        RuntimeError: A parameter that should be trained gets no gradient.
+        RuntimeError: A parameter that should be trained gets no gradient; or memory ends in one of
+            several processes.
+        torch.OutOfMemoryError: A single example does not fit.
         ValueError: Unknown strategy or precision, unusable data, or another run's checkpoint.
     """
     schedule = schedule or Schedule.mini(strategy)
+    if micro_batch is not None and micro_batch < 1:
+        raise ValueError(f"micro_batch must be 1 or more, not {micro_batch}")
     data = examples(frame, base, schedule.block)
     model = modeling.prepare(base.model, strategy, layers=layers, seed=schedule.seed)
     precision = modeling.choose_precision(model, precision)
     with _narrow(model, precision):
         plain_head = has_plain_head(base.model)
+    run = _run_name(model, schedule, precision, data) if checkpoint else ""
+    shell = _parallel.shard(model, base.model, precision) if _parallel.count() > 1 else None
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         weights.values(), schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
@@ -185,20 +202,14 @@ def fine_tune(
         for batch in batches(lengths, schedule.batch_size, schedule.seed, epoch)
     ]
     cuda = [model.device] if model.device.type == "cuda" else []
+    rows = micro_batch or math.ceil(schedule.batch_size / _parallel.count())
+    gradients = _Gradients(model, base, data, precision, plain_head, rows)
     peak = Peak(model.device)
     model.train()
     with torch.random.fork_rng(cuda), _fast_attention(base.model, precision):
-        expected, rows = _trial(model, data, plan, base.pad, precision, plain_head)
-    expected_peak = peak.read()
-    if expected_peak is not None:  # and the optimizer's two moments, in fp32, from the first step
-        expected_peak += 8 * sum(weight.numel() for weight in weights.values())
+        expected, expected_peak = _trial(gradients, plan, weights, peak)
     state = {"step": 0, "losses": [], "seconds": 0.0, "labels": 0}
-    run = (
-        _checkpoint.identity(model, dataclasses.asdict(schedule), precision, data.ids, data.prompts)
-        if checkpoint
-        else ""
-    )
-    if checkpoint and checkpoint.exists():
+    if checkpoint and _parallel.agreed(checkpoint.exists):
         state = _checkpoint.load(checkpoint, run, weights, optimizer) or state
     resumed_at = state["step"]
     began = saved = time.perf_counter()
@@ -211,11 +222,11 @@ def fine_tune(
     with torch.random.fork_rng(cuda), _fast_attention(base.model, precision):
         for step in bar:
             torch.manual_seed(schedule.seed * 1_000_003 + step)  # so no generator need be saved
-            ids, labels = (t.to(model.device) for t in collate(data, plan[step], base.pad))
             rate = schedule.rate(step, len(plan))
             optimizer.param_groups[0]["lr"] = rate
-            loss, rows = _backward(model, ids, labels, rows, precision, plain_head)
+            loss = gradients(plan[step])
             norm = torch.nn.utils.clip_grad_norm_(weights.values(), schedule.max_grad_norm)
+            norm = _parallel.whole(norm)
             if not torch.isfinite(loss + norm):  # before the step: the weights stay finite
                 raise FloatingPointError(
                     f"step {step} of {len(plan)}, learning rate {rate:.2g}: the loss is "
@@ -227,15 +238,21 @@ def fine_tune(
             optimizer.zero_grad()
             state["step"] = step + 1
             state["losses"].append(loss.item())
-            state["labels"] += int((labels[:, 1:] != IGNORED).sum())
+            state["labels"] += data.labels(plan[step])
             now = time.perf_counter()
             state["seconds"] = before + now - began
-            if checkpoint and (now - saved >= checkpoint_seconds or step + 1 == len(plan)):
-                _checkpoint.save(checkpoint, run, state, weights, optimizer)
+            if checkpoint and _due(state, len(plan), now - saved, checkpoint_seconds):
+                # after the last step nothing needs the moments
+                left = () if step + 1 == len(plan) else (optimizer,)
+                _checkpoint.save(checkpoint, run, state, weights, *left)
                 saved = time.perf_counter()
     if shown:
         spent = state["seconds"] - before
         bar.write(_cost(f"{strategy}: took", spent, peak.read()), file=sys.stderr)
+    del optimizer
+    if shell is not None:
+        model = _parallel.restored(shell, model).to(_parallel.state().device)
+        weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
     model.eval()
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
@@ -252,78 +269,123 @@ def fine_tune(
         examples=len(data.ids),
         skipped=data.skipped,
         precision=precision,
+        micro_batch=gradients.rows,
         trained={name: weight.detach() for name, weight in weights.items()},
     )
 
 
+@dataclass
+class _Gradients:
+    """How gradients are computed: `rows` examples at once; activations `twice` if need be."""
+
+    model: torch.nn.Module
+    base: modeling.Model
+    data: Examples
+    precision: str
+    plain_head: bool
+    rows: int
+    twice: bool = False
+
+    def __call__(self, batch: list[int]) -> torch.Tensor:
+        """Add a batch's gradients to the model's, and return its loss.
+
+        In several processes each takes its share of the batch, of as many rows in each: what
+        computes together has to take as many steps.
+
+        Raises:
+            torch.OutOfMemoryError: A single example does not fit.
+            RuntimeError: Memory ended in one of several processes.
+        """
+        share = math.ceil(len(batch) / _parallel.count())
+        ids, labels = (
+            tensor.to(self.model.device)
+            for tensor in collate(self.data, _parallel.mine(batch), self.base.pad, share)
+        )
+        total = self.data.labels(batch)
+        while True:
+            try:
+                return _parallel.summed(self._parts(ids, labels, total))
+            except torch.OutOfMemoryError as error:
+                remedy = self._smaller(min(self.rows, len(ids)))
+                if not remedy:
+                    raise
+                if _parallel.count() > 1:  # the others wait for this one's part of their sums
+                    raise RuntimeError(
+                        f"process {_parallel.rank()} is out of memory with {self.rows} examples "
+                        "at once: start again with a smaller micro_batch, or with more processes"
+                    ) from error
+            self.model.zero_grad()  # what some of the examples have left
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            warnings.warn(f"out of memory with {remedy}, which changes no result", stacklevel=3)
+
+    def _parts(self, ids: torch.Tensor, labels: torch.Tensor, total: int) -> torch.Tensor:
+        loss = torch.zeros((), device=ids.device)
+        for some in zip(ids.split(self.rows), labels.split(self.rows), strict=True):
+            with _narrow(self.model, self.precision):
+                mean = label_loss(self.model, *some, plain_head=self.plain_head)
+            part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
+            (part * _parallel.count()).backward()  # sharded gradients are means over processes
+            loss += part.detach()
+        return loss
+
+    def _smaller(self, failed: int) -> str:
+        """Take less memory from here on, and say how; nothing where there is no way left."""
+        if failed > 1:
+            self.rows = failed // 2
+            return f"{failed} examples at once: gradients are added up over {self.rows} at a time"
+        model = self.base.model
+        if self.twice or not model.supports_gradient_checkpointing:
+            return ""
+        self.twice = True
+        # Re-entrant checkpointing gives no gradients where the embeddings are frozen.
+        enable = getattr(model, "activation_checkpointing_enable", None)  # its later name
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        return "one example: activations are computed twice"
+
+
 def _trial(
-    model: torch.nn.Module,
-    data: Examples,
+    gradients: _Gradients,
     plan: list[list[int]],
-    pad: int,
-    precision: str,
-    plain_head: bool,
-) -> tuple[float, int]:
+    weights: dict[str, torch.nn.Parameter],
+    peak: Peak,
+) -> tuple[float, int | None]:
     """Compute the largest batch for nothing: what does not fit shows before the first step.
 
     Returns:
-        How many seconds all steps will take, by their tokens, padding included; and how many
-        examples fit at once.
+        How many seconds all steps will take, by their tokens, padding included; and how much memory
+        at the peak, None where the system does not tell.
     """
+    data, model = gradients.data, gradients.model
 
     def tokens(batch: list[int]) -> int:
         return len(batch) * max(len(data.ids[i]) for i in batch)
 
     largest = max(plan, key=tokens)
-    ids, labels = (t.to(model.device) for t in collate(data, largest, pad))
+    # The optimizer's two moments, in fp32, which are there from the first step on.
+    moments = 8 * sum(_parallel.local(weight).numel() for weight in weights.values())
+    held = None
+    if model.device.type == "cuda":
+        gradients(largest[: _parallel.count()])  # loads and chooses kernels
+        held = torch.empty(moments, dtype=torch.uint8, device=model.device)
     start = time.perf_counter()
-    loss, rows = _backward(model, ids, labels, len(largest), precision, plain_head)
-    loss.item()  # waits for the GPU
+    gradients(largest).item()  # waits for the GPU
     seconds = time.perf_counter() - start
     model.zero_grad()
-    return seconds * sum(map(tokens, plan)) / tokens(largest), rows
+    most = peak.read()
+    if most is not None and held is None:
+        most += moments
+    return seconds * sum(map(tokens, plan)) / tokens(largest), most
 
 
-def _backward(
-    model: torch.nn.Module,
-    ids: torch.Tensor,
-    labels: torch.Tensor,
-    rows: int,
-    precision: str,
-    plain_head: bool,
-) -> tuple[torch.Tensor, int]:
-    """Add a batch's gradients, `rows` examples at once; fewer, from here on, where memory ends.
+def _run_name(model: torch.nn.Module, schedule: Schedule, precision: str, data: Examples) -> str:
+    settings = dataclasses.asdict(schedule)
+    return _checkpoint.identity(model, settings, precision, data.ids, data.prompts)
 
-    Returns:
-        The loss of the whole batch, and how many examples at once it took.
 
-    Raises:
-        torch.OutOfMemoryError: A single example does not fit.
-    """
-    total = (labels[:, 1:] != IGNORED).sum().clamp(min=1)
-    while True:
-        loss = torch.zeros((), device=ids.device)
-        try:
-            for some in zip(ids.split(rows), labels.split(rows), strict=True):
-                with _narrow(model, precision):
-                    mean = label_loss(model, *some, plain_head=plain_head)
-                part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
-                part.backward()
-                loss += part.detach()
-            return loss, rows
-        except torch.OutOfMemoryError:
-            if rows == 1:
-                raise
-            failed = min(rows, len(ids))
-            rows = failed // 2 or 1
-        model.zero_grad()  # what some of the examples have left
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        warnings.warn(
-            f"out of memory with {failed} examples at once: gradients are added up over "
-            f"{rows} at a time, which changes no result",
-            stacklevel=3,
-        )
+def _due(state: dict, steps: int, since: float, seconds: float) -> bool:
+    """Return whether a checkpoint is to be written; all processes have to agree."""
+    return state["step"] == steps or _parallel.agreed(lambda: since >= seconds)
 
 
 def _narrow(model: torch.nn.Module, precision: str) -> torch.autocast:
@@ -348,7 +410,7 @@ def _fast_attention(model: PreTrainedModel, precision: str) -> Iterator[None]:
 
 
 def _check_gradients(weights: dict[str, torch.nn.Parameter]) -> None:
-    without = [n for n, p in weights.items() if p.grad is None or not p.grad.any()]
+    without = [n for n, p in weights.items() if p.grad is None or not _parallel.whole(p.grad).any()]
     if without:
         raise RuntimeError(f"{len(without)} trained parameters get no gradient: {without[0]}, …")
 
@@ -359,6 +421,8 @@ def _cost(what: str, seconds: float, peak_bytes: int | None) -> str:
 
 
 def _bar(steps: range, strategy: str, progress: bool | None) -> tqdm:
+    if not _parallel.only():
+        progress = False
     options = {} if progress is None else {"disable": not progress}
     if progress is None and "ipykernel" in sys.modules:
         options["disable"] = True  # a notebook keeps what is printed

@@ -7,6 +7,7 @@ How the search goes, and what it equals, is told in `mlq_utils.beam`. Models tha
 import inspect
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import transformers
 from transformers import GenerationConfig, PreTrainedModel
 
+from mlq_utils import _parallel
 from mlq_utils import tokenizer as tokenizers
 from mlq_utils.beam import ENGINE, Batch, Output
 
@@ -118,15 +120,31 @@ def _in_batches(
     batch_size: int,
     search: Callable[[list[int]], list[Output]],
 ) -> dict[int, Output]:
-    """Search prompts by number, in this order, with the model as it is in use."""
+    """Search prompts by number, in this order, with the model as it is in use.
+
+    Fewer at once, from there on, where memory ends; in fp32 that changes no result.
+    """
     outputs: dict[int, Output] = {}
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for start in range(0, len(order), batch_size):
-                rows = list(order[start : start + batch_size])
-                outputs |= zip(rows, search(rows), strict=True)
+            while len(outputs) < len(order):
+                rows = list(order[len(outputs) : len(outputs) + batch_size])
+                try:
+                    outputs |= zip(rows, search(rows), strict=True)
+                except torch.OutOfMemoryError:
+                    if len(rows) == 1:
+                        raise
+                    batch_size = len(rows) // 2
+                else:
+                    continue
+                if model.device.type == "cuda":  # only now: the error holds what was computed
+                    torch.cuda.empty_cache()
+                warnings.warn(
+                    f"out of memory with {len(rows)} sentences at once: {batch_size} from here on",
+                    stacklevel=4,
+                )
     finally:
         model.train(training)
     return outputs
@@ -266,16 +284,18 @@ def translate(
     room = [context_length(model) - len(prompt) for prompt in ids]
     caps = _caps(cap, len(prompts))
     fit = [i for i in range(len(ids)) if room[i] > 0]
-    fitting, limits = [ids[i] for i in fit], [min(caps[i], room[i]) for i in fit]
-    own = not fit or _unsearchable(model, fitting, limits) is None
-    outputs = fit and (beam_search if own else generate)(
+    limits = {i: min(caps[i], room[i]) for i in fit}
+    own = not fit or _unsearchable(model, [ids[i] for i in fit], list(limits.values())) is None
+    share = _parallel.mine(fit)
+    outputs = share and (beam_search if own else generate)(
         model,
-        fitting,
+        [ids[i] for i in share],
         beam_size=beam_size,
-        max_new_tokens=limits,
+        max_new_tokens=[limits[i] for i in share],
         eos_id=eos_id,
         batch_size=batch_size,
     )
+    outputs = _parallel.gathered(outputs, len(fit))
     frame = pd.DataFrame({"hypothesis": "", "tokens": 0, "cap_hit": False}, index=range(len(ids)))
     for i, output in zip(fit, outputs, strict=True):
         text = tokenizer.decode(output.ids).strip()

@@ -21,7 +21,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
 
-from mlq_utils import modeling
+from mlq_utils import corpora, modeling
 from mlq_utils import tokenizer as words
 from mlq_utils._common import one_of
 
@@ -42,17 +42,21 @@ class Extension:
         pieces: How many pieces are new.
         start: One of `STARTS`.
         ranked: Whether new pieces stand below the original merges, or all above (as released).
+        text: What they are learned from, as `corpora.monolingual` names it: the paper takes mC4
+            and FLORES's dev set.
     """
 
     method: str
     pieces: int
     start: str = "subwords"
     ranked: bool = True
+    text: str = "cldr"
 
     def __post_init__(self) -> None:
         """Refuse an unknown method or start, and an extension by nothing."""
         one_of("method", self.method, METHODS)
         one_of("start", self.start, STARTS)
+        one_of("source of text", self.text, ("mc4", *corpora.TEXTS))
         if self.pieces < 1:
             raise ValueError(f"pieces must be 1 or more, not {self.pieces}")
 
@@ -64,7 +68,7 @@ def learn(
 
     Args:
         method: One of `METHODS`.
-        sentences: The text.
+        sentences: The text, such as `corpora.monolingual` gives.
         pieces: How many.
         tokenizer: The tokenizer that they are for; a space is "▁" in pieces, as in SentencePiece.
 
@@ -118,9 +122,10 @@ def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
     if method == "bpe":
         learner = tokenizers.Tokenizer(BPE())
         learner.pre_tokenizer = Metaspace()
-        learner.train_from_iterator(
-            sentences, BpeTrainer(vocab_size=size + 2000, show_progress=False)
-        )
+        # In scripts without spaces a paragraph that repeats would end as one piece, which
+        # SentencePiece refuses; no phrase of CLDR is so long.
+        trainer = BpeTrainer(vocab_size=size + 2000, show_progress=False, max_token_length=256)
+        learner.train_from_iterator(sentences, trainer)
         ranks = learner.get_vocab()
         return [p for p in sorted(ranks, key=ranks.__getitem__) if len(p) > 1][:size]
     model = io.BytesIO()
@@ -134,6 +139,7 @@ def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
         model_writer=model,
         vocab_size=size + characters + 300,
         hard_vocab_limit=False,
+        max_sentence_length=2**16 - 1,  # in bytes: longer ones are left out, as paragraphs would be
         normalization_rule_name="identity",
         num_threads=1,
         minloglevel=2,

@@ -58,6 +58,18 @@ def test_the_same_run_gives_the_same_scores(record, small, tmp_path):
     assert record["training"]["losses"] == again["training"]["losses"]
 
 
+def test_an_extension_s_text_counts_where_it_is_named(small):
+    """And not where it is the one that older records have."""
+    plain, same, other = (
+        dataclasses.replace(small, extension=Extension("bpe", 9, **text))
+        for text in ({}, {"text": "cldr"}, {"text": "flores200"})
+    )
+    assert plain.identity() == same.identity() != other.identity()
+    assert "text" not in plain._values()["extension"]
+    for spec in (plain, other):
+        assert experiments.spec_of({"spec": dataclasses.asdict(spec)}) == spec
+
+
 def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
     changed = {
         "languages": ("fr",), "targets": ("ro",), "strategy": "full", "size": 25, "test_size": 5,
@@ -107,8 +119,8 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
             "unknown source of English instructions 'ted'",
         ),
         (
-            {"languages": ("ro",), "corpus": ("ted",), "extension": Extension("bpe", 9)},
-            "learned from CLDR",
+            {"languages": ("umb",), "corpus": ("lego_mt",), "extension": Extension("bpe", 9)},
+            "unknown language of cldr 'umb'",
         ),
         ({"schedule": "papers"}, "unknown schedule 'papers'. Did you mean paper"),
     ],
@@ -250,7 +262,7 @@ def test_a_tuned_model_is_kept_and_loaded(small, tmp_path, strategy):
     share = sum(p.numel() for p in kept.values()) / whole
     assert share == 1 if strategy == "full" else share < 0.3
     loaded = modeling.load(folder)
-    direct, _ = experiments._tune(spec, False, None)
+    direct, _ = experiments._tune(spec, progress=False)
     assert not isinstance(loaded.model, peft.PeftModel)
     for name, value in direct.model.state_dict().items():
         torch.testing.assert_close(loaded.model.state_dict()[name], value)
@@ -318,3 +330,113 @@ def test_a_tuned_model_from_the_command_line(tmp_path):
     ]
     first, second = (table.splitlines()[1].split()[:2] for table in tables)
     assert first == second
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(call, function):
+    """Return the function, which raises at its nth call."""
+    calls = []
+
+    def stopping(*arguments, **options):
+        calls.append(None)
+        if len(calls) == call:
+            raise Stop
+        return function(*arguments, **options)
+
+    return stopping
+
+
+def test_a_killed_run_goes_on_after_the_targets_it_had(small, record, tmp_path, monkeypatch):
+    """Tuned and translated once: what was kept is neither trained nor decoded again."""
+    store = Store(tmp_path / "runs")
+    monkeypatch.setattr(experiments, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(experiments, "PART_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "_score", stop_at(2, experiments._score))
+        with pytest.raises(Stop):
+            experiments.run(small, store, progress=False)
+    part = f"{small.identity()}-ro"
+    assert list(store.keys()) == [part] and store.get(small.identity()) is None
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("trained again"))
+        patch.setattr(experiments, "_score", stop_at(2, experiments._score))
+        again = experiments.run(small, store, progress=False)
+    assert not checkpoint.exists() and list(store.keys()) == [small.identity()]
+    for one, other in zip(record["scores"], again["scores"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert again["training"]["losses"] == record["training"]["losses"]
+    found = store.hypotheses(small.identity())
+    assert found["target_language"].tolist() == ["ro"] * 4 + ["km"] * 4
+
+
+def test_a_run_killed_before_its_record_is_only_put_together(small, tmp_path, monkeypatch):
+    store = Store(tmp_path / "runs")
+    monkeypatch.setattr(experiments, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(experiments, "PART_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "_keep", stop_at(1, experiments._keep))
+        with pytest.raises(Stop):
+            experiments.run(small, store, progress=False)
+    monkeypatch.setattr(modeling, "load", lambda *_, **__: pytest.fail("loaded again"))
+    again = experiments.run(small, store, progress=False)
+    assert again["status"] == "done" and again["training"]["examples"] == 24
+
+
+def test_a_damaged_part_is_computed_again(small, record, tmp_path, monkeypatch):
+    store = Store(tmp_path / "runs")
+    monkeypatch.setattr(experiments, "CHECKPOINTS", tmp_path / "checkpoints")
+    part = f"{small.identity()}-ro"
+    store.put(part, {"training": None, "row": {"target": "ro", "spbleu": 99.0}})
+    file = tmp_path / "runs" / part / "record.json"
+    file.write_text(file.read_text("utf8").replace("99.0", "98.0"), "utf8")
+    with pytest.warns(UserWarning, match="edited or cut short"):
+        again = experiments.run(small, store, progress=False)
+    assert again["scores"][0]["spbleu"] == record["scores"][0]["spbleu"]
+
+
+@pytest.mark.parametrize("revision", [None, "main", "4782ad27"])
+def test_a_base_on_the_hub_is_pinned(revision):
+    with pytest.raises(ValueError, match="its revision must be a commit, 40 hex"):
+        Spec(("ro",), ("ro",), base="huggyllama/llama-7b", revision=revision)
+    Spec(("ro",), ("ro",), base="huggyllama/llama-7b", revision="4" * 40)
+
+
+def test_the_command_in_two_processes(small, tmp_path, monkeypatch):
+    """By accelerate's launcher: one table, one record, and one saved model, as of one process."""
+    spec = dataclasses.replace(small, size=27, strategy="full")
+    alone = experiments.run(spec, Store(tmp_path / "alone"), progress=False)
+    store, folder = tmp_path / "store", tmp_path / "kept"
+    (script := tmp_path / "run.py").write_text(
+        "from pathlib import Path\n"
+        "from mlq_utils import experiments\n"
+        "from mlq_utils.experiments import Spec\n"
+        "from mlq_utils.store import Store\n"
+        f"experiments.run({spec!r}, Store({str(store)!r}), save=Path({str(folder)!r}))\n"
+    )
+    launcher = "import sys; from accelerate.commands.accelerate_cli import main; main()"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", launcher, "launch", "--multi_gpu", "--num_processes", "2"),
+            *("--main_process_port", "0", str(script)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = Store(store).get(spec.identity())
+    assert record["training"]["processes"] == 2
+    assert record["training"]["losses"] == pytest.approx(alone["training"]["losses"], rel=0.02)
+    assert [row["sentences"] for row in record["scores"]] == [4, 4]
+    assert list(Store(store).keys()) == [spec.identity()]
+    assert modeling.saved_as(folder)["run"] == spec.identity()
+
+
+def test_a_device_map_places_the_model(small, record, tmp_path):
+    again = experiments.run(small, Store(tmp_path), progress=False, device_map="cpu")
+    assert again["training"]["losses"] == record["training"]["losses"]
+    assert again["scores"][0]["spbleu"] == record["scores"][0]["spbleu"]

@@ -268,3 +268,28 @@ def test_a_strategy_that_cannot_be_is_refused(original, strategy, options, messa
     with pytest.raises(ValueError, match=message):
         modeling.prepare(model, strategy, **options)
     assert len(modeling.trainable(model)) == len(ALL)  # nothing was touched
+
+
+def test_a_configuration_is_read_without_weights(folder):
+    (folder / "model.safetensors").unlink()
+    assert modeling.configuration(str(folder)).num_hidden_layers == 3
+    assert modeling.configuration("mini").num_hidden_layers == 4
+    (folder / "config.json").write_text("{", "utf8")
+    with pytest.raises(ValueError, match=r"config\.json is no model's configuration"):
+        modeling.configuration(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"there is no config\.json"):
+        modeling.configuration(str(folder))
+    with pytest.raises(FileNotFoundError, match="no model 'nothing'"):
+        modeling.configuration("nothing")
+
+
+def test_what_is_in_bf16_is_shared_with_the_copy_that_translates(original):
+    """Embed FT leaves the embeddings in fp32: they are copied, and nothing else."""
+    base = modeling.load(original, dtype=torch.bfloat16)
+    modeling.prepare(base.model, "embed")
+    fast = modeling.for_translation(base).model
+    for (name, one), other in zip(base.model.named_parameters(), fast.parameters(), strict=True):
+        assert other.dtype == torch.bfloat16
+        assert (one.data_ptr() == other.data_ptr()) == (name not in EMBED)
+    assert base.model.get_input_embeddings().weight.dtype == torch.float32

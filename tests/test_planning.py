@@ -15,7 +15,7 @@ from mlq_utils.store import Store
 LLAMA = "huggyllama/llama-7b"
 TWELVE = ("af", "et", "ha", "he", "km", "luo", "mi", "ro", "ta", "th", "tr", "zh")
 PAPER = {
-    "base": LLAMA, "revision": "main", "corpus": ("ted",), "test": ("flores200", "devtest"),
+    "base": LLAMA, "revision": "0" * 40, "corpus": ("ted",), "test": ("flores200", "devtest"),
     "schedule": "paper", "size": 10_000, "test_size": 1012, "batch_size": 128,
 }  # fmt: skip
 STRATEGIES = [("embed", None), ("full", None), ("lora", None), ("layers", (0,)), ("layers", (2, 3))]
@@ -207,7 +207,7 @@ def test_shipped_records_tell_what_the_mini_world_takes(tmp_path):
     for record in seen:
         store.put(record["identity"], record)
     store.shipped = None
-    specs = [planning._spec(record["spec"]) for record in unseen]
+    specs = [experiments.spec_of(record) for record in unseen]
     store = Store(tmp_path)
     frame = plan(specs, store, Assumptions(card="cpu"))
     spent = sum(record["seconds"] for record in unseen) / 3600
@@ -227,7 +227,7 @@ def test_wrong_arguments_are_told(tmp_path, monkeypatch):
         Assumptions(price=-1)
     with pytest.raises(FileNotFoundError, match="no model 'nothing'"):
         size("nothing", "embed")
-    with pytest.raises(ConnectionError, match=r"the Hub cannot be reached.*config\.json"):
+    with pytest.raises(ConnectionError, match=r"the Hub cannot be reached"):
         size("nobody/nothing", "embed")
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlq_utils import _downloads, corpora, languages, paper, prompts, released
+from mlq_utils.flores import SENTENCES
 
 TED = """\
 talk_name\ten\tro\tfr\tzh-cn
@@ -168,6 +169,10 @@ def test_a_code_is_of_one_language(column):
         (MATRIX, lambda b: gzip.compress(b"1.1\tx\t\xff\n"), "line 1: not UTF-8"),
         (MATRIX, lambda b: gzip.compress(b"high\tx\ty\n"), "line 1: no number: 'high'"),
         (MATRIX, lambda b: gzip.compress(b""), "no pairs of English and Romanian"),
+        (MATRIX, lambda b: gzip.compress(b"1.1\tx\ty\0\n"), "line 1: a NUL"),
+        (MATRIX, lambda b: b[:40] + bytes(8) + b[48:], "truncated or damaged|line 1: "),
+        (TALKS, lambda b: b.replace(b"mult .", b"mult \xff"), "line 2: not UTF-8"),
+        (TALKS, lambda b: b"\xef\xbb\xbf" + b, "line 1: a byte-order mark"),
     ],
 )
 def test_a_damaged_file_is_named(data, file, change, message):
@@ -178,6 +183,31 @@ def test_a_damaged_file_is_named(data, file, change, message):
     with pytest.raises(ValueError, match=message) as error:
         corpora.load(name, "ro", split)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xef\xbb\xbfa\nb\nc\nd\n", "line 1: a byte-order mark"),
+        (b"a\nb\nc\0\nd\n", "line 3: a NUL"),
+        (b"a\nb\nc\nd\xe1\n", "line 4: not UTF-8"),
+    ],
+)
+def test_a_damaged_side_is_named(data, content, message):
+    path = data / "lego-mt/km/train.km"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        corpora.load("lego_mt", "km", "train")
+    assert str(path) in str(error.value)
+
+
+def test_what_only_looks_like_a_mark_or_a_line_end_is_kept(data):
+    write(data / "lego-mt/km/train.km", "ក\ufeffខ\nគ\u2028ឃ\n\nង\u0085ច\n")
+    assert pairs("lego_mt", "km", "train") == [
+        ("One.", "ក\ufeffខ"),
+        ("Two.", "គ\u2028ឃ"),
+        ("Four.", "ង\u0085ច"),
+    ]
 
 
 def test_sides_of_unequal_length(data):
@@ -231,7 +261,7 @@ def replaced(monkeypatch, name, **changes):
 def test_single_files_are_fetched_once(server, data, monkeypatch, tmp_path):
     replaced(monkeypatch, "wikimatrix", url=server + "/WikiMatrix/{file}")
     first = corpora.load("wikimatrix", "ro", "train")
-    assert [p.name for p in (tmp_path / "cache/WikiMatrix").iterdir()] == [
+    assert [p.name for p in (tmp_path / "cache/WikiMatrix").glob("W*")] == [
         "WikiMatrix.en-ro.tsv.gz"
     ]
     (data / "WikiMatrix/WikiMatrix.en-ro.tsv.gz").unlink()
@@ -242,7 +272,8 @@ def test_single_files_are_fetched_once(server, data, monkeypatch, tmp_path):
 def test_an_archive_is_fetched_and_unpacked(server, data, monkeypatch, tmp_path):
     with tarfile.open(data / "ted_talks.tar.gz", "w:gz") as tar:
         tar.add(data / "ted_talks/all_talks_train.tsv", "all_talks_train.tsv")
-    replaced(monkeypatch, "ted", archive=server + "/ted_talks.tar.gz")
+    digest = hashlib.sha256((data / "ted_talks.tar.gz").read_bytes()).hexdigest()
+    replaced(monkeypatch, "ted", archive=server + "/ted_talks.tar.gz", sha256=digest)
     assert len(corpora.load("ted", "ro", "train")) == 4
     assert (tmp_path / "cache/ted_talks/all_talks_train.tsv").is_file()
 
@@ -258,7 +289,8 @@ def test_without_a_network_one_error_says_what_to_place_where(name, monkeypatch,
     with pytest.raises(ConnectionError, match=f"{name} is not here.*{folder}") as error:
         corpora.load(name, code, split)
     assert "MLQ_DATA" in str(error.value)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(path.suffix == ".lock" for path in left)
 
 
 # Alpaca.
@@ -313,7 +345,7 @@ def test_a_damaged_alpaca_is_named(tasks, content, message):
 
 @pytest.fixture
 def flores(data):
-    for split, count in corpora.FLORES_SENTENCES.items():
+    for split, count in SENTENCES.items():
         for code in ("eng_Latn", "ron_Latn", "bul_Cyrl"):
             lines = [f"{code} {n}" for n in range(count)]
             if code == "eng_Latn":
@@ -368,7 +400,7 @@ def test_what_is_drawn(rows, known, size, seed):
     frame = pd.DataFrame(rows, columns=["source", "target"])
     test = pd.DataFrame({"source": known, "target": known})
     loaded = {"train": frame, "test": test}
-    key = corpora._keys
+    key = corpora.sentence_keys
     left = {}
     for pair in rows:
         if not set(filter(None, key(pair))) & set(filter(None, key(known))):
@@ -385,32 +417,6 @@ def test_what_is_drawn(rows, known, size, seed):
     assert len(found) == min(size, len(left))
     assert set(found) <= set(left.values()) and len(set(found)) == len(found)
     assert more[: len(found)] == found
-
-
-def test_statistics_count_what_is_here(data, capsys):
-    counts = corpora.statistics()
-    some = counts[counts["pairs"].gt(0).fillna(False)]
-    here = some.set_index(["corpus", "language"])["pairs"].to_dict()
-    assert here == {
-        ("ted", "ro"): 4,
-        ("ted", "fr"): 3,
-        ("ted", "zh"): 2,
-        ("wikimatrix", "ro"): 2,
-        ("wikimatrix", "bg"): 2,
-        ("news_commentary", "ru"): 2,
-        ("lego_mt", "km"): 3,
-    }
-    assert counts.dropna(subset="pairs")["few"].all()
-    assert len(counts.dropna(subset="pairs")) == len(here) + len(languages.codes("ted")) - 4
-    corpora.main(["wikimatrix"])
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        "  bg                2  under 10,000",
-        "  ro                2  under 10,000",
-    ]
-
-
-def test_statistics_without_any_file(monkeypatch):
-    assert corpora.statistics()["pairs"].isna().all()
 
 
 def test_local_folders_come_in_order(tmp_path, monkeypatch):

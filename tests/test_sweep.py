@@ -5,20 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-import types
-from dataclasses import dataclass
 
 import pytest
 
-import mlq_utils
-from mlq_utils import experiments, planning, sweep
+from mlq_utils import experiments, planning, scales, sweep
 from mlq_utils.experiments import Spec
+from mlq_utils.scales import MINI, PAPER
 from mlq_utils.store import Store
-
-
-@dataclass(frozen=True)
-class Scale:
-    base: str
 
 
 @pytest.fixture
@@ -30,19 +23,21 @@ def listed(small, monkeypatch):
         if tables and tables[0] not in (2, 12, "figure 2"):
             raise ValueError(f"unknown table {tables[0]}")
         asked.append((tables, scale))
-        return [dataclasses.replace(small, seed=n, base=scale.base) for n in range(2)]
+        return [
+            dataclasses.replace(small, seed=n, base=scale.base, revision=scale.revision)
+            for n in range(2)
+        ]
 
-    fake = types.ModuleType("mlq_utils.replication")
-    fake.PAPER, fake.MINI, fake.specs = Scale("huggyllama/llama-7b"), Scale(small.base), specs
-    monkeypatch.setitem(sys.modules, "mlq_utils.replication", fake)
-    monkeypatch.setattr(mlq_utils, "replication", fake, raising=False)
+    monkeypatch.setattr(sweep.replication, "specs", specs)
+    monkeypatch.setitem(scales.SCALES, "mini", dataclasses.replace(MINI, base=small.base))
     return asked
 
 
-def test_tables_and_scales_are_asked_for(listed):
+def test_tables_and_scales_are_asked_for(listed, small):
     assert {spec.base for spec in sweep.listed()} == {"huggyllama/llama-7b"}
-    sweep.listed(["2", "figure 2"], "mini", "other")
-    assert listed == [(None, Scale("huggyllama/llama-7b")), ([2, "figure 2"], Scale("other"))]
+    sweep.listed(["2", "figure 2"], "paper", small.base)
+    assert [tables for tables, _ in listed] == [None, [2, "figure 2"]]
+    assert [scale.base for _, scale in listed] == [PAPER.base, small.base]
     with pytest.raises(ValueError, match="unknown scale 'huge'"):
         sweep.listed(scale="huge")
 
@@ -64,7 +59,7 @@ def test_a_plan_is_shown_and_nothing_run(listed, tmp_path, capsys, monkeypatch):
 
 
 def test_a_card_that_is_too_small_is_told():
-    spec = Spec(languages=("ro",), strategy="full", base="huggyllama/llama-7b")
+    spec = Spec(languages=("ro",), strategy="full", base="huggyllama/llama-7b", revision="0" * 40)
     shown = [
         sweep.described(planning.plan([spec], None, planning.Assumptions(card=card)))
         for card in ("H100", "H200")

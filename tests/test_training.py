@@ -273,6 +273,34 @@ def test_out_of_memory_takes_smaller_parts_of_the_same_batches(folder, frame, mo
         torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["embed", "full", "lora"])
+def test_activations_are_computed_twice_where_one_example_does_not_fit(
+    folder, frame, monkeypatch, strategy
+):
+    """Which changes no gradient, whatever is frozen."""
+    whole, real = tune(folder, frame, strategy), training.label_loss
+
+    def small(model, ids, labels, **options):
+        layer = next(m for n, m in model.named_modules() if n.endswith("layers.0"))
+        if not layer.gradient_checkpointing:
+            raise torch.OutOfMemoryError("no room")
+        return real(model, ids, labels, **options)
+
+    monkeypatch.setattr(training, "label_loss", small)
+    with pytest.warns(UserWarning, match="with one example: activations are computed twice"):
+        parts = tune(folder, frame, strategy, micro_batch=2)
+    assert (whole.micro_batch, parts.micro_batch) == (8, 1)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+
+
+def test_a_smaller_micro_batch_changes_no_result(folder, frame):
+    whole, parts = tune(folder, frame), tune(folder, frame, micro_batch=3)
+    assert (parts.micro_batch, parts.steps) == (3, whole.steps)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+    with pytest.raises(ValueError, match="micro_batch must be 1 or more, not 0"):
+        tune(folder, frame, micro_batch=0)
+
+
 def test_an_example_that_does_not_fit_is_an_error(folder, frame, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("no room")

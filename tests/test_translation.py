@@ -282,3 +282,26 @@ def test_the_cap_follows_the_language(pieces):
     assert scaled_cap(pieces, km.tolist()) > 3 * scaled_cap(pieces, ro.tolist())
     with pytest.raises(ValueError, match="list of references is empty"):
         scaled_cap(pieces, [])
+
+
+def test_out_of_memory_takes_fewer_sentences_at_once(monkeypatch):
+    """A device that holds three: the same translations, and it does not try more again."""
+    model, prompts = llama(), prompts_of(3)
+    options = {"beam_size": 2, "max_new_tokens": 6, "eos_id": EOS, "batch_size": 8}
+    expected, real, sizes = beam_search(model, prompts, **options), translation.Batch, []
+
+    def small(model, prompts, *rest):
+        sizes.append(len(prompts))
+        if len(prompts) > 3:
+            raise torch.OutOfMemoryError("no room")
+        return real(model, prompts, *rest)
+
+    monkeypatch.setattr(translation, "Batch", small)
+    with pytest.warns(UserWarning, match="with 8 sentences at once: 4 from here on"):
+        found = beam_search(model, prompts, **options)
+    assert [output.ids for output in found] == [output.ids for output in expected]
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    monkeypatch.setattr(translation, "Batch", lambda *_: (_ for _ in ()).throw(
+        torch.OutOfMemoryError("no room")))  # fmt: skip
+    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+        beam_search(model, prompts, **options)
