@@ -18,36 +18,32 @@ corpus that has fewer pairs all are tuned on, and shortened or extended text tak
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
-from transformers.pytorch_utils import Conv1D
 
-from mlq_utils import corpora, experiments, measurements, modeling, prompts
-from mlq_utils import tokenizer as tokenizers
+from mlq_utils import experiments
 from mlq_utils._common import one_of
+from mlq_utils._lengths import lengths
+from mlq_utils._sizes import Size, memory, size
 from mlq_utils.experiments import Spec
 from mlq_utils.store import Store
 
-KNOWN = {
-    "huggyllama/llama-7b": LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=4096,
-        intermediate_size=11_008,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        max_position_embeddings=2048,
-    )
-}
-"""Configurations that need no network: the paper's base (Touvron et al. 2023, Table 2)."""
+__all__ = [
+    "CARDS",
+    "GROUP",
+    "Assumptions",
+    "Card",
+    "Size",
+    "by_group",
+    "memory",
+    "plan",
+    "size",
+    "totals",
+]
+
 GROUP = ("base", "strategy", "corpus", "size", "test")
-PHRASES = 40
-"""Phrases of a language that are measured, of cldr."""
 _Speeds = dict[tuple, list[tuple[float, float]]]
 
 
@@ -120,122 +116,6 @@ class Assumptions:
                 raise ValueError(f"{name} must be a share above 0, at most 1, not {share}")
         if self.price < 0:
             raise ValueError(f"price must be 0 or more, not {self.price}")
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a model is in numbers, and what a strategy trains of it.
-
-    Attributes:
-        parameters: All.
-        matmul: Those that a token is multiplied by, the head's included.
-        trained: Those that the strategy trains, LoRA's own included.
-        trained_matmul: Those of them that a token is multiplied by.
-        flops_per_token: Of a step of tuning: 2 a parameter forward, 2 for the gradient of what goes
-            into a matrix where anything below it is trained, 2 for that of the matrix where it is
-            trained. In all 6 `matmul` for full FT, 4 for Embed FT. Attention's own products are
-            left out: for LLaMA-7B, 2% with 500 tokens.
-        cache: Numbers kept of a token for those that follow it, keys and values.
-        layers: Decoder layers.
-        width: Of the hidden state.
-    """
-
-    parameters: int
-    matmul: int
-    trained: int
-    trained_matmul: int
-    flops_per_token: int
-    cache: int
-    layers: int
-    width: int
-
-
-@cache
-def size(
-    base: str, strategy: str, layers: tuple[int, ...] | None = None, revision: str | None = None
-) -> Size:
-    """Return the size of a base model, by its configuration alone.
-
-    Args:
-        base: What `modeling.load` takes, and keys of `KNOWN`.
-        strategy: What `modeling.prepare` takes.
-        layers: For the strategy "layers".
-        revision: Of a base on the Hub.
-
-    Raises:
-        FileNotFoundError: There is no such model.
-        ConnectionError: The Hub cannot be reached.
-        ValueError: Unknown strategy, layers that the model has not, or a model whose matrices are
-            not all layers of their own, as in a mixture of experts.
-    """
-    config = _config(base, revision)
-    config.tie_word_embeddings = False
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        parameters = sum(p.numel() for p in model.parameters())
-        model = modeling.prepare(model, strategy, layers=layers)
-        try:
-            products = _products(model)
-        except RuntimeError as error:
-            raise ValueError(f"{base}: its operations cannot be counted: {error}") from error
-    rest = parameters - model.get_input_embeddings().weight.numel()
-    if (found := sum(n for n, _, _ in products)) < rest / 2:
-        raise ValueError(
-            f"{base}: its operations cannot be counted: of {rest:,} parameters beside embeddings "
-            f"only {found:,} are in linear layers"
-        )
-    text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return Size(
-        parameters=parameters,
-        matmul=found,
-        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        trained_matmul=sum(n for n, weight, _ in products if weight),
-        flops_per_token=sum(2 * n * (1 + weight + below) for n, weight, below in products),
-        cache=2 * heads * head * text.num_hidden_layers,
-        layers=text.num_hidden_layers,
-        width=text.hidden_size,
-    )
-
-
-def _products(model: torch.nn.Module) -> list[tuple[int, bool, bool]]:
-    """Return of each matrix its size, and whether it and what goes into it have a gradient."""
-    found = []
-
-    def note(module: torch.nn.Module, given: tuple[torch.Tensor, ...], _: Any) -> None:
-        weight = module.weight
-        found.append((weight.numel(), weight.requires_grad, given[0].requires_grad))
-
-    hooks = [
-        module.register_forward_hook(note)
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear | Conv1D)
-    ]
-    model(input_ids=torch.zeros(1, 2, dtype=torch.long))
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
-def _config(base: str, revision: str | None) -> PreTrainedConfig:
-    if about := modeling.saved_as(Path(base).expanduser()):
-        return _config(about["base"], about["revision"])
-    if base in KNOWN and not Path(base).expanduser().is_dir():
-        return KNOWN[base].__class__.from_dict(KNOWN[base].to_dict())
-    return modeling.configuration(base, revision)
-
-
-def memory(model: Size, tokens_at_once: int) -> float:
-    """Return the peak in tuning on a GPU, in bytes.
-
-    What is trained: 4 bytes a parameter in fp32, as many for its gradient, 8 for AdamW's moments,
-    and for a matrix 2 for the copy that is computed with; what is not: 2. And activations, without
-    gradient checkpointing: 34 bytes a token, layer and unit of width (Korthikanti et al. 2022,
-    equation 2, but for attention's scores, which fused attention does not keep).
-    """
-    states = 2 * (model.parameters - model.trained) + 16 * model.trained + 2 * model.trained_matmul
-    return states + 34 * model.layers * model.width * tokens_at_once
 
 
 def plan(
@@ -324,17 +204,17 @@ class _Work:
 
 
 def _work(spec: Spec, model: Size, assumptions: Assumptions) -> _Work:
-    lengths = _lengths(spec)
+    found = lengths(spec)
     share = spec.size / len(spec.languages) if spec.languages else 0
-    tokens = spec.epochs * sum(share * lengths.pair(code) for code in spec.languages)
-    generated = [spec.test_size * (lengths.tokens[code] + 1) for code in spec.targets]
-    sizes = [lengths.bytes["en"] + 2 * lengths.bytes[code] for code in spec.targets]
+    tokens = spec.epochs * sum(share * found.pair(code) for code in spec.languages)
+    generated = [spec.test_size * (found.tokens[code] + 1) for code in spec.targets]
+    sizes = [found.bytes["en"] + 2 * found.bytes[code] for code in spec.targets]
     return _Work(
         training_tokens=tokens,
         evaluation_tokens=sum(generated),
         flops=tokens * model.flops_per_token,
         search_seconds=sum(
-            _search(spec, model, lengths.prompt(code), lengths.tokens[code] + 1, assumptions)
+            _search(spec, model, found.prompt(code), found.tokens[code] + 1, assumptions)
             for code in spec.targets
         ),
         record_bytes=3000 + sum(spec.test_size * size + 1000 for size in sizes),
@@ -453,61 +333,3 @@ def _speeds(records: Iterable[dict[str, Any] | None], assumptions: Assumptions) 
         other = max(1e-3, record["seconds"] - searching - tuning)
         found[*of, "other"].append((len(spec.targets), other))
     return found
-
-
-@dataclass(frozen=True)
-class _Lengths:
-    """Means of sentences by language, in tokens and in bytes, and of an English character."""
-
-    tokens: Mapping[str, float]
-    bytes: Mapping[str, float]
-    per_char: float
-
-    def prompt(self, code: str) -> float:
-        """Return the tokens of the prompt to translate into a language, with BOS."""
-        text = prompts.translation(code if code != "en" else "ro", "")
-        return 1 + len(text) * self.per_char + self.tokens["en"]
-
-    def pair(self, code: str) -> float:
-        """Return the tokens of an example, with BOS and EOS."""
-        return self.prompt(code) + self.tokens[code] + 1
-
-
-def _lengths(spec: Spec) -> _Lengths:
-    local = spec.base == "mini" or Path(spec.base).is_dir()
-    if not local or spec.test[0] != "cldr" or spec.corpus != ("cldr",):
-        return _recorded_lengths()
-    words = _words(spec.base)
-    rows = {code: _phrases(spec.base, code) for code in {"en", *spec.languages, *spec.targets}}
-    template = prompts.translation("ro", "")
-    return _Lengths(
-        {code: tokens for code, (tokens, _) in rows.items()},
-        {code: size for code, (_, size) in rows.items()},
-        len(words.encode([template])[0]) / len(template),
-    )
-
-
-@cache
-def _recorded_lengths() -> _Lengths:
-    frame = measurements.recorded("fertility").query("tokenizer == 'llama'").set_index("language")
-    tokens = frame["tokens_per_sentence"]
-    sizes = tokens / frame["tokens_per_byte"]
-    return _Lengths(dict(tokens), dict(sizes), frame.loc["en", "tokens_per_char"])
-
-
-@cache
-def _words(base: str) -> tokenizers.Tokenizer:
-    folder = modeling.MINI if base == "mini" else Path(base)
-    if about := modeling.saved_as(folder):
-        return _words(about["base"])
-    return tokenizers.load(folder)
-
-
-@cache
-def _phrases(base: str, code: str) -> tuple[float, float]:
-    """Return the mean tokens and bytes of a language's phrases."""
-    text = corpora.load("cldr", code, "test", size=PHRASES)["target"].tolist()
-    ids = _words(base).encode(text)
-    return float(np.mean([len(row) for row in ids])), float(
-        np.mean([len(line.encode()) for line in text])
-    )

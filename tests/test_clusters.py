@@ -111,7 +111,7 @@ def test_a_wrong_file_is_told(settings, message, tmp_path):
 
 
 def test_what_is_no_cluster_is_told():
-    with pytest.raises(FileNotFoundError, match="no cluster 'lokal'"), open_cluster("lokal"):
+    with pytest.raises(FileNotFoundError, match="no cluster 'nowhere'"), open_cluster("nowhere"):
         pass
     with pytest.raises(ValueError, match="workers=0"), open_cluster("local", 0):
         pass
