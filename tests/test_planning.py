@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from mlq_utils import experiments, measurements, modeling, planning, prompts, tokenization
+from mlq_utils import _lengths, experiments, measurements, modeling, planning, prompts, tokenization
 from mlq_utils.experiments import Spec
 from mlq_utils.planning import Assumptions, by_group, plan, size, totals
 from mlq_utils.store import Store
@@ -15,7 +15,7 @@ from mlq_utils.store import Store
 LLAMA = "huggyllama/llama-7b"
 TWELVE = ("af", "et", "ha", "he", "km", "luo", "mi", "ro", "ta", "th", "tr", "zh")
 PAPER = {
-    "base": LLAMA, "revision": "4" * 40, "corpus": ("ted",), "test": ("flores200", "devtest"),
+    "base": LLAMA, "revision": "0" * 40, "corpus": ("ted",), "test": ("flores200", "devtest"),
     "schedule": "paper", "size": 10_000, "test_size": 1012, "batch_size": 128,
 }  # fmt: skip
 STRATEGIES = [("embed", None), ("full", None), ("lora", None), ("layers", (0,)), ("layers", (2, 3))]
@@ -127,7 +127,7 @@ def test_examples_are_as_long_as_the_tokenizer_makes_them(llama, flores):
     pairs = zip(sources, targets, strict=True)
     texts = [prompts.translation("th", source) + target for source, target in pairs]
     mean = sum(map(len, llama.encode(texts))) / len(texts) + 2
-    assert planning._recorded_lengths().pair("th") == pytest.approx(mean, rel=0.05)
+    assert _lengths.recorded().pair("th") == pytest.approx(mean, rel=0.05)
 
 
 def test_what_grows_and_what_does_not():
@@ -227,7 +227,7 @@ def test_wrong_arguments_are_told(tmp_path, monkeypatch):
         Assumptions(price=-1)
     with pytest.raises(FileNotFoundError, match="no model 'nothing'"):
         size("nothing", "embed")
-    with pytest.raises(ConnectionError, match=r"the Hub cannot be reached.*config\.json"):
+    with pytest.raises(ConnectionError, match=r"the Hub cannot be reached"):
         size("nobody/nothing", "embed")
 
 
@@ -239,7 +239,7 @@ def test_mixtures_of_experts_are_refused(tmp_path):
 
 def test_phrases_are_measured_with_the_base_that_is_there():
     """CLDR phrases are not as long as FLORES sentences."""
-    lengths = planning._lengths(Spec(languages=("km",), targets=("ro",)))
+    lengths = _lengths.lengths(Spec(languages=("km",), targets=("ro",)))
     words = tokenization.load(modeling.MINI)
     assert len(words.encode([prompts.translation("ro", "")])[0]) == pytest.approx(
         lengths.prompt("ro") - 1 - lengths.tokens["en"]
