@@ -158,7 +158,7 @@ def fake_object_store() -> Iterator[str]:
     Raises:
         RuntimeError: It does not start: moto[s3,server] and s3fs must be installed.
     """
-    from mlq_utils.runs import _environment
+    from mlq_utils.clusters import _environment
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

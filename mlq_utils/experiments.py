@@ -514,8 +514,8 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         `layers` ("0+1"; "" for other strategies than `layers`), `corpus` (joined by "+"), `test`
         (corpus and split), `strategy`, `size`, `epochs`,
         `learning_rate` (None: the strategy's own), `seed`, `shorten`, `cap` (None: scaled),
-        `method`, `pieces`, `start` and `ranked` of an extension (None: none), `target`, `spbleu`,
-        `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of error
+        `method`, `pieces`, `start`, `ranked` and `text` of an extension (None: none), `target`,
+        `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of error
         (number of sentences), `sentences` among them.
     """
     rows = []
@@ -578,7 +578,9 @@ def _settings(spec: dict[str, Any]) -> dict[str, Any]:
     shared |= {name: spec[name] for name in axes}
     shared |= {name: spec.get(name) for name in ("shorten", "cap")}
     how = spec.get("extension") or {}
-    return shared | {name: how.get(name) for name in ("method", "pieces", "start", "ranked")}
+    if how:
+        how = {"text": Extension.text} | how  # a field that came later
+    return shared | {field.name: how.get(field.name) for field in fields(Extension)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -367,7 +368,7 @@ def test_without_data_and_network_it_says_what_to_place_where(
             nlu.evaluate(tasks=[name], data=tmp_path, store=store)
         for part in (task.hub, task.origin, task.folder, "MLQ_DATA"):
             assert part in str(error.value)
-    assert not store.folder.exists()
+    assert not Path(store.url).exists()
 
 
 def hub(monkeypatch, *files):
@@ -481,7 +482,7 @@ def test_half_an_answer_is_not_taken_for_one(tmp_path):
 def test_a_file_missing_from_a_release_is_no_reason_to_download(harness, releases, store, no_model):
     with pytest.raises(FileNotFoundError, match=r"test.th.jsonl is missing.*cambridgeltl"):
         nlu.evaluate(tasks=["xcopa"], languages=["et", "th"], data=releases, store=store)
-    assert not store.folder.exists()
+    assert not Path(store.url).exists()
 
 
 def test_averages_are_over_languages_and_then_over_tasks():
