@@ -515,8 +515,8 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         (corpus and split), `strategy`, `size`, `epochs`,
         `learning_rate` (None: the strategy's own), `seed`, `shorten`, `cap` (None: scaled),
         `method`, `pieces`, `start`, `ranked` and `text` of an extension (None: none), `target`,
-        `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of error
-        (number of sentences), `sentences` among them.
+        `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of
+        error (number of sentences), `sentences` among them.
     """
     rows = []
     for record in records:

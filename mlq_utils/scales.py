@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from mlq_utils import corpora, languages, modeling, paper, studies
 from mlq_utils._common import one_of
@@ -262,8 +263,9 @@ def named(name: str, *, base: str | None = None, revision: str | None = None) ->
             raise ValueError(f"revision {revision!r} without a base: give both")
         return scale
     depth = modeling.configuration(base, revision).get_text_config().num_hidden_layers
+    called = Path(base).name if Path(base).is_dir() else base  # pages show no path of a machine
     return dataclasses.replace(
-        scale, name=f"{name}, {base}", base=base, revision=revision, depth=depth
+        scale, name=f"{name}, {called}", base=base, revision=revision, depth=depth
     )
 
 
