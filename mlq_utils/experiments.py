@@ -265,10 +265,13 @@ def run(
 
     Raises:
         ValueError: `save` with nothing tuned, with another tokenizer than the base's, or a folder
-            that holds another model.
+            that holds another model; `device_map` in several processes.
+        OSError: The store cannot be written to; nothing has been computed.
     """
     store = store or default_store()
     key = spec.identity()
+    if device_map is not None and _parallel.count() > 1:
+        raise ValueError("several processes shard a model themselves: leave device_map out")
     if save is not None:
         save = _parallel.agreed(lambda: _place(spec, Path(save)))
     known = _parallel.agreed(lambda: store.get(key))

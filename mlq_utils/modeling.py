@@ -258,12 +258,15 @@ def _load_tuned(folder: Path, dtype: torch.dtype, device_map: str | None) -> Mod
     return dataclasses.replace(base, model=model.eval(), name=str(folder))
 
 
-def choose_precision(model: torch.nn.Module, precision: str = "auto") -> str:
+def choose_precision(
+    model: torch.nn.Module, precision: str = "auto", device: torch.device | None = None
+) -> str:
     """Return the precision to compute in: "bf16" or "fp32".
 
     Args:
-        model: A model, on its device.
+        model: A model.
         precision: "auto" is bf16 where it is fast or where some weights are in bf16 anyway.
+        device: What is computed on, the model's own where None.
 
     Raises:
         ValueError: There is no such precision, or fp32 is asked of weights that are not.
@@ -273,7 +276,7 @@ def choose_precision(model: torch.nn.Module, precision: str = "auto") -> str:
     if precision == "fp32" and narrow:
         raise ValueError("precision 'fp32' needs fp32 weights: load the model with that dtype")
     if precision == "auto":
-        return "bf16" if narrow or fast_bf16(model.device) else "fp32"
+        return "bf16" if narrow or fast_bf16(device or model.device) else "fp32"
     return precision
 
 

@@ -186,7 +186,8 @@ def fine_tune(
         raise ValueError(f"micro_batch must be 1 or more, not {micro_batch}")
     data = examples(frame, base, schedule.block)
     model = modeling.prepare(base.model, strategy, layers=layers, seed=schedule.seed)
-    precision = modeling.choose_precision(model, precision)
+    device = _parallel.state().device if _parallel.count() > 1 else model.device
+    precision = modeling.choose_precision(model, precision, device)
     with _narrow(model, precision):
         plain_head = has_plain_head(base.model)
     run = _run_name(model, schedule, precision, data) if checkpoint else ""
@@ -251,7 +252,7 @@ def fine_tune(
         bar.write(_cost(f"{strategy}: took", spent, peak.read()), file=sys.stderr)
     del optimizer
     if shell is not None:
-        model = _parallel.restored(shell, model).to(_parallel.state().device)
+        model = _parallel.restored(shell, model).to(device)
         weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
     model.eval()
     if isinstance(model, PeftModel):

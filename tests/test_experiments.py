@@ -440,3 +440,20 @@ def test_a_device_map_places_the_model(small, record, tmp_path):
     again = experiments.run(small, Store(tmp_path), progress=False, device_map="cpu")
     assert again["training"]["losses"] == record["training"]["losses"]
     assert again["scores"][0]["spbleu"] == record["scores"][0]["spbleu"]
+
+
+def test_a_device_map_is_for_one_process(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="leave device_map out"):
+        experiments.run(small, Store(tmp_path), device_map="auto")
+
+
+def test_a_store_that_takes_nothing_is_told_before_work(small, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("read-only")
+
+    store = Store(tmp_path / "store")
+    monkeypatch.setattr(store._place, "put", refuse)
+    monkeypatch.setattr(modeling, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(OSError, match="the store .* cannot be used: read-only"):
+        experiments.run(small, store)
