@@ -63,7 +63,7 @@ def runs(
 
     Raises:
         ValueError: As `replication.specs`; or `most` is below 0.
-        OSError: The store cannot be written to.
+        OSError: The store cannot be written to; or as `Scale.check`.
     """
     if most is not None and most < 0:
         raise ValueError(f"most must be 0 or more, or None for all, not {most}")
@@ -73,6 +73,7 @@ def runs(
     found = _find([*shipped, *_kept(wanted, store)], wanted)
     missing = [spec for spec in wanted if found.state(spec) != "done"][:most]
     if missing:
+        scale.check()
         with clusters.open_cluster() as client:
             run_all(missing, store, client=client)
     return [*shipped, *_kept(wanted, store)]

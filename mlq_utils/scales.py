@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from mlq_utils import corpora, languages, modeling, paper, studies
+from mlq_utils import corpora, languages, modeling, paper, scoring, studies
 from mlq_utils._common import one_of
 from mlq_utils.experiments import Spec
 from mlq_utils.translation import PAPER_CAP
@@ -107,6 +107,18 @@ class Scale:
                 f"pieces={self.pieces}, seeds={self.seeds}"
             )
         self.instructed("embed")  # a wrong field of all specifications is refused here
+
+    def check(self) -> None:
+        """Refuse what every run would fail by, before any is made.
+
+        Raises:
+            FileNotFoundError, ConnectionError, ValueError: The base, the test set or the model of
+                spBLEU is not here and cannot be fetched, or is damaged.
+        """
+        modeling.configuration(self.base, self.revision)
+        corpora.load(self.test[0], self.scorable()[0], self.test[1])
+        if self.test[0] != "cldr":
+            scoring.check_flores101()
 
     def trainable(self, dataset: str) -> list[str]:
         """Return the languages that the corpora of a dataset have, in the order of Table 8."""

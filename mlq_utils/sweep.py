@@ -17,6 +17,7 @@ import pandas as pd
 
 from mlq_utils import clusters, experiments, planning, replication, runs, scales
 from mlq_utils.experiments import Spec
+from mlq_utils.scales import PAPER, Scale
 from mlq_utils.store import Store
 
 COLUMNS = {
@@ -32,26 +33,17 @@ COLUMNS = {
 """What is printed of a plan, and how."""
 
 
-def listed(
-    tables: Sequence[str] = (),
-    scale: str = "paper",
-    base: str | None = None,
-    revision: str | None = None,
-) -> list[Spec]:
+def listed(tables: Sequence[str] = (), scale: Scale = PAPER) -> list[Spec]:
     """Return the runs of tables of the paper.
 
     Args:
         tables: Their numbers, or names such as "figure 2"; all where empty.
-        scale: As `scales.named`, `base` and `revision` too.
-        base: See `scale`.
-        revision: See `scale`.
+        scale: Where they are made.
 
     Raises:
-        ValueError: There is no such table or scale.
-        FileNotFoundError, ConnectionError: As `scales.named`.
+        ValueError: There is no such table.
     """
-    wanted = [int(name) if name.isdigit() else name for name in tables]
-    return replication.specs(wanted or None, scales.named(scale, base=base, revision=revision))
+    return replication.specs([int(t) if t.isdigit() else t for t in tables] or None, scale)
 
 
 def described(frame: pd.DataFrame) -> str:
@@ -146,7 +138,8 @@ def _sweep(given: argparse.Namespace) -> int:
     card = given.card or ("cpu" if given.scale == "mini" else "H100")
     assumptions = planning.Assumptions(card=card, price=given.price)
     store = Store(given.store, experiments.SHIPPED) if given.store else experiments.default_store()
-    specs = listed(given.tables, given.scale, given.base, given.revision)
+    scale = scales.named(given.scale, base=given.base, revision=given.revision)
+    specs = listed(given.tables, scale)
     frame = planning.plan(specs, store, assumptions)
     print(described(frame), flush=True)
     if given.command == "plan":
@@ -154,6 +147,7 @@ def _sweep(given: argparse.Namespace) -> int:
     if frame["done"].all():
         records = runs.run_all(specs, store)
     else:
+        scale.check()
         with clusters.open_cluster(given.cluster, given.workers) as client:
             records = runs.run_all(specs, store, client=client)
     print(failures(records) or f"All {len(records)} runs are done.")

@@ -455,5 +455,5 @@ def test_a_store_that_takes_nothing_is_told_before_work(small, tmp_path, monkeyp
     store = Store(tmp_path / "store")
     monkeypatch.setattr(store._place, "put", refuse)
     monkeypatch.setattr(modeling, "load", lambda *_, **__: pytest.fail("loaded"))
-    with pytest.raises(OSError, match="the store .* cannot be used: read-only"):
+    with pytest.raises(OSError, match=r"the store .* cannot be used: read-only"):
         experiments.run(small, store)

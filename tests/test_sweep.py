@@ -33,13 +33,21 @@ def listed(small, monkeypatch):
     return asked
 
 
-def test_tables_and_scales_are_asked_for(listed, small):
+def test_tables_and_scales_are_asked_for(listed, small, capsys):
     assert {spec.base for spec in sweep.listed()} == {"huggyllama/llama-7b"}
-    sweep.listed(["2", "figure 2"], "paper", small.base)
+    sweep.listed(["2", "figure 2"], dataclasses.replace(PAPER, base=small.base))
     assert [tables for tables, _ in listed] == [None, [2, "figure 2"]]
     assert [scale.base for _, scale in listed] == [PAPER.base, small.base]
-    with pytest.raises(ValueError, match="unknown scale 'huge'"):
-        sweep.listed(scale="huge")
+    with pytest.raises(SystemExit):
+        sweep.main(["plan", "--scale", "huge"])
+    assert "unknown scale 'huge'" in capsys.readouterr().err
+
+
+def test_what_every_run_would_fail_by_is_told_before_any(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep.clusters, "open_cluster", lambda *_: pytest.fail("opened"))
+    with pytest.raises(SystemExit):
+        sweep.main(["run", "--tables", "12", "--store", str(tmp_path / "store")])
+    assert "the Hub cannot be reached" in capsys.readouterr().err
 
 
 def test_a_plan_is_shown_and_nothing_run(listed, tmp_path, capsys, monkeypatch):
@@ -71,7 +79,7 @@ def test_runs_are_made_and_found_again(listed, tmp_path, capsys):
     arguments = ["run", "--scale", "mini", "--workers", "1", "--store", str(tmp_path)]
     assert sweep.main(arguments) == 0
     assert "All 2 runs are done." in capsys.readouterr().out
-    assert [Store(tmp_path).get(s.identity())["status"] for s in sweep.listed([], "mini")] == (
+    assert [Store(tmp_path).get(s.identity())["status"] for s in sweep.listed([], scales.SCALES["mini"])] == (
         ["done"] * 2
     )
     assert sweep.main(arguments) == 0
