@@ -79,9 +79,8 @@ def test_runs_are_made_and_found_again(listed, tmp_path, capsys):
     arguments = ["run", "--scale", "mini", "--workers", "1", "--store", str(tmp_path)]
     assert sweep.main(arguments) == 0
     assert "All 2 runs are done." in capsys.readouterr().out
-    assert [Store(tmp_path).get(s.identity())["status"] for s in sweep.listed([], scales.SCALES["mini"])] == (
-        ["done"] * 2
-    )
+    made = sweep.listed([], scales.SCALES["mini"])
+    assert [Store(tmp_path).get(spec.identity())["status"] for spec in made] == ["done"] * 2
     assert sweep.main(arguments) == 0
     assert "2 runs, of which 2 are done; the others take 0.0 hours" in capsys.readouterr().out
 
@@ -114,7 +113,7 @@ def test_failures_are_counted_by_what_failed():
         (["plan", "--scale", "huge"], "unknown scale 'huge'"),
         (["plan", "--card", "H20"], "unknown card 'H20'"),
         (["plan", "--base", "nobody/nothing"], "the Hub cannot be reached"),
-        (["run", "--scale", "mini", "--cluster", "lokal"], "no cluster 'lokal'"),
+        (["run", "--scale", "mini", "--cluster", "elsewhere"], "no cluster 'elsewhere'"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, listed, capsys, tmp_path):
