@@ -6,9 +6,11 @@ in translation each process has the whole model and every n-th sentence. Where n
 there is one process, and all of this does nothing.
 """
 
+import atexit
 import copy
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -32,9 +34,21 @@ def rank() -> int:
     return state().process_index if count() > 1 else 0
 
 
+@cache
 def state() -> PartialState:
-    """Return accelerate's state: the group of processes, and this one's device."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    """Return accelerate's state: the group of processes, and this one's device.
+
+    The group is left in order when the process ends: threads that it leaves behind can abort it.
+    """
+    found = PartialState(cpu=not torch.cuda.is_available())
+    if count() > 1:
+        atexit.register(_leave)
+    return found
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def agreed(value: Callable[[], T]) -> T:
