@@ -17,7 +17,7 @@ endif
 .DELETE_ON_ERROR:
 
 book: env
-	@$(BIN)/python -m mlq_utils.book --profile $(PROFILE)
+	@$(BIN)/python -m mlq_utils.book.pipeline --profile $(PROFILE)
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -34,7 +34,7 @@ env: .venv/installed
 	@touch $@
 
 bench: env
-	$(BIN)/python -m mlq_utils.bench
+	$(BIN)/python -m benchmarks.bench
 
 lint: env
 	$(BIN)/ruff check

@@ -32,7 +32,7 @@ from functools import cache
 
 import pandas as pd
 
-from mlq_utils._common import PACKAGE_DATA, one_of
+from mlq_utils.data import PACKAGE_DATA, one_of
 
 FLAGS = ("space_separated", "pretraining")
 COVERAGE = {

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlq_utils._common import PACKAGE_DATA
+from mlq_utils.data import PACKAGE_DATA
 
 FOLDER = PACKAGE_DATA / "paper"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mlq_utils import paper
-from mlq_utils._common import PACKAGE_DATA, one_of
+from mlq_utils.data import PACKAGE_DATA, one_of
 
 
 def llamax(models: Sequence[str] | None = None) -> pd.DataFrame:

@@ -11,7 +11,11 @@ import pytest
 import tokenizers
 from hypothesis import settings
 
-from mlq_utils import corpora, experiments, measurements, pretraining, tokenization
+from mlq_utils.corpora import loading as corpora
+from mlq_utils.experiments import runs as experiments
+from mlq_utils.modeling import pretraining
+from mlq_utils.tokenization import fertility as tokenization
+from mlq_utils.tokenization import measurements
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
@@ -41,7 +45,15 @@ def root():
 def site():
     """The smoke book as a reader gets it; beside `_build/html`, which is the user's."""
     folder = ROOT / "_build/smoke/html"
-    command = [sys.executable, "-m", "mlq_utils.book", "--profile", "smoke", "--site", folder]
+    command = [
+        sys.executable,
+        "-m",
+        "mlq_utils.book.pipeline",
+        "--profile",
+        "smoke",
+        "--site",
+        folder,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder

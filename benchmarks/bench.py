@@ -1,0 +1,313 @@
+"""How fast things are, as ratios measured in one run: `make bench`, written to `_build/bench.json`.
+
+    make bench                                              # everything
+    python -m benchmarks.bench translation mini_run          # or some of it
+    python -m benchmarks.bench --record                      # and into the package, for the book
+    python -m benchmarks.bench at_size --shape llama-7b      # a model of that shape, on a GPU
+
+Each pair is timed in turn, A B A B …, so that the ratio holds where the machine's speed drifts. Per
+key: the ratio of the medians, both medians in seconds, the number of runs, what was measured on
+what; where a ratio is only fair at equal quality, the quality of both. What is no ratio has
+`seconds` (the median) or `megabytes` instead.
+"""
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean, median
+from time import perf_counter
+
+import pandas as pd
+import torch
+
+from benchmarks.bench_at_size import SHAPES, at_size
+from mlq_utils import corpora, experiments, modeling, scoring, tokenization
+from mlq_utils.data import PACKAGE_DATA, some_of, written_whole
+from mlq_utils.experiments.store import Store
+from mlq_utils.modeling import prompts, training, translation
+from mlq_utils.modeling.device import hardware
+from mlq_utils.scoring.spm import cldr_spm
+from mlq_utils.tokenization import measurements
+
+RUNS = 7
+OUTPUT = Path("_build/bench.json")
+RECORD = PACKAGE_DATA / "bench.json"
+"""The figures that the book shows, measured on a machine that did nothing else."""
+PAIRS = 1000
+SENTENCES = 200
+TWELVE = ("af", "et", "ha", "he", "km", "luo", "mi", "ro", "ta", "th", "tr", "zh")
+"""The representatives of Table 12, and Khmer for Northern Sotho, which CLDR lacks."""
+
+
+def compare(first: Callable[[], object], second: Callable[[], object], runs: int = RUNS) -> dict:
+    """Time two functions in turn, after one run of each that does not count.
+
+    Returns:
+        `ratio` (of the medians, first to second), `medians` in seconds, `runs`.
+    """
+    first(), second()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(runs):
+        for function, spent in zip((first, second), times, strict=True):
+            start = perf_counter()
+            function()
+            spent.append(perf_counter() - start)
+    medians = [median(spent) for spent in times]
+    return {"ratio": medians[0] / medians[1], "medians": medians, "runs": runs}
+
+
+def tokenizer() -> dict[str, dict]:
+    """Measure the tokenizer analysis against SentencePiece alone, and shortening against none."""
+    if measurements.missing():
+        what = "a tokenizer trained on CLDR, on CLDR text of all languages, 1012 sentences each"
+        words = measurements.english_centric_tokenizer(3072)
+        texts = measurements.texts("cldr", "test", 1012)
+    else:
+        what = "the LLaMA tokenizer on FLORES-200 devtest, all languages"
+        words = tokenization.load("llama")
+        texts = measurements.texts("flores200", measurements.SPLIT)
+    shortener = tokenization.PrefixShortener.fit(words, texts["te"])
+
+    def bare() -> None:
+        for sentences in texts.values():
+            words.backend.encode(sentences)
+
+    def analysis() -> None:
+        tokenization.analyse(words, texts)
+
+    def shortened() -> None:
+        tokenization.analyse(words, texts, shortener=shortener)
+
+    return {
+        "tokenizer_vs_sentencepiece": compare(analysis, bare) | {"what": what},
+        "shortening_vs_plain": compare(shortened, analysis) | {"what": what},
+    }
+
+
+def trainer(base: modeling.Model, data: training.Examples, schedule: training.Schedule) -> None:
+    """Tune a model by `transformers.Trainer`.
+
+    The Trainer is at its defaults but for what decides the result: rate, schedule, epochs, batch.
+    """
+    import transformers
+
+    def collate(indices: list[int]) -> dict[str, torch.Tensor]:
+        ids, labels = training.collate(data, indices, base.pad)
+        lengths = torch.tensor([len(data.ids[i]) for i in indices])
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask.long()}
+
+    with tempfile.TemporaryDirectory() as folder:
+        done = transformers.Trainer(
+            base.model,
+            transformers.TrainingArguments(
+                folder,
+                num_train_epochs=schedule.epochs,
+                per_device_train_batch_size=schedule.batch_size,
+                learning_rate=schedule.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=int(schedule.warmup_steps),
+                seed=schedule.seed,
+                logging_strategy="no",
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                use_cpu=True,
+            ),
+            train_dataset=list(range(len(data.ids))),
+            data_collator=collate,
+        )
+        done.remove_callback(transformers.PrinterCallback)
+        transformers.utils.logging.set_verbosity_error()
+        done.train()
+
+
+@torch.inference_mode()
+def held_out_loss(base: modeling.Model) -> float:
+    """Return a model's loss on English–Romanian pairs of the test split, in nats a label token."""
+    data = training.examples(prompts.mixture({"ro": SENTENCES}, split="test"), base)
+    ids, labels = training.collate(data, range(len(data.ids)), base.pad)
+    return training.label_loss(base.model.eval(), ids, labels).item()
+
+
+def fine_tuning() -> dict[str, dict]:
+    """Measure Embed FT and full FT against `transformers.Trainer`, and against each other.
+
+    Each run has a seed of its own, the same for both; the losses are means over them.
+    """
+    frame = prompts.mixture({"ro": PAIRS})
+    results, seconds = {}, {}
+    for strategy in ("embed", "full"):
+        tuned: dict[str, list[modeling.Model]] = {"ours": [], "trainer": []}
+
+        def ours(strategy=strategy, tuned=tuned["ours"]) -> None:
+            schedule = training.Schedule.mini(strategy, seed=len(tuned))
+            done = training.fine_tune(
+                modeling.load("mini"), frame, strategy, schedule, progress=False
+            )
+            tuned.append(done.model)
+
+        def theirs(strategy=strategy, tuned=tuned["trainer"]) -> None:
+            schedule = training.Schedule.mini(strategy, seed=len(tuned))
+            base = modeling.load("mini")
+            modeling.prepare(base.model, strategy)
+            trainer(base, training.examples(frame, base), schedule)
+            tuned.append(base)
+
+        key = "training_vs_trainer" + ("" if strategy == "full" else f"_{strategy}")
+        epochs = training.Schedule.mini(strategy).epochs
+        results[key] = compare(theirs, ours, 3) | {
+            "what": f"{strategy} FT of the mini base, {PAIRS} pairs, {epochs} epochs",
+            "held_out_loss": {n: fmean(map(held_out_loss, bases)) for n, bases in tuned.items()},
+        }
+        seconds[strategy] = results[key]["medians"][1]
+    results["full_vs_embed"] = {
+        "ratio": seconds["full"] / seconds["embed"],
+        "medians": [seconds["full"], seconds["embed"]],
+        "runs": 3,
+        "what": "full FT against Embed FT, from the two above",
+    }
+    return results
+
+
+def decoding() -> dict[str, dict]:
+    """Measure translation against `model.generate` as a newcomer calls it."""
+    frame = prompts.mixture({"ro": PAIRS})
+    base = training.fine_tune(modeling.load("mini"), frame, "embed", progress=False).model
+    test = corpora.load("cldr", "ro", "test", size=SENTENCES)
+    asked = [prompts.translation("ro", source) for source in test["source"]]
+    cap = translation.scaled_cap(base.tokenizer, list(frame["target"][:SENTENCES]))
+    found: dict[str, list[str]] = {}
+
+    def ours() -> None:
+        fast = modeling.for_translation(base)
+        out = translation.translate(
+            fast.model, base.tokenizer, asked, cap=cap, bos_id=base.bos, eos_id=base.eos
+        )
+        found["ours"] = out["hypothesis"].tolist()
+
+    def theirs() -> None:
+        found["generate"] = _generate(base, asked, cap)
+
+    result = compare(theirs, ours, 3)
+    references = test["target"].tolist()
+    result["spbleu"] = {
+        name: scoring.spbleu(texts, references, tokenizer=cldr_spm(), resamples=1).score
+        for name, texts in found.items()
+    }
+    what = f"beam size 4, {SENTENCES} sentences into Romanian, model.generate in batches of 8"
+    return {"translation_vs_generate": result | {"what": what}}
+
+
+@torch.inference_mode()
+def _generate(base: modeling.Model, asked: list[str], cap: int) -> list[str]:
+    texts = []
+    for start in range(0, len(asked), 8):
+        rows = [[base.bos, *ids] for ids in base.tokenizer.encode(asked[start : start + 8])]
+        width = max(map(len, rows))
+        ids = torch.tensor([[base.pad] * (width - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        out = base.model.generate(
+            input_ids=ids, attention_mask=mask, num_beams=4, do_sample=False, max_new_tokens=cap,
+            eos_token_id=base.eos, pad_token_id=base.pad,
+        )  # fmt: skip
+        for row in out[:, width:].tolist():
+            row = row[: row.index(base.eos)] if base.eos in row else row
+            texts.append(base.tokenizer.decode(row).strip())
+    return texts
+
+
+def mini_run() -> dict[str, dict]:
+    """Measure one whole run: tune on 1,000 pairs for 3 epochs, score 12 languages of 50."""
+    spec = experiments.Spec(languages=("ro",), targets=TWELVE, size=PAIRS, test_size=50)
+    times = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            start = perf_counter()
+            experiments.run(spec, Store(folder), progress=False)
+            times.append(perf_counter() - start)
+    what = (
+        f"Embed FT on {PAIRS} pairs, {spec.epochs} epochs, {len(TWELVE)} languages of "
+        f"{spec.test_size} sentences, beam size {spec.beam_size}"
+    )
+    return {"mini_run_seconds": {"seconds": median(times), "all": times, "runs": 3, "what": what}}
+
+
+def memory() -> dict[str, dict]:
+    """Measure the peak of each strategy, each in a process of its own, which holds nothing else."""
+    what = f"the most that a process held at once while tuning the mini base on {PAIRS} pairs"
+    results = {}
+    for strategy in modeling.STRATEGIES:
+        layers = (0,) if strategy == "layers" else None
+        script = (
+            "from mlq_utils import modeling; from mlq_utils.modeling import prompts; from mlq_utils.modeling import training;"
+            f"print(training.fine_tune(modeling.load('mini'), prompts.mixture({{'ro': {PAIRS}}}),"
+            f"{strategy!r}, layers={layers}, progress=False).peak_bytes)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        megabytes = round(int(done.stdout.split()[-1]) / 1e6)
+        results[f"peak_memory_{strategy}"] = {"megabytes": megabytes, "runs": 1, "what": what}
+    return results
+
+
+BENCHMARKS: dict[str, Callable[..., dict[str, dict]]] = {
+    "tokenizer": tokenizer,
+    "training": fine_tuning,
+    "translation": decoding,
+    "mini_run": mini_run,
+    "memory": memory,
+    "at_size": at_size,
+}
+FIGURES = ("ratio", "teraflops", "seconds", "megabytes")
+"""What a figure can be; the first that a result has is printed."""
+
+
+def load() -> pd.DataFrame:
+    """Return the recorded figures.
+
+    Returns:
+        A row a key: one or more of `FIGURES`; `runs`, `what` was measured, `hardware`,
+        `versions`, `date`, and where it is a matter of quality `held_out_loss` or `spbleu`.
+    """
+    return pd.DataFrame.from_dict(json.loads(RECORD.read_text("utf8")), orient="index")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write, after each benchmark; figures of others stay in the file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=main.__doc__)
+    parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS), metavar="NAME")
+    parser.add_argument("--shape", choices=SHAPES, help="of at_size; by the device if not given")
+    parser.add_argument("--record", action="store_true", help="also write the book's copy")
+    given = parser.parse_args(arguments)
+    names = some_of(parser, "benchmark", given.names, BENCHMARKS)
+    provenance = {
+        "hardware": hardware(),
+        "versions": {p: version(p) for p in ("torch", "transformers", "sentencepiece")},
+    }
+    for name in names:
+        results = json.loads(OUTPUT.read_text("utf8")) if OUTPUT.exists() else {}
+        options = {"shape": given.shape} if name == "at_size" else {}
+        for key, result in BENCHMARKS[name](**options).items():
+            results[key] = result | provenance | {"date": str(datetime.date.today())}
+            figure = next(result[k] for k in FIGURES if k in result)
+            more = {k: v for k, v in result.items() if k in ("held_out_loss", "spbleu")}
+            print(f"{key}: {figure:.3f} ({result['what']}; {hardware()}) {more or ''}", flush=True)
+        with written_whole(OUTPUT) as path:
+            path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
+    if given.record:
+        known = json.loads(RECORD.read_text("utf8")) if RECORD.exists() else {}
+        measured = json.loads(OUTPUT.read_text("utf8"))
+        with written_whole(RECORD) as path:  # figures of other hardware stay
+            path.write_text(json.dumps(known | measured, indent=2) + "\n", encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()

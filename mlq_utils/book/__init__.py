@@ -1,0 +1,1 @@
+"""The pipeline from notebooks to a site, and what its pages share."""

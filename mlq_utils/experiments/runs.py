@@ -1,0 +1,627 @@
+"""Runs: tune a base model, translate, score, and keep the record.
+
+    record = run(Spec(languages=("ro",), targets=("ro", "fr", "af")))
+
+A specification is a value. Its identity is a hash of all that changes the result: itself, the base
+model's files, the version of the CLDR data and of this code's semantics; not of the host, the
+engine or the time. A run that the store has is not computed again.
+
+    python -m mlq_utils.experiments.runs --languages ro --targets ro fr af
+    accelerate launch --multi_gpu -m mlq_utils.experiments.runs --base huggyllama/llama-7b ...
+
+What takes long is kept on the way: training in checkpoints (in `CHECKPOINTS`), each target's
+translations in the store, until the record is whole. A run that was killed goes on from there, here
+or, where both lie on a shared disk, elsewhere.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pandas as pd
+from babel.core import get_cldr_version
+
+from mlq_utils import corpora, languages, modeling, scoring
+from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of
+from mlq_utils.experiments.store import Store
+from mlq_utils.modeling import parallel as _parallel
+from mlq_utils.modeling import prompts, training, vocabulary
+from mlq_utils.modeling import translation as decoding
+from mlq_utils.modeling.device import hardware, placement
+from mlq_utils.modeling.vocabulary import Extension
+from mlq_utils.scoring import error_types
+from mlq_utils.scoring.spm import cldr_spm
+from mlq_utils.tokenization.measurements import LENGTHS
+from mlq_utils.tokenization.shortening import PrefixShortener
+
+SEMANTICS = 2
+"""Raised when the same specification would give another result."""
+TEST_SEED = 0
+"""All runs are scored on the same sentences."""
+VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
+"""Lines that new pieces are learned from, at most; of other texts all that there are."""
+VOCABULARY_SEED = 1
+ENGLISH = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
+"""English-only instructions (Appendix C), by their source."""
+LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
+"""Fields of `Spec` that came after the first records."""
+STORE = os.environ.get("MLQ_STORE") or "_build/store"
+"""Where records are kept unless a call says otherwise: a folder, or a URL such as s3://bucket/runs."""
+CHECKPOINTS = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
+"""Where training that goes on is kept; a full FT of LLaMA-7B needs 81 GB there."""
+PART_SECONDS = 10.0
+"""A target that took longer to translate is kept at once; others with the whole record."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""What a commit of the Hub looks like."""
+SHIPPED = PACKAGE_DATA / "runs"
+"""Records that the package brings along, so that a reader need not compute them."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is run.
+
+    Attributes:
+        languages: What the model is tuned on, English into each (the paper's codes); `en` alone for
+            English-only tasks (Appendix C); empty for the untuned model.
+        targets: What it is scored on, English into each.
+        strategy: A key of `modeling.STRATEGIES`.
+        size: Training pairs in all, shared equally by the languages.
+        test_size: Test sentences for each target.
+        learning_rate: The highest; `training`'s for the strategy where None.
+        epochs: Passes over the data.
+        batch_size: Examples a step.
+        layers: The layers trained, for the strategy `layers`.
+        seed: Of the training pairs and their order.
+        beam_size: Beams; 4 in the paper.
+        base: What `modeling.load` takes.
+        shorten: How byte sequences are shortened, a key of `measurements.LENGTHS`, with a prefix
+            chosen on the training targets; not at all where None (Section 4.3).
+        cap: New tokens at most; scaled to the language where None (`translation.scaled_cap`).
+        extension: New pieces in the vocabulary, learned from text in the one language that is tuned
+            on; None for none.
+        corpus: What it is tuned on, one of `corpora.NAMES` or several together; for English-only
+            tasks a key of `ENGLISH`.
+        test: The corpus and split that it is scored on. In others than cldr, `test_size` takes
+            their first sentences, and a score is sacrebleu's spBLEU with `flores101`.
+        schedule: "mini", or "paper" for the paper's steps and rates (`training.Schedule`).
+        revision: Of a base on the Hub: the commit, since a branch or tag can move.
+        spare_rows: Rows that the base's embeddings may have beyond its tokenizer's vocabulary.
+    """
+
+    languages: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ("ro",)
+    strategy: str = "embed"
+    size: int = 600
+    test_size: int = 40
+    learning_rate: float | None = None
+    epochs: int = 3
+    batch_size: int = 32
+    layers: tuple[int, ...] | None = None
+    seed: int = 0
+    beam_size: int = 4
+    base: str = field(default="mini")
+    shorten: str | None = None
+    cap: int | None = None
+    extension: Extension | None = None
+    corpus: tuple[str, ...] = ("cldr",)
+    test: tuple[str, str] = ("cldr", "test")
+    schedule: str = "mini"
+    revision: str | None = None
+    spare_rows: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything.
+
+        Raises:
+            ValueError: Unknown or repeated language, one that a corpus lacks, a number below 1,
+                fewer pairs than languages, or an unknown corpus, split, strategy or schedule.
+        """
+        languages.check(self.languages)
+        if not languages.check(self.targets):
+            raise ValueError("no targets: name the languages to score")
+        for name in ("size", "test_size", "epochs", "batch_size", "beam_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.size < len(self.languages):
+            raise ValueError(f"{self.size} pairs are fewer than {len(self.languages)} languages")
+        self._steps()  # an unknown strategy or schedule is refused here
+        self._check_corpora()
+        self._check_base()
+        if self.cap is not None and self.cap < 1:
+            raise ValueError(f"cap must be 1 or more, not {self.cap}")
+        if self.extension is not None and (len(self.languages) != 1 or self.shorten is not None):
+            raise ValueError(
+                "extension needs one language, from which its pieces are learned, and unshortened "
+                f"sequences: languages={self.languages}, shorten={self.shorten!r}"
+            )
+        if self.shorten is not None:
+            one_of("way to shorten", self.shorten, LENGTHS)
+            if not self.languages:
+                raise ValueError(
+                    "shorten needs languages: the prefix is chosen on what is tuned on"
+                )
+
+    def _check_base(self) -> None:
+        if Path(self.base).expanduser().is_dir() or not HUB_NAME.fullmatch(self.base):
+            return
+        if not COMMIT.fullmatch(self.revision or ""):
+            raise ValueError(
+                f"base {self.base!r} is on the Hub: its revision must be a commit, 40 hexadecimal "
+                f"digits (huggingface.co/{self.base}/commits/main shows them), not "
+                f"{self.revision!r}: a branch moves, and the record would be of another model"
+            )
+
+    def _check_corpora(self) -> None:
+        def check(name: str, split: str, codes: Sequence[str] = ()) -> None:
+            one_of("corpus", name, corpora.NAMES)
+            one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
+            for code in codes:
+                one_of(f"language of {name}", code, languages.codes(name))
+
+        check(*self.test, self.targets)
+        if self.languages == ("en",):
+            one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
+            return
+        for name in self.corpus:
+            check(name, "train")
+        if self.extension is not None:
+            text = self.extension.text
+            one_of(f"language of {text}", self.languages[0], languages.codes(text))
+        covered = [code for name in self.corpus for code in languages.codes(name)]
+        for code in self.languages:
+            one_of(f"language of {'+'.join(self.corpus)}", code, covered)
+
+    def _steps(self) -> training.Schedule:
+        """Return the schedule."""
+        kind = {"mini": training.Schedule.mini, "paper": training.Schedule.paper}
+        changes = {"epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
+        if self.learning_rate is not None:
+            changes["learning_rate"] = self.learning_rate
+        return kind[one_of("schedule", self.schedule, kind)](self.strategy, **changes)
+
+    def cost(self) -> int:
+        """Return how long the run takes, relative to others.
+
+        The unit is an example in training; a beam of a sentence takes about as long.
+        """
+        trained = self.size * self.epochs if self.languages else 0
+        return trained + len(self.targets) * self.test_size * self.beam_size
+
+    def _values(self) -> dict[str, Any]:
+        values = asdict(self)
+        if self.extension is not None and self.extension.text == Extension.text:
+            del values["extension"]["text"]  # a field that came later
+        return values
+
+    def identity(self) -> str:
+        """Return the run's key: 64 hexadecimal digits."""
+        # Fields that came later count where they are used: older records keep their names.
+        later = [field for field in fields(self) if field.name in LATER]
+        unused = {field.name for field in later if getattr(self, field.name) == field.default}
+        parts = {
+            "spec": {name: value for name, value in self._values().items() if name not in unused},
+            "base": modeling.digest(self.base),
+            "cldr": get_cldr_version(),
+            "semantics": SEMANTICS,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def spec_of(record: dict[str, Any]) -> Spec:
+    """Return the specification of a record."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["spec"].items()}
+    if values.get("extension"):
+        values["extension"] = Extension(**values["extension"])
+    return Spec(**values)
+
+
+def default_store() -> Store:
+    """Return the store that runs are kept in, with the shipped records behind it."""
+    return Store(STORE, SHIPPED)
+
+
+def run(
+    spec: Spec,
+    store: Store | None = None,
+    *,
+    progress: bool | None = None,
+    save: Path | None = None,
+    micro_batch: int | None = None,
+    device_map: str | None = None,
+) -> dict[str, Any]:
+    """Return the record of a run, computing it where the store has none.
+
+    Args:
+        spec: What to run.
+        store: Where records are kept; `default_store()` where None.
+        progress: Whether to show a bar; outside notebooks where None.
+        save: A folder to keep the tuned model in, for `modeling.load` (see `modeling.save`). Where
+            the store has the record and the folder has not the model, it is tuned again.
+        micro_batch: As in `training.fine_tune`.
+        device_map: As in `modeling.load`, for a model that one device cannot hold: "auto".
+
+    Returns:
+        The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (a
+        list, one a target, with spBLEU, chrF++, their intervals and signatures, error counts, cap
+        and cap-hit rate), `training` (losses, seconds, label tokens a second, peak memory),
+        `seconds`, `versions`, `hardware`, `date`.
+
+    Raises:
+        ValueError: `save` with nothing tuned, with another tokenizer than the base's, or a folder
+            that holds another model; `device_map` in several processes.
+        OSError: The store cannot be written to; nothing has been computed.
+    """
+    store = store or default_store()
+    key = spec.identity()
+    if device_map is not None and _parallel.count() > 1:
+        raise ValueError("several processes shard a model themselves: leave device_map out")
+    if save is not None:
+        save = _parallel.agreed(lambda: _place(spec, Path(save)))
+    known = _parallel.agreed(lambda: store.get(key))
+    options = {"progress": progress, "micro_batch": micro_batch, "device_map": device_map}
+    if known is not None:
+        if save is not None and known["status"] == "done":
+            _tune(spec, save, **options)
+        return known
+    _parallel.agreed(store.check)  # before anything is computed that it would not take
+    start = perf_counter()
+    record: dict[str, Any] = {"spec": asdict(spec), "identity": key}
+    hypotheses = None
+    try:
+        results, hypotheses = _compute(spec, store, save, options)
+        record |= {"status": "done"} | results
+    except FloatingPointError as error:  # it would fail the same way again; others go on
+        record |= {"status": "failed", "error": str(error)}
+    record |= {
+        "seconds": round(perf_counter() - start, 2),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": {p: version(p) for p in ("mlq_utils", "torch", "transformers", "sacrebleu")},
+    }
+    return _parallel.agreed(lambda: _keep(spec, store, record, hypotheses))
+
+
+def _keep(
+    spec: Spec, store: Store, record: dict[str, Any], hypotheses: pd.DataFrame | None
+) -> dict[str, Any]:
+    """Write the record, and clear away what was kept on the way to it."""
+    kept = store.put(record["identity"], record, hypotheses)
+    for target in spec.targets:
+        part = _part(spec, target)
+        if store.get(part) is not None:
+            store.remove(part)
+    _checkpoint_file(spec).unlink(missing_ok=True)
+    return kept
+
+
+def _part(spec: Spec, target: str) -> str:
+    return f"{spec.identity()}-{target}"
+
+
+def _checkpoint_file(spec: Spec) -> Path:
+    return CHECKPOINTS / f"{spec.identity()}.safetensors"
+
+
+def _place(spec: Spec, folder: Path) -> Path | None:
+    """Return where a model is to be saved; None where it is saved already."""
+    if not spec.languages or spec.extension is not None or spec.shorten is not None:
+        raise ValueError(
+            "only a model that is tuned, with the base's own tokenizer, can be saved: languages="
+            f"{spec.languages}, extension={spec.extension}, shorten={spec.shorten!r}"
+        )
+    if not folder.exists() or not any(folder.iterdir()):
+        return folder
+    if modeling.saved_as(folder).get("run") == spec.identity():
+        return None
+    raise ValueError(f"{folder} holds something else: give an empty folder to save the model in")
+
+
+def _compute(
+    spec: Spec, store: Store, save: Path | None, options: dict[str, Any]
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    if spec.test[0] != "cldr":  # what cannot be scored is not tuned
+        scoring.check_flores101()
+        for target in spec.targets:
+            _sentences(spec, target)
+    parts = _parallel.agreed(lambda: _kept_parts(spec, store))
+    trained = next((part["training"] for part, _ in parts.values()), None)
+    if len(parts) < len(spec.targets) or save is not None:
+        base, trained = _tune(spec, save, **options)
+        base = modeling.for_translation(base)
+    for target in spec.targets:
+        if target not in parts:
+            row, frame = _score(spec, base, target)
+            parts[target] = {"training": trained, "row": row}, frame
+            if row["seconds"] > PART_SECONDS and len(spec.targets) > 1 and _parallel.only():
+                store.put(_part(spec, target), *parts[target])
+    scores = [parts[target][0]["row"] for target in spec.targets]
+    frames = [parts[target][1] for target in spec.targets]
+    return {"training": trained, "scores": scores}, pd.concat(frames, ignore_index=True)
+
+
+def _kept_parts(spec: Spec, store: Store) -> dict[str, tuple[dict[str, Any], pd.DataFrame]]:
+    """Return what an interrupted run has kept of each target: its record and its translations."""
+    kept = {target: store.get(_part(spec, target)) for target in spec.targets}
+    return {
+        target: (part, store.hypotheses(_part(spec, target)))
+        for target, part in kept.items()
+        if part is not None
+    }
+
+
+def _tune(
+    spec: Spec,
+    save: Path | None = None,
+    *,
+    progress: bool | None = None,
+    micro_batch: int | None = None,
+    device_map: str | None = None,
+) -> tuple[modeling.Model, dict[str, Any] | None]:
+    """Return the model to translate with, and what training it took; None for the base itself."""
+    device, dtype = placement()
+    base = modeling.load(
+        spec.base,
+        revision=spec.revision,
+        dtype=dtype,
+        spare_rows=spec.spare_rows,
+        device_map=device_map,
+    )
+    # Of several processes each takes its shard to its device itself: the whole may not fit there.
+    if device_map is None and (_parallel.count() == 1 or not spec.languages):
+        base.model.to(device)
+    if not spec.languages:
+        return base, None
+    frame = _tuning_data(spec)
+    if spec.extension is not None:
+        base = _extended(base, spec)
+    if spec.shorten is not None:
+        codec = PrefixShortener.fit(base.tokenizer, frame["target"], LENGTHS[spec.shorten])
+        base = replace(base, tokenizer=codec.shortened())
+    result = training.fine_tune(
+        base,
+        frame,
+        spec.strategy,
+        spec._steps(),
+        layers=spec.layers,
+        micro_batch=micro_batch,
+        checkpoint=_checkpoint_file(spec),
+        progress=progress,
+    )
+    if save is not None and _parallel.only():
+        modeling.save(
+            save,
+            result.trained,
+            strategy=spec.strategy,
+            layers=spec.layers,
+            base=spec.base,
+            revision=spec.revision,
+            spare_rows=spec.spare_rows,
+            run=spec.identity(),
+        )
+    return result.model, {
+        "losses": [round(loss, 4) for loss in result.losses],
+        "seconds": round(result.seconds, 2),
+        "label_tokens_per_second": round(result.label_tokens_per_second),
+        "peak_bytes": result.peak_bytes,
+        "estimated_seconds": round(result.estimated_seconds, 2),
+        "estimated_peak_bytes": result.estimated_peak_bytes,
+        "examples": result.examples,
+        "drawn": frame.attrs,
+        "skipped": result.skipped,
+        "precision": result.precision,
+        "micro_batch": result.micro_batch,
+        "processes": _parallel.count(),
+    }
+
+
+def _extended(base: modeling.Model, spec: Spec) -> modeling.Model:
+    how = spec.extension
+    (code,) = spec.languages
+    size = VOCABULARY_SIZES.get(how.text, 1_000_000)
+    text = corpora.monolingual(how.text, code, size, VOCABULARY_SEED)
+    pieces = vocabulary.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
+    return vocabulary.extend(base, pieces, how.start, how.ranked, spec.seed)
+
+
+def _tuning_data(spec: Spec) -> pd.DataFrame:
+    if spec.languages == ("en",):
+        return ENGLISH[spec.corpus[0]](spec.size, spec.seed)
+    share, rest = divmod(spec.size, len(spec.languages))
+    pairs = {code: share + (n < rest) for n, code in enumerate(spec.languages)}
+    corpus = spec.corpus[0] if len(spec.corpus) == 1 else spec.corpus
+    return prompts.mixture(pairs, corpus=corpus, seed=spec.seed)
+
+
+def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Translate and score one target."""
+    test = _sentences(spec, target)
+    cap = spec.cap
+    if cap is None:
+        cap = decoding.scaled_cap(base.tokenizer, _longest(spec, target))
+    start = perf_counter()
+    out = decoding.translate(
+        base.model,
+        base.tokenizer,
+        [prompts.translation(target, source) for source in test["source"]],
+        beam_size=spec.beam_size,
+        cap=cap,
+        bos_id=base.bos,
+        eos_id=base.eos,
+    )
+    seconds = perf_counter() - start
+    found = out["hypothesis"].tolist()
+    pieces = cldr_spm() if spec.test[0] == "cldr" else None
+    bleu = scoring.spbleu(found, test["target"].tolist(), tokenizer=pieces)
+    chrf = scoring.chrf(found, test["target"].tolist())
+    errors = error_types.errors(
+        test["source"].tolist(), found, test["target"].tolist(), target, cap_hit=out["cap_hit"]
+    )
+    row = {
+        "target": target,
+        "spbleu": round(bleu.score, 2),
+        "spbleu_low": round(bleu.low, 2),
+        "spbleu_high": round(bleu.high, 2),
+        "spbleu_signature": bleu.signature,
+        "chrf": round(chrf.score, 2),
+        "chrf_signature": chrf.signature,
+        "sentences": len(found),
+        "cap": cap,
+        "cap_hit_rate": out.attrs["cap_hit_rate"],
+        "skipped": len(out.attrs["skipped"]),
+        "engine": out.attrs["engine"],
+        "precision": out.attrs["precision"],
+        "seconds": round(seconds, 2),
+        "errors": {
+            k: None if pd.isna(v) else int(v) for k, v in error_types.summary(errors).items()
+        },
+    }
+    return row, test.assign(target_language=target, hypothesis=found)
+
+
+def _sentences(spec: Spec, target: str) -> pd.DataFrame:
+    name, split = spec.test
+    if name == "cldr":
+        return corpora.load(name, target, split, size=spec.test_size, seed=TEST_SEED)
+    return corpora.load(name, target, split).head(spec.test_size)
+
+
+def _longest(spec: Spec, target: str) -> pd.Series:
+    """Return text of the target, none of it tested, that shows how long its sentences get."""
+    if spec.test[0] == "cldr":
+        return corpora.load("cldr", target, "train", size=200, seed=TEST_SEED)["target"]
+    return corpora.load("flores200", target, "dev")["target"]
+
+
+def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return the scores of records in tidy form.
+
+    Returns:
+        A row a run and target: `tuned_on` (codes joined by "+"; "" for the untuned model),
+        `layers` ("0+1"; "" for other strategies than `layers`), `corpus` (joined by "+"), `test`
+        (corpus and split), `strategy`, `size`, `epochs`,
+        `learning_rate` (None: the strategy's own), `seed`, `shorten`, `cap` (None: scaled),
+        `method`, `pieces`, `start`, `ranked` and `text` of an extension (None: none), `target`,
+        `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of
+        error (number of sentences), `sentences` among them.
+    """
+    rows = []
+    for record in records:
+        shared = _settings(record["spec"])
+        for score in record.get("scores", []):
+            columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
+            rows.append(shared | {name: score[name] for name in columns} | score["errors"])
+    return pd.DataFrame(rows)
+
+
+def averages(scores: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
+    """Return mean scores and shares of errors.
+
+    Args:
+        scores: As `scores` returns them, with further columns or without.
+        by: Columns to group by.
+
+    Returns:
+        A row a group: `targets` (rows averaged), `spbleu` (mean), and the shares (0 to 1) of
+        sentences with `source_copy`, `oscillation`, `off_target` and `cap_hit`.
+    """
+    kinds = ["source_copy", "oscillation", "off_target", "cap_hit"]
+    groups = scores.groupby(by, sort=False)
+    sums = groups[[*kinds, "sentences"]].sum()
+    means = pd.DataFrame({"targets": groups.size(), "spbleu": groups["spbleu"].mean()})
+    return means.join(sums[kinds].div(sums["sentences"], axis=0))
+
+
+def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return what each run took.
+
+    Returns:
+        A row a run that tuned: its settings (as in `scores`), `tokens_per_sentence` (label tokens
+        in training, the end of the sentence among them), `seconds` in steps,
+        `label_tokens_per_second`, `translation_seconds` (all targets) and `hardware`.
+    """
+    rows = []
+    for record in records:
+        if spent := record.get("training"):
+            seen = spent["examples"] * record["spec"]["epochs"]
+            tokens = spent["label_tokens_per_second"] * spent["seconds"]
+            rows.append(
+                _settings(record["spec"])
+                | {"tokens_per_sentence": tokens / seen}
+                | {name: spent[name] for name in ("seconds", "label_tokens_per_second")}
+                | {"translation_seconds": sum(row["seconds"] for row in record["scores"])}
+                | {"hardware": record["hardware"]}
+            )
+    return pd.DataFrame(rows)
+
+
+def _settings(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run varied, in one row's columns."""
+    shared = {"tuned_on": "+".join(spec["languages"])}
+    shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
+    shared["corpus"] = "+".join(spec.get("corpus", ("cldr",)))
+    shared["test"] = " ".join(spec.get("test", ("cldr", "test")))
+    axes = ("strategy", "size", "epochs", "learning_rate", "seed")
+    shared |= {name: spec[name] for name in axes}
+    shared |= {name: spec.get(name) for name in ("shorten", "cap")}
+    how = spec.get("extension") or {}
+    if how:
+        how = {"text": Extension.text} | how  # a field that came later
+    return shared | {field.name: how.get(field.name) for field in fields(Extension)}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Tune, translate and score from the command line; print the scores and examples."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mlq_utils.experiments.runs", description=__doc__
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--languages", nargs="*", default=["ro"], help="tuned on; none: untuned")
+    parser.add_argument("--targets", nargs="+", default=["ro", "fr", "af", "vi", "km"])
+    parser.add_argument("--strategy", default="embed", help=", ".join(modeling.STRATEGIES))
+    parser.add_argument("--size", type=int, default=600, help="training pairs in all")
+    parser.add_argument("--test-size", type=int, default=40, help="test sentences a target")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--corpus", nargs="+", default=["cldr"], help=", ".join(corpora.NAMES))
+    parser.add_argument("--test", nargs=2, default=["cldr", "test"], help="a corpus and its split")
+    parser.add_argument("--schedule", default="mini", help="mini, or paper")
+    parser.add_argument("--revision", help="of a base on the Hub, its commit")
+    parser.add_argument("--base", default="mini", help="a base model's folder or name")
+    parser.add_argument(
+        "--spare-rows", type=int, default=0, help="embeddings beyond the tokenizer's vocabulary"
+    )
+    parser.add_argument("--save", type=Path, help="a folder to keep the tuned model in")
+    parser.add_argument("--micro-batch", type=int, help="examples at once, where not all fit")
+    parser.add_argument("--device-map", help="auto: spread a model over devices that hold it")
+    parser.add_argument("--store", default=STORE, help="where records are kept, a folder or URL")
+    given = vars(parser.parse_args(arguments))
+    store = Store(given.pop("store"))
+    how = {name: given.pop(name) for name in ("save", "micro_batch", "device_map")}
+    try:
+        spec = Spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        record = run(spec, store, **how)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    if record["status"] == "failed":
+        parser.error(record["error"])
+    if not _parallel.only():
+        return
+    table = scores([record]).loc[:, "target":]
+    print(table.round(1).to_string(index=False))
+    examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)
+    for row in examples.itertuples():
+        print(f"\n{row.target_language}  source      {row.source}")
+        print(f"    reference   {row.target}\n    hypothesis  {row.hypothesis}")
+
+
+if __name__ == "__main__":
+    main()

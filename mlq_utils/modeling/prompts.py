@@ -1,0 +1,182 @@
+"""The prompt that models are tuned and tested with, and the tuning data in it.
+
+One skeleton for everything, in training and in testing: the released templates differ in newlines
+between the two, and a model notices.
+"""
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from mlq_utils import corpora, languages
+from mlq_utils.corpora import cldr, released
+
+SKELETON = "### Instruction:\n{instruction}\n### Input:\n{source}\n### Response:\n"
+
+Items = tuple[cldr.Item, ...]
+Render = Callable[[Items], str]
+
+
+def prompt(instruction: str, source: str) -> str:
+    """Return a prompt for an instruction and its input."""
+    return SKELETON.format(instruction=instruction, source=source)
+
+
+def translation(language: str, source: str) -> str:
+    """Return the prompt for translating English into a language (the paper's code)."""
+    return prompt(f"Translate English to {languages.get(language).name}.", source)
+
+
+def mixture(
+    pairs: Mapping[str, int],
+    *,
+    corpus: str | Sequence[str] = "cldr",
+    split: str = "train",
+    seed: int = 0,
+    data: str | os.PathLike | None = None,
+) -> pd.DataFrame:
+    """Return tuning data from English into one language or several (Table 3).
+
+        mixture({"ro": 600})                        # bilingual
+        mixture({"ro": 300, "fr": 300})             # multilingual
+
+    Args:
+        pairs: For each language (the paper's code) the number of pairs. Of a corpus that has fewer
+            all are taken, as the paper does.
+        corpus: One of `corpora.NAMES`, or several together. What is drawn of others than cldr is
+            free of repeated pairs and of the evaluation set's, see `corpora.training_pairs`.
+        split: A split of it.
+        seed: Decides which pairs.
+        data: A folder searched before `MLQ_DATA`, the cache and the network.
+
+    Returns:
+        A frame with columns `prompt`, `target` and `language`, language after language; training
+        shuffles. Its `attrs["pairs"]` holds the number of pairs that each language really has, and
+        for other corpora than cldr `attrs["left_out"]` how many were repeated or in an evaluation
+        set.
+
+    Raises:
+        ValueError: No language, an unknown one, or a number below 1; or what `corpora.load` raises.
+    """
+    if not pairs:
+        raise ValueError("no language to tune on: give at least one, with its number of pairs")
+    languages.check(pairs)
+    frames, left_out = [], {}
+    for code, size in pairs.items():
+        if size < 1:
+            raise ValueError(f"{code}: the number of pairs must be 1 or more, not {size}")
+        if corpus == "cldr":  # its splits have nothing in common
+            found = corpora.load(corpus, code, split, size=size, seed=seed)
+        else:
+            found = corpora.training_pairs(corpus, code, size, seed, split=split, data=data)
+            left_out[code] = {name: found.attrs[name] for name in ("repeated", "in_evaluation")}
+        prompts = [translation(code, source) for source in found["source"]]
+        frames.append(
+            pd.DataFrame({"prompt": prompts, "target": list(found["target"]), "language": code})
+        )
+    mixed = pd.concat(frames, ignore_index=True)
+    mixed.attrs = {"pairs": {code: len(f) for code, f in zip(pairs, frames, strict=True)}}
+    if left_out:
+        mixed.attrs["left_out"] = left_out
+    return mixed
+
+
+def english_tasks(size: int, seed: int = 0) -> pd.DataFrame:
+    """Return instruction data in English only: the mini world's Alpaca-En (Appendix C).
+
+    The tasks of `TASKS`, none of which is in the mini base's pretraining, on CLDR phrases of the
+    train split.
+
+    Args:
+        size: How many; there are always as many as asked for.
+        seed: Decides which.
+
+    Returns:
+        A frame like that of `mixture`, of language "en"; no prompt comes twice.
+
+    Raises:
+        ValueError: The size is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"the number of tasks must be 1 or more, not {size}")
+    draw = random.Random(f"english tasks {seed}").random
+    book = cldr.phrasebook("en")
+    rows: dict[str, str] = {}
+    for items in cldr.combinations(seed, "train"):
+        instruction = list(TASKS)[int(draw() * len(TASKS))]
+        if answer := TASKS[instruction](book.render, items):
+            rows[prompt(instruction, book.render(items))] = answer
+        if len(rows) == size:
+            break
+    frame = pd.DataFrame(list(rows.items()), columns=["prompt", "target"]).assign(language="en")
+    frame.attrs = {"pairs": {"en": size}}
+    return frame
+
+
+def alpaca(
+    size: int,
+    seed: int = 0,
+    *,
+    language: str = "en",
+    data: str | os.PathLike | None = None,
+) -> pd.DataFrame:
+    """Return instructions of Alpaca (Appendix C), in English or translated.
+
+    Args:
+        size: How many at most; all where there are fewer.
+        seed: Decides which; a smaller size gives the first of a larger one.
+        language: The paper's code.
+        data: A folder searched before `MLQ_DATA`, the cache and the network.
+
+    Returns:
+        A frame like that of `mixture`; no prompt comes twice, and each has an answer.
+
+    Raises:
+        ValueError: The size is below 1, or what `released.alpaca` raises.
+        FileNotFoundError, ConnectionError: As there.
+    """
+    if size < 1:
+        raise ValueError(f"the number of instructions must be 1 or more, not {size}")
+    code = languages.get(language).code
+    rows = released.alpaca(code, data, corpora.cache_folder())
+    frame = pd.DataFrame(
+        {
+            "prompt": [
+                prompt(*row) for row in zip(rows["instruction"], rows["input"], strict=True)
+            ],
+            "target": rows["output"],
+            "language": code,
+        }
+    )
+    frame = frame[frame["target"].str.strip() != ""].drop_duplicates("prompt")
+    if frame.empty:
+        raise ValueError(f"Alpaca in {language!r} has no answered instruction")
+    drawn = corpora.draw(frame, size, seed)
+    drawn.attrs = {"pairs": {code: len(drawn)}}
+    return drawn
+
+
+def _parts(render: Render, items: Items) -> list[str]:
+    return [render((item,)) for item in items]
+
+
+TASKS: dict[str, Callable[[Render, Items], str | None]] = {
+    "Write the text in capital letters.": lambda render, items: render(items).upper(),
+    "Write the text in small letters.": lambda render, items: render(items).lower(),
+    "Sort the items alphabetically.": lambda render, items: render(
+        tuple(sorted(items, key=lambda item: render((item,))))
+    ),
+    "Give the longest item.": lambda render, items: max(_parts(render, items), key=len),
+    "Give the shortest item.": lambda render, items: min(_parts(render, items), key=len),
+    "Remove the second item.": lambda render, items: (
+        render(items[:1] + items[2:]) if len(items) > 1 else None
+    ),
+    "Repeat the first item twice.": lambda render, items: render(items[:1] * 2),
+    "Does the text hold a number? Answer yes or no.": lambda render, items: (
+        "yes" if any(map(str.isdigit, render(items))) else "no"
+    ),
+}
+"""English tasks other than those of pretraining: from a phrase's items and what renders them to the
+answer, None where the phrase has too few items."""

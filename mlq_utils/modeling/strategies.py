@@ -1,0 +1,111 @@
+"""What each of the paper's strategies trains of a model."""
+
+import operator
+from collections.abc import Sequence
+
+import peft
+import torch
+from transformers import PreTrainedModel
+
+from mlq_utils.data import one_of
+
+STRATEGIES = {
+    "embed": "input embeddings only (the paper's Embed FT)",
+    "full": "all parameters",
+    "lora": "low-rank updates of the query and value projections; of all three where one matrix "
+    "holds them",
+    "layers": "the decoder layers given, norms included (Tables 14 and 15)",
+}
+"""What each strategy trains."""
+
+
+def prepare(
+    model: PreTrainedModel,
+    strategy: str,
+    *,
+    layers: Sequence[int] | None = None,
+    lora_rank: int = 8,
+    lora_alpha: int = 16,
+    seed: int = 0,
+) -> PreTrainedModel | peft.PeftModel:
+    """Set what a strategy trains: `requires_grad` for that, and for nothing else.
+
+    Args:
+        model: A model whose head is not tied, as `load` returns it; changed in place.
+        strategy: One of `STRATEGIES`.
+        layers: For "layers", and only there: indices of decoder layers from 0, e.g. `range(0, 2)`.
+        lora_rank: For "lora"; 8 in the paper.
+        lora_alpha: For "lora"; 16 in the paper. There is no dropout.
+        seed: For "lora": draws the first of the two low-rank matrices; the second is zero.
+
+    Returns:
+        The model itself, for "lora" wrapped by peft. What is trained is fp32, whatever the rest is:
+        bf16 loses updates smaller than about a thousandth of a weight.
+
+    Raises:
+        ValueError: Unknown strategy; a tied head; layers missing, out of range or not asked for.
+        TypeError: The model is wrapped by peft already, or an index is no integer.
+    """
+    one_of("strategy", strategy, STRATEGIES)
+    if isinstance(model, peft.PeftModel):
+        raise TypeError("the model is wrapped by peft already: prepare the one inside it")
+    if (layers is None) == (strategy == "layers"):
+        raise ValueError(f"strategy {strategy!r} with layers={layers}: give layers for 'layers'")
+    if model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+        raise ValueError("the head is tied to the input embeddings; load() unties it")
+    chosen = _layers(model, layers) if layers is not None else []
+    model.requires_grad_(False)
+    match strategy:
+        case "embed":
+            model.get_input_embeddings().requires_grad_(True)
+        case "full":
+            model.requires_grad_(True)
+        case "layers":
+            for layer in chosen:
+                layer.requires_grad_(True)
+        case "lora":
+            config = peft.LoraConfig(
+                r=lora_rank,
+                lora_alpha=lora_alpha,
+                target_modules=_projections(model),
+                task_type="CAUSAL_LM",
+            )
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                model = peft.get_peft_model(model, config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def trainable(model: torch.nn.Module) -> list[str]:
+    """Return the names of the parameters that training would change."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _projections(model: PreTrainedModel) -> list[str]:
+    """Return the names of the matrices that LoRA updates; the paper's where there are such."""
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for known in (["q_proj", "v_proj"], ["qkv_proj"], ["query_key_value"], ["Wqkv"], ["c_attn"]):
+        if names.issuperset(known):
+            return known
+    raise ValueError(f"lora: {model.config.model_type} has no query and value projections known")
+
+
+def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """Return a model's decoder layers, the lowest first."""
+    # `layers`, `blocks` or `h`: architectures agree on the kind and not on the name
+    return next(
+        child for child in model.get_decoder().children() if isinstance(child, torch.nn.ModuleList)
+    )
+
+
+def _layers(model: PreTrainedModel, layers: Sequence[int]) -> list[torch.nn.Module]:
+    every = decoder_layers(model)
+    wanted = sorted({operator.index(i) for i in layers})
+    if not wanted or not 0 <= wanted[0] <= wanted[-1] < len(every):
+        raise ValueError(
+            f"layers={layers}: give some of the decoder layers, which are 0 to {len(every) - 1}"
+        )
+    return [every[i] for i in wanted]

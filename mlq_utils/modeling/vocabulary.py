@@ -1,0 +1,204 @@
+"""Vocabulary extension (Section 4.3, Table 6): new pieces in a SentencePiece BPE tokenizer.
+
+    pieces = learn("sp", sentences, 600, base.tokenizer)
+    bigger = extend(base, pieces, start="subwords", ranked=True)
+
+Two things that the paper's code leaves to chance are choices here. A piece's score decides when
+BPE merges it: the released code gives every new piece 0, above all original merges, so that other
+text, English too, is split anew; `ranked` puts them below. And a new embedding starts somewhere.
+"""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import pandas as pd
+import sentencepiece
+import tokenizers
+import torch
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.trainers import BpeTrainer
+
+from mlq_utils import corpora
+from mlq_utils.data import one_of
+from mlq_utils.modeling import loading as modeling
+from mlq_utils.tokenization import tokenizer as words
+
+METHODS = ("bbpe", "bpe", "sp")
+"""How pieces are learned: as LLaMA's were (SentencePiece BPE with byte fallback), by BPE on words,
+and by SentencePiece's unigram model."""
+STARTS = ("random", "mean", "subwords")
+"""Where a new embedding starts: at noise, at the mean of all, at the mean of the tokens that the
+piece was split into before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Extension:
+    """How a vocabulary is extended.
+
+    Attributes:
+        method: One of `METHODS`.
+        pieces: How many pieces are new.
+        start: One of `STARTS`.
+        ranked: Whether new pieces stand below the original merges, or all above (as released).
+        text: What they are learned from, as `corpora.monolingual` names it: the paper takes mC4
+            and FLORES's dev set.
+    """
+
+    method: str
+    pieces: int
+    start: str = "subwords"
+    ranked: bool = True
+    text: str = "cldr"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown method or start, and an extension by nothing."""
+        one_of("method", self.method, METHODS)
+        one_of("start", self.start, STARTS)
+        one_of("source of text", self.text, ("mc4", *corpora.TEXTS))
+        if self.pieces < 1:
+            raise ValueError(f"pieces must be 1 or more, not {self.pieces}")
+
+
+def learn(
+    method: str, sentences: Sequence[str], pieces: int, tokenizer: words.Tokenizer
+) -> list[str]:
+    """Learn pieces from text that a tokenizer does not have, the most useful first.
+
+    Args:
+        method: One of `METHODS`.
+        sentences: The text, such as `corpora.monolingual` gives.
+        pieces: How many.
+        tokenizer: The tokenizer that they are for; a space is "▁" in pieces, as in SentencePiece.
+
+    Raises:
+        ValueError: Unknown method, or the text has not so many new pieces.
+    """
+    one_of("method", method, METHODS)
+    known = {tokenizer.backend.id_to_piece(i) for i in range(len(tokenizer))}
+    wanted = pieces + 100
+    while True:
+        found = _learned(method, sentences, wanted)
+        # A single character is no merge, and digits are for the original pieces to split.
+        new = [p for p in found if p not in known and len(p.strip("▁")) > 1 and not _digit(p)]
+        if len(new) >= pieces:
+            return new[:pieces]
+        if len(found) < wanted:
+            raise ValueError(
+                f"the text has {len(new)} new pieces by {method}, and {pieces} are asked for: "
+                "give more text or ask for fewer"
+            )
+        wanted *= 2
+
+
+def reached(before: words.Tokenizer, after: words.Tokenizer, sentences: Sequence[str]) -> pd.Series:
+    """Measure what an extension does to a text.
+
+    A piece that the unigram model learned can be out of reach of BPE, which gets to a piece by
+    merging two others only.
+
+    Args:
+        before: The tokenizer as it was.
+        after: The extended one.
+        sentences: Text in the language that it was extended for.
+
+    Returns:
+        A Series with `tokens` (tokens after, as a share of those before) and `used` (share of the
+        new pieces that occur).
+    """
+    old, new = before.encode(list(sentences)), after.encode(list(sentences))
+    met = {i for ids in new for i in ids if i >= len(before)}
+    sizes = [sum(map(len, rows)) for rows in (old, new)]
+    return pd.Series({"tokens": sizes[1] / sizes[0], "used": len(met) / (len(after) - len(before))})
+
+
+def _digit(piece: str) -> bool:
+    return any(character.isdigit() for character in piece)
+
+
+def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
+    """Return at most `size` pieces of several characters, in the order of their use."""
+    if method == "bpe":
+        learner = tokenizers.Tokenizer(BPE())
+        learner.pre_tokenizer = Metaspace()
+        # In scripts without spaces a paragraph that repeats would end as one piece, which
+        # SentencePiece refuses; no phrase of CLDR is so long.
+        trainer = BpeTrainer(vocab_size=size + 2000, show_progress=False, max_token_length=256)
+        learner.train_from_iterator(sentences, trainer)
+        ranks = learner.get_vocab()
+        return [p for p in sorted(ranks, key=ranks.__getitem__) if len(p) > 1][:size]
+    model = io.BytesIO()
+    options = {"model_type": "bpe", "byte_fallback": True, "split_digits": True}
+    if method == "sp":
+        options = {"model_type": "unigram"}
+    # The characters come on top; SentencePiece gives fewer pieces where the text has no more.
+    characters = len(set("".join(sentences)))
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        vocab_size=size + characters + 300,
+        hard_vocab_limit=False,
+        max_sentence_length=2**16 - 1,  # in bytes: longer ones are left out, as paragraphs would be
+        normalization_rule_name="identity",
+        num_threads=1,
+        minloglevel=2,
+        **options,
+    )
+    learned = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    several = [
+        learned.id_to_piece(i)
+        for i in range(len(learned))
+        if not learned.is_byte(i) and not learned.is_control(i) and not learned.is_unknown(i)
+    ]
+    return [p for p in several if len(p) > 1][:size]
+
+
+def extend(
+    base: modeling.Model, pieces: Sequence[str], start: str, ranked: bool, seed: int = 0
+) -> modeling.Model:
+    """Return a model with more pieces in its tokenizer and a row for each in both embeddings.
+
+    Args:
+        base: A model with a SentencePiece BPE tokenizer; its weights are resized in place.
+        pieces: New pieces, the most useful first.
+        start: One of `STARTS`.
+        ranked: Whether the new pieces stand below the original merges.
+        seed: Of the noise.
+
+    Raises:
+        ValueError: Unknown start, a piece that is there already, or a tokenizer that is no
+            SentencePiece BPE.
+    """
+    one_of("start", start, STARTS)
+    old = base.tokenizer
+    proto = sentencepiece_model_pb2.ModelProto()
+    if not isinstance(old.backend, sentencepiece.SentencePieceProcessor):
+        raise ValueError(f"{base.name} has no SentencePiece tokenizer, which alone can be extended")
+    proto.ParseFromString(old.backend.serialized_model_proto())
+    if proto.trainer_spec.model_type != proto.trainer_spec.BPE:
+        raise ValueError(f"{base.name} has a SentencePiece tokenizer that is not BPE")
+    known = {piece.piece for piece in proto.pieces}
+    if repeated := sorted(known.intersection(pieces)):
+        raise ValueError(f"pieces that the tokenizer has already: {', '.join(repeated[:5])}")
+    lowest = min(piece.score for piece in proto.pieces)
+    for rank, piece in enumerate(pieces, 1):
+        proto.pieces.add(piece=piece, score=lowest - rank if ranked else 0.0)
+    backend = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+    new = words.wrap(backend, f"{old.name}, {len(pieces)} more pieces")
+    base.model.resize_token_embeddings(len(new), mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    subwords = old.encode([piece.replace("▁", " ").strip() or " " for piece in pieces])
+    for layer in (base.model.get_input_embeddings(), base.model.get_output_embeddings()):
+        weights = layer.weight.data
+        rows = weights[: len(old)]
+        if start == "random":
+            noise = torch.randn(len(pieces), rows.shape[1], generator=generator)
+            weights[len(old) :] = noise * base.model.config.initializer_range
+        elif start == "mean":
+            weights[len(old) :] = rows.mean(dim=0)
+        else:
+            for row, ids in enumerate(subwords, len(old)):
+                weights[row] = rows[ids].mean(dim=0)
+    return dataclasses.replace(base, tokenizer=new)

@@ -1,0 +1,260 @@
+"""One interface over SentencePiece and Hugging Face tokenizers, and how they are loaded."""
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import tokenizers
+from tokenizers.pre_tokenizers import ByteLevel
+
+from mlq_utils.data import HUB_NAME, data_folder, from_hub
+
+_HUB_FILES = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """One interface over SentencePiece and Hugging Face tokenizers.
+
+    Attributes:
+        name: What it was loaded as.
+        backend: The tokenizer itself.
+        token_bytes: For each id, the bytes of text that the token stands for; None for special
+            tokens. A space is a space here, whatever sign the vocabulary uses for it.
+        is_byte: For each id, whether it is a byte token: a single byte that the tokenizer falls
+            back to, or (byte-level BPE) a piece that is not made of whole characters.
+    """
+
+    name: str
+    backend: Any = field(repr=False)
+    token_bytes: tuple[bytes | None, ...] = field(repr=False)
+    is_byte: np.ndarray = field(repr=False)
+    _encode_batch: Callable[[list[str]], list[list[int]]] = field(repr=False)
+    _decode: Callable[[list[int]], str] = field(repr=False)
+
+    def __len__(self) -> int:
+        """Return the size of the vocabulary."""
+        return len(self.token_bytes)
+
+    def encode(self, text: str | Sequence[str]) -> list[int] | list[list[int]]:
+        """Return the ids of a text, or a list of ids for a list of texts; no special tokens."""
+        if isinstance(text, str):
+            return self._encode_batch([text])[0]
+        return self._encode_batch(list(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; bytes that are no character become U+FFFD."""
+        return self._decode([int(i) for i in ids])
+
+    @property
+    def opening(self) -> int | None:
+        """The special token that a Hugging Face tokenizer puts before a text; None for none.
+
+        SentencePiece puts none by itself; whether its `bos_id` is used is the model's affair.
+        """
+        if not isinstance(self.backend, tokenizers.Tokenizer):
+            return None
+        plain, whole = (
+            self.backend.encode("a", add_special_tokens=add).ids for add in (False, True)
+        )
+        return whole[0] if whole[: len(plain)] != plain else None
+
+    @cached_property
+    def opens(self) -> np.ndarray:
+        """For each id, whether a character begins in the token and does not end in it."""
+        return np.array([t is not None and missing_bytes(t) > 0 for t in self.token_bytes])
+
+
+def missing_bytes(text: bytes) -> int:
+    """Return how many continuation bytes the last character of `text` still lacks (0 to 3)."""
+    for back in range(1, min(4, len(text)) + 1):
+        byte = text[-back]
+        if byte & 0xC0 != 0x80:  # not a continuation byte: the last character begins here
+            size = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC2 else 1
+            return max(0, size - back) if byte <= 0xF4 else 0
+    return 0
+
+
+def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
+    """Load a tokenizer from a file, a folder, the data folder or the Hugging Face Hub.
+
+    A SentencePiece `tokenizer.model` is read by SentencePiece itself where there is one: it is
+    the reference, and conversions of it differ (on spaces, for one). Otherwise `tokenizer.json`
+    is read, and `AutoTokenizer` converts older formats. Remote code is never run.
+
+    Args:
+        name_or_path: A `.model` or `.json` file; a folder; a name under `$MLQ_DATA/tokenizers`
+            such as `llama`; or a name of the Hub such as `huggyllama/llama-7b`.
+        revision: The Hub's branch, tag or commit.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        ConnectionError: The Hub cannot be reached.
+        ValueError: The file is truncated or no tokenizer.
+    """
+    path = Path(name_or_path).expanduser()
+    folder = data_folder()
+    for candidate in [path] + ([folder / "tokenizers" / path] if folder else []):
+        if candidate.is_file():
+            return _from_file(candidate, str(name_or_path))
+        if candidate.is_dir():
+            return _from_folder(candidate, str(name_or_path))
+    if not HUB_NAME.fullmatch(str(name_or_path)) or path.suffix in {".model", ".json"}:
+        raise FileNotFoundError(
+            f"no tokenizer at {str(name_or_path)!r}: it is no file or folder, not a name under "
+            "$MLQ_DATA/tokenizers, and no name of the Hugging Face Hub (owner/name)"
+        )
+    name = str(name_or_path)
+    remedy = f"Put its files into a folder and give its path, or into $MLQ_DATA/tokenizers/{name}"
+    return _from_folder(from_hub("tokenizer", name, revision, _HUB_FILES, remedy), name)
+
+
+def train(sentences: Iterable[str], vocabulary_size: int, name: str = "") -> Tokenizer:
+    """Train a tokenizer of LLaMA's kind: SentencePiece BPE with byte fallback, digits split.
+
+    Args:
+        sentences: The text, one sentence each; no sentence may be longer than 4,192 bytes.
+        vocabulary_size: Number of pieces, the 256 byte pieces and 3 special ones included.
+        name: What to call it.
+
+    Raises:
+        ValueError: The text is too small for the vocabulary, or the vocabulary for the bytes.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocabulary_size,
+            byte_fallback=True,
+            split_digits=True,
+            character_coverage=0.9995,
+            normalization_rule_name="identity",
+            num_threads=1,  # so that the same text gives the same pieces
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"cannot train {vocabulary_size} pieces on this text: {error}") from error
+    return wrap(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), name)
+
+
+def _from_folder(folder: Path, name: str) -> Tokenizer:
+    for file in ("tokenizer.model", "tokenizer.json"):
+        if (folder / file).is_file():
+            return _from_file(folder / file, name)
+    from transformers import AutoTokenizer  # imported here: it takes seconds, and few need it
+
+    try:
+        return wrap(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileNotFoundError(
+            f"no tokenizer in {name!r}: neither tokenizer.model, nor tokenizer.json, nor files "
+            f"that transformers reads ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _from_file(path: Path, name: str) -> Tokenizer:
+    try:
+        if path.suffix == ".json":
+            return wrap(tokenizers.Tokenizer.from_file(str(path)), name)
+        return wrap(sentencepiece.SentencePieceProcessor(model_file=str(path)), name)
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise ValueError(f"{path} is truncated or no tokenizer file: {error}") from error
+
+
+def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
+    """Return a `Tokenizer` over a SentencePiece, `tokenizers` or transformers tokenizer.
+
+    Raises:
+        TypeError: It is none of these, or a transformers tokenizer written in Python alone.
+    """
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    if isinstance(tokenizer, sentencepiece.SentencePieceProcessor):
+        token_bytes = [_sentencepiece_bytes(tokenizer, i) for i in range(len(tokenizer))]
+        is_byte = np.array([tokenizer.is_byte(i) for i in range(len(tokenizer))])
+        return Tokenizer(
+            name, tokenizer, tuple(token_bytes), is_byte, tokenizer.encode, tokenizer.decode
+        )
+    if hasattr(tokenizer, "backend_tokenizer"):  # transformers' own, without importing it
+        name = name or tokenizer.name_or_path
+        tokenizer = tokenizer.backend_tokenizer
+    if not isinstance(tokenizer, tokenizers.Tokenizer):
+        raise TypeError(
+            f"{type(tokenizer).__name__} is no tokenizer that can be analysed: give a "
+            "SentencePieceProcessor, a tokenizers.Tokenizer or a fast transformers tokenizer"
+        )
+    token_bytes, is_byte = _tokenizers_bytes(tokenizer)
+    return Tokenizer(
+        name,
+        tokenizer,
+        token_bytes,
+        is_byte,
+        lambda texts: [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)],
+        lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
+    )
+
+
+def _sentencepiece_bytes(model: sentencepiece.SentencePieceProcessor, i: int) -> bytes | None:
+    piece = model.id_to_piece(i)
+    if model.is_byte(i):
+        return bytes([int(piece[3:5], 16)])
+    if model.is_control(i) or model.is_unknown(i):
+        return None
+    return piece.replace("▁", " ").encode()
+
+
+def _tokenizers_bytes(
+    tokenizer: tokenizers.Tokenizer,
+) -> tuple[tuple[bytes | None, ...], np.ndarray]:
+    """Return each token's bytes and whether it is a byte token, from the tokenizer's own file."""
+    spec = json.loads(tokenizer.to_str())
+    parts = json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")])
+    byte_level = '"ByteLevel"' in parts
+    added = {t["id"]: t for t in spec.get("added_tokens", [])}
+    to_byte = _byte_alphabet() if byte_level else {}
+    token_bytes: list[bytes | None] = [None] * tokenizer.get_vocab_size()
+    for piece, i in tokenizer.get_vocab().items():
+        if i in added:
+            token_bytes[i] = None if added[i]["special"] else added[i]["content"].encode()
+        elif byte_level:
+            token_bytes[i] = bytes(to_byte[c] for c in piece)
+        elif match := _BYTE_PIECE.fullmatch(piece):
+            token_bytes[i] = bytes([int(match[1], 16)])
+        else:
+            token_bytes[i] = piece.replace("▁", " ").removeprefix("##").encode()
+    if byte_level:
+        is_byte = [t is not None and not _whole(t) for t in token_bytes]
+    else:
+        fallback = {i for p, i in tokenizer.get_vocab().items() if _BYTE_PIECE.fullmatch(p)}
+        is_byte = [i in fallback for i in range(len(token_bytes))]
+    return tuple(token_bytes), np.array(is_byte)
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Return the byte that each character of byte-level BPE's alphabet stands for.
+
+    GPT-2's rule: printable Latin-1 characters stand for themselves, the other bytes, in order,
+    for the characters from U+0100 on.
+    """
+    alphabet = set(ByteLevel.alphabet())
+    own = [b for b in range(256) if chr(b) in alphabet]
+    others = [b for b in range(256) if chr(b) not in alphabet]
+    return {chr(b): b for b in own} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+def _whole(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

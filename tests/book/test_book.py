@@ -1,0 +1,356 @@
+"""The pipeline on a book of one notebook: what it reuses, what it refuses, what it leaves."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from mlq_utils import languages, paper
+from mlq_utils.book import pages
+from mlq_utils.book import pipeline as book
+
+DECLARED = "threshold: float | None = None\nlanguages: list[str] = ['af']"
+CHECK = "from mlq_utils.book import pages\n\npages.check_parameters(globals())"
+
+
+def notebook(*cells, kernel="python3"):
+    made = new_notebook(
+        metadata={"kernelspec": {"name": kernel, "display_name": "a kernel", "language": "python"}}
+    )
+    made.cells = [
+        new_markdown_cell("# A chapter\n\n$$ y = x^2 $$"),
+        new_code_cell(DECLARED, metadata={"tags": ["parameters"]}),
+        new_code_cell(CHECK),
+        *map(new_code_cell, cells),
+    ]
+    return made
+
+
+@pytest.fixture
+def toy(tmp_path, root):
+    """A repository whose book has a page, a chapter and references."""
+    for page, text in {
+        "intro": "# Intro\n\nFrom {glue:text}`../notebooks/chapter.ipynb::share:.1f` {cite}`a`.\n",
+        "references": "# References\n\n```{bibliography}\n```\n",
+    }.items():
+        path = tmp_path / f"book/{page}.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf8")
+    (tmp_path / "book/references.bib").write_text(
+        "@misc{a, title = {T}, author = {B, C}, year = {2020}}", "utf8"
+    )
+    (tmp_path / "book/_static").mkdir()
+    shutil.copy(root / "_config.yml", tmp_path)
+    toc = {"format": "jb-book", "root": "book/intro"}
+    toc["chapters"] = [{"file": "notebooks/chapter"}, {"file": "book/references"}]
+    (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc), "utf8")
+    (tmp_path / "notebooks/params/smoke").mkdir(parents=True)
+    write(tmp_path, notebook("from myst_nb import glue", "glue('share', 2.25, display=False)"))
+    parameters(tmp_path, threshold=3)
+    return tmp_path
+
+
+def write(root, made):
+    nbformat.write(made, root / "notebooks/chapter.ipynb")
+
+
+def parameters(root, **values):
+    path = root / "notebooks/params/smoke/chapter.yaml"
+    path.write_text(yaml.safe_dump(values), "utf8")
+
+
+def run(root):
+    (chapter,) = book.chapters(root, "smoke")
+    return book.run(root, "smoke", chapter, inputs="")
+
+
+def runs(root):
+    return [path.name for path in (root / "_build").rglob("chapter*")]
+
+
+def command(root, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "mlq_utils.book.pipeline", *arguments],
+        cwd=root,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command_makes_a_site_and_reuses_its_runs(toy):
+    done = command(toy, "--profile", "smoke")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(toy / "_build/html/index.html")
+    assert "From 2.2" in (toy / "_build/html/book/intro.html").read_text("utf8").replace(
+        '<span class="pasted-text">', ""
+    )
+    page = (toy / "_build/html/notebooks/chapter.html").read_text("utf8")
+    assert "threshold" in page
+    for absent in ("colab", "mybinder", "Open issue", "executablebooks/jupyter-book"):
+        assert absent not in page
+    assert not book.machine_paths(toy).search(page)
+    first = done.stderr.splitlines()[0]
+    assert re.fullmatch(r"notebooks/chapter\.ipynb: running; about 1 min left in all", first)
+    assert not list((toy / "_build").glob("site-*"))
+
+    again = command(toy, "--profile", "smoke")
+    assert again.stderr.splitlines()[0] == "notebooks/chapter.ipynb: unchanged"
+
+
+def test_ctrl_c_ends_it_in_one_line_and_runs_go_to_one_store(toy):
+    waits = """
+from pathlib import Path
+import time
+from mlq_utils import experiments
+
+Path("store").write_text(str(experiments.STORE))
+Path("started").touch()
+time.sleep(600)
+"""
+    write(toy, notebook(waits))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlq_utils.book.pipeline", "--profile", "smoke"],
+        cwd=toy,
+        env={name: value for name, value in os.environ.items() if name != "MLQ_STORE"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in the background inherit that SIGINT is ignored; a terminal's do not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    started = toy / "_build/scratch/started"
+    while not started.exists() and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all that runs in it
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted: what is finished is kept, the next call goes on"
+    assert "Traceback" not in said
+    assert (toy / "_build/scratch/store").read_text() == str(toy.resolve() / "_build/store")
+
+
+def test_the_address_brings_the_buttons(toy):
+    config = yaml.safe_load((toy / "_config.yml").read_text("utf8"))
+    config["repository"]["url"] = "https://github.com/someone/somewhere"
+    (toy / "_config.yml").write_text(yaml.safe_dump(config), "utf8")
+    site = book.make(toy, "smoke").parent
+    page = (site / "notebooks/chapter.html").read_text("utf8")
+    for address in (
+        "https://github.com/someone/somewhere/issues/new",
+        "https://github.com/someone/somewhere/edit/main/notebooks/chapter.ipynb",
+        "https://colab.research.google.com/",
+        "https://mybinder.org/",
+    ):
+        assert address in page
+
+
+def test_a_run_is_reused_until_something_changes(toy):
+    damaged = toy / "_build/runs/smoke/notebooks/chapter.ipynb"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{", "utf8")
+    first = run(toy)
+    written = first.stat().st_mtime_ns
+    assert run(toy).stat().st_mtime_ns == written
+    parameters(toy, threshold=4)
+    assert run(toy).stat().st_mtime_ns > written
+    executed = nbformat.read(first, as_version=4)
+    assert "threshold = 4" in executed.cells[2].source
+    assert "hide-input" in executed.cells[2].metadata.tags
+    assert "papermill" not in executed.metadata
+
+
+def test_inputs_key_sees_pins_and_data(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    monkeypatch.setenv("MLQ_DATA", str(data))
+    keys = {book.inputs_key(tmp_path)}
+    (tmp_path / "requirements.txt").write_text("babel==2.18.0", "utf8")
+    keys.add(book.inputs_key(tmp_path))
+    (data / "file").write_text("one", "utf8")
+    keys.add(book.inputs_key(tmp_path))
+    assert len(keys) == 3
+    assert book.inputs_key(tmp_path) in keys
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"thresh": 3}, r"unknown parameter 'thresh'. Did you mean threshold\?"),
+        ({"threshold": "3"}, r"'threshold' must be float \| None, not str"),
+        ({"threshold": True}, r"'threshold' must be float \| None, not bool"),
+        ({"languages": "af"}, r"'languages' must be list\[str\], not str"),
+        ({"languages": ["af", 1]}, r"'languages' must be list\[str\], not list"),
+    ],
+)
+def test_bad_parameters_stop_before_anything_runs(toy, given, message):
+    parameters(toy, **given)
+    with pytest.raises(book.InputError, match=message):
+        book.make(toy, "smoke")
+    assert not (toy / "_build").exists()
+
+
+def test_bad_input_is_one_line_and_status_2(toy):
+    parameters(toy, bogus=1)
+    done = command(toy, "--profile", "smoke")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: notebooks/chapter.ipynb") and "bogus" in line
+    parameters(toy)
+    done = command(toy, "--profile", "smoke", MLQ_DATA="no/such/folder")
+    assert done.returncode == 2 and "does not exist" in done.stderr
+    assert not (toy / "_build").exists()
+
+
+def damaged(folder):
+    """A FLORES-200 of which one file ends in the middle."""
+    for language in languages.table()["flores"]:
+        path = folder / "flores200_dataset/devtest" / f"{language}.devtest"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("sentence\n" * (700 if language == "khm_Khmr" else 1012), "utf8")
+    return "khm_Khmr.devtest.*700.*1012"
+
+
+def lacking(folder):
+    message = damaged(folder)
+    (folder / "flores200_dataset/devtest/khm_Khmr.devtest").unlink()
+    return message.split(".*")[0]
+
+
+@pytest.mark.parametrize("damage", [damaged, lacking])
+def test_damaged_data_stops_before_anything_runs(toy, tmp_path, monkeypatch, damage):
+    message = damage(tmp_path / "data")
+    monkeypatch.setenv("MLQ_DATA", str(tmp_path / "data"))
+    with pytest.raises(book.InputError, match=message):
+        book.make(toy, "smoke")
+    assert not (toy / "_build").exists()
+
+
+def test_an_edited_table_stops_before_anything_runs(toy, tmp_path, monkeypatch):
+    tables = shutil.copytree(paper.FOLDER, tmp_path / "paper")
+    monkeypatch.setattr(paper, "FOLDER", tables)
+    path = tables / "table_14.csv"
+    text = path.read_text("utf8")
+    first_average = next(line for line in text.splitlines() if ",AVG," in line)
+    path.write_text(text.replace(first_average, first_average.rsplit(",", 1)[0] + ",99.9"), "utf8")
+    with pytest.raises(book.InputError, match=r"table_14.csv"):
+        book.make(toy, "smoke")
+    assert not (toy / "_build").exists()
+
+
+def test_what_is_missing_is_named(toy):
+    with pytest.raises(book.InputError, match=r"unknown profile 'mini'.*smoke"):
+        book.chapters(toy, "mini")
+    write(toy, notebook(kernel="no-such-kernel"))
+    with pytest.raises(book.InputError, match="No such kernel named no-such-kernel"):
+        book.chapters(toy, "smoke")
+    write(toy, notebook())
+    (toy / "notebooks/params/smoke/chapter.yaml").unlink()
+    with pytest.raises(book.InputError, match=r"chapter.yaml does not exist"):
+        book.chapters(toy, "smoke")
+    (toy / "notebooks/params/smoke/chapter.yaml").write_text("[a, list]", "utf8")
+    with pytest.raises(book.InputError, match=r"chapter\.yaml: "):
+        book.chapters(toy, "smoke")
+    (toy / "notebooks/chapter.ipynb").write_text("{", "utf8")
+    with pytest.raises(book.InputError, match=r"chapter\.ipynb, .*JSON"):
+        book.chapters(toy, "smoke")
+    (toy / "notebooks/chapter.ipynb").unlink()
+    with pytest.raises(book.InputError, match=r"_toc.yml lists 'notebooks/chapter'"):
+        book.chapters(toy, "smoke")
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("1 / 0", r"chapter.ipynb, In \[4\]: ZeroDivisionError: division by zero"),
+        ("import os\nos._exit(1)", "chapter.ipynb: .*[Kk]ernel died"),
+        ("import os\nprint(os.path.expanduser('~/data'))", r"In \[4\]: the output shows a path"),
+        ("import pandas\nprint(pandas.__file__)", r"In \[4\]: the output shows a path"),
+    ],
+)
+def test_a_run_that_fails_leaves_no_page(toy, cell, message):
+    write(toy, notebook(cell))
+    with pytest.raises(book.BookError, match=message):
+        book.make(toy, "smoke")
+    assert runs(toy) == []
+    assert not (toy / "_build/html").exists()
+
+
+def test_a_site_that_does_not_build_leaves_the_former(toy):
+    former = toy / "_build/html/index.html"
+    former.parent.mkdir(parents=True)
+    former.write_text("former", "utf8")
+    (toy / "book/intro.md").write_text("# Intro\n\n{doc}`nowhere`\n", "utf8")
+    with pytest.raises(book.BookError, match="nowhere"):
+        book.make(toy, "smoke")
+    assert former.read_text("utf8") == "former"
+    assert not list((toy / "_build").glob("site-*"))
+
+
+def test_papermill_alone_refuses_an_unknown_parameter(toy):
+    papermill = Path(sys.executable).with_name("papermill")
+    done = subprocess.run(
+        [papermill, "notebooks/chapter.ipynb", "out.ipynb", "-p", "thresholdx", "1"],
+        cwd=toy,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "unknown parameter 'thresholdx'. Did you mean threshold?" in done.stderr
+
+
+def test_check_parameters_can_be_run_again():
+    injected = "# Parameters\nthreshold = 3\n"
+    namespace = {"In": ["", DECLARED, injected, CHECK], "threshold": 3, "languages": ["af"]}
+    pages.check_parameters(namespace)
+    # what later cells define is none of its business, in whatever order cells are run
+    namespace |= {"frame": [1], "scale": 2, "In": [*namespace["In"], "scale = 2", CHECK]}
+    pages.check_parameters(namespace)
+    with pytest.raises(TypeError, match="'threshold' must be"):
+        pages.check_parameters(namespace | {"threshold": "3"})
+    namespace["In"] += ["# Parameters\nlanguage = 'ro'\n"]
+    with pytest.raises(ValueError, match=r"unknown parameter 'language'. Did you mean languages"):
+        pages.check_parameters(namespace | {"language": "ro"})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad"),
+    [
+        ("int", [1, -1], [True, 1.0, "1", None]),
+        ("float", [1, 1.5], [True, "1", None]),
+        ("bool", [True], [1, "yes"]),
+        ("str | None", ["a", None], [1]),
+        ("list[str]", [[], ["a"]], ["a", [1], ("a",)]),
+        ("dict[str, int]", [{}, {"a": 1}], [{"a": "b"}, {1: 1}]),
+        ("list[int] | None", [None, [1]], [[None], [True]]),
+    ],
+)
+def test_types(annotation, good, bad):
+    declared = pages.declarations(f"x: {annotation} = None")
+    for value in good:
+        pages.validate({"x": value}, declared)
+    for value in bad:
+        with pytest.raises(TypeError):
+            pages.validate({"x": value}, declared)
+
+
+def test_an_annotation_must_be_built_in():
+    with pytest.raises(ValueError, match="built-in types, not Path"):
+        pages.declarations("folder: Path = '.'")
+
+
+def test_provenance_says_what_a_page_was_made_with():
+    namespace = {"In": ["", DECLARED], "threshold": 1.84, "languages": ["af"]}
+    stamp = pages.provenance(namespace, table_12="0" * 64).data
+    for part in ("threshold = 1.84", "table 12", "0" * 64, "UTC", "numpy", "commit"):
+        assert part in stamp
+    assert not book.machine_paths(Path(__file__).parents[2]).search(stamp)

@@ -1,0 +1,152 @@
+"""The smoke book: its sources, its executed notebooks, its pages, and its pages in a browser."""
+
+import ast
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
+from sphinx_external_toc.parsing import parse_toc_yaml
+
+from mlq_utils.book import pages
+from mlq_utils.book import pipeline as book
+
+ROOT = Path(__file__).parents[2]
+TOC = list(parse_toc_yaml(ROOT / "_toc.yml"))
+NOTEBOOKS = [page for page in TOC if (ROOT / f"{page}.ipynb").exists()]
+PROFILES = ["smoke", "mini", "paper"]
+BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def source(page):
+    return nbformat.read(ROOT / f"{page}.ipynb", as_version=4)
+
+
+def tagged(notebook, tag):
+    return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
+
+
+def soup(site, page):
+    return BeautifulSoup((site / f"{page}.html").read_text("utf8"), "html.parser")
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_sources_carry_no_outputs(page):
+    for cell in source(page).cells:
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("page", [page for page in NOTEBOOKS if page.startswith("notebooks/")])
+def test_parameters_are_declared_checked_and_read(page):
+    notebook = source(page)
+    (cell,) = tagged(notebook, "parameters")
+    following = notebook.cells[notebook.cells.index(cell) + 1 :]
+    code = [ast.parse(c.source) for c in following if c.cell_type == "code"]
+    assert "check_parameters(globals())" in ast.unparse(code[0])
+    read = {node.id for tree in code for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert pages.declarations(cell.source).keys() - read == set()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_fits_the_notebooks(profile):
+    listed = book.chapters(ROOT, profile)
+    assert [chapter.path.with_suffix("").as_posix() for chapter in listed] == NOTEBOOKS
+    files = {p.stem for p in (ROOT / "notebooks/params" / profile).iterdir()}
+    assert files <= {chapter.path.stem for chapter in listed}
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_no_cell_failed_or_was_left_out(site, page):
+    executed = nbformat.read(ROOT / f"_build/runs/smoke/{page}.ipynb", as_version=4)
+    for cell in executed.cells:
+        if cell.cell_type == "code" and cell.source:
+            assert cell.execution_count
+            assert not [o for o in cell.outputs if o.output_type == "error"]
+
+
+@pytest.mark.parametrize("page", TOC)
+def test_every_entry_is_a_page(site, page):
+    html = soup(site, page)
+    assert html.html["lang"] == "en"
+    assert html.h1.text.strip()
+    for image in html.article.find_all("img"):
+        alternative = image.get("alt", "").strip()
+        assert len(alternative) > 10, image
+        assert not re.search(r"\.(png|svg|jpe?g)$|^<", alternative), alternative
+
+
+def test_pages_show_no_machine_and_no_noise(site):
+    never = re.compile(book.machine_paths(ROOT).pattern + r"|it/s\]|s/it\]|\d%\|| ?█")
+    for path in site.rglob("*"):
+        if path.suffix in {".html", ".ipynb", ".md", ".txt"} and "mathjax" not in path.parts:
+            found = never.search(path.read_text("utf8"))
+            assert not found, f"{path.relative_to(site)}: {found[0]}"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    quiet = ["background-networking", "component-update", "sync"]
+    flags = ["--no-sandbox", "--disable-gpu", *(f"--disable-{name}" for name in quiet)]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield started
+        started.close()
+
+
+SIZES = {"wide": (1280, 900), "phone": (390, 844)}
+
+
+@pytest.mark.parametrize("page", TOC)
+def test_a_page_reads_well_from_the_disk(site, browser, page):
+    requests, errors = [], []
+    tab = browser.new_page()
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    tab.goto((site / f"{page}.html").as_uri(), wait_until="load")
+    if tab.locator(".math.notranslate").count():
+        tab.wait_for_selector("mjx-container")
+        assert not tab.locator("mjx-merror").count()
+    shots = ROOT / "_build/screenshots"
+    for size, (width, height) in SIZES.items():
+        tab.set_viewport_size({"width": width, "height": height})
+        for scheme in ("light", "dark"):
+            tab.emulate_media(color_scheme=scheme)
+            tab.wait_for_selector(f"html[data-theme={scheme}]")
+            shot = shots / f"{Path(page).name}-{size}-{scheme}.png"
+            tab.screenshot(path=shot, full_page=True, animations="disabled")
+        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert tab.evaluate(overflow) <= 0, f"wider than a screen of {width} px"
+    tab.close()
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert errors == []
+
+
+def test_the_ledger_sorts_and_filters_offline(site, browser):
+    tab = browser.new_page()
+    tab.goto((site / "book/claims.html").as_uri(), wait_until="load")
+    table = tab.locator("table.sortable").first
+    shown = "rows => rows.filter(r => !r.hidden).map(r => r.cells[{}].textContent.trim())"
+    rows = table.locator("tbody tr")
+    everything = rows.evaluate_all(shown.format(2))
+    tab.get_by_role("searchbox", name="filter").first.fill("trained does not hold")
+    left = rows.evaluate_all(shown.format(3))
+    assert 0 < len(left) < len(everything) and set(left) == {"does not hold"}
+    assert set(rows.evaluate_all(shown.format(2))) == {"trained"}
+    tab.get_by_role("searchbox", name="filter").first.fill("")
+    heading = table.get_by_role("button", name="evidence")
+    heading.click()
+    assert rows.evaluate_all(shown.format(2)) == sorted(everything)
+    heading.click()
+    assert rows.evaluate_all(shown.format(2)) == sorted(everything, reverse=True)
+    assert table.locator("th[aria-sort=descending]").count() == 1
+    links = table.locator("a").evaluate_all("links => links.map(a => a.href)")
+    assert links and all(Path(unquote(urlparse(link).path)).is_file() for link in set(links))
+    tab.close()

@@ -1,0 +1,104 @@
+"""FLORES-101 beside FLORES-200: the same reader, other names of files."""
+
+from dataclasses import replace
+
+import pytest
+
+from mlq_utils import languages
+from mlq_utils.corpora import flores
+from mlq_utils.corpora import loading as corpora
+
+CODES = ("en", "ro", "km", "ku", "zh", "zhtrad", "ms", "lv")
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """FLORES-101 in small: `<language> <number>`, in the files of the release."""
+    monkeypatch.delenv("MLQ_DATA", raising=False)
+    monkeypatch.setattr(corpora, "cache_folder", lambda: tmp_path / "cache")
+    for split, count in flores.SENTENCES.items():
+        folder = tmp_path / "flores101_dataset" / split
+        folder.mkdir(parents=True)
+        for code in CODES:
+            text = "".join(f"{code} {n}\n" for n in range(count))
+            (folder / f"{languages.get(code).flores101}.{split}").write_text(text)
+    return tmp_path
+
+
+def test_files_bear_the_names_of_the_release(release):
+    files = {path.name for path in (release / "flores101_dataset/dev").iterdir()}
+    assert files == {
+        "eng.dev", "ron.dev", "khm.dev", "ckb.dev", "zho_simpl.dev", "zho_trad.dev", "msa.dev",
+        "lav.dev",
+    }  # fmt: skip
+    assert languages.table()["flores101"].is_unique
+
+
+@pytest.mark.parametrize("split", flores.SENTENCES)
+@pytest.mark.parametrize("code", CODES)
+def test_every_language_is_loaded_as_from_flores200(release, code, split):
+    frame = corpora.load("flores101", code, split, data=release)
+    assert frame["target"].tolist() == [f"{code} {n}" for n in range(flores.SENTENCES[split])]
+    assert frame["source"][3] == "en 3"
+    assert frame.attrs["corpus"] == "flores101"
+    assert frame.attrs["version"] == "flores101_dataset.tar.gz"
+    assert frame.attrs["source_sha256"] != frame.attrs["target_sha256"] or code == "en"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw[:-9], "whole lines where 1012 are expected"),
+        (lambda raw: raw.replace(b"ro 40\n", b"\0\n"), "line 41: a NUL"),
+        (lambda raw: raw.replace(b"ro 41\n", b"\xff\n"), "line 42: not UTF-8"),
+        (lambda raw: b"\xef\xbb\xbf" + raw, "line 1: a byte-order mark"),
+        (lambda raw: raw.replace(b"ro 42\n", b"\n"), "line 43: an empty sentence"),
+    ],
+)
+def test_its_files_are_checked_as_strictly(release, change, message):
+    path = release / "flores101_dataset/devtest/ron.devtest"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=message) as error:
+        corpora.load("flores101", "ro", "devtest", data=release)
+    assert str(path) in str(error.value)
+
+
+def test_a_line_separator_within_a_sentence_shifts_nothing(release):
+    path = release / "flores101_dataset/dev/ron.dev"
+    path.write_text(path.read_text().replace("ro 9\n", "ro\u20289\n"), encoding="utf-8")
+    frame = corpora.load("flores101", "ro", "dev", data=release)
+    assert frame["target"].tolist()[9:11] == ["ro\u20289", "ro 10"]
+
+
+def test_each_release_is_looked_for_by_its_own_name(release, monkeypatch):
+    assert corpora.find("flores101", release) == release / "flores101_dataset"
+    assert corpora.find("flores200", release) is None
+    gone = replace(flores.RELEASES["flores101"], url="http://127.0.0.1:9/flores101_dataset.tar.gz")
+    monkeypatch.setitem(flores.RELEASES, "flores101", gone)
+    with pytest.raises(ConnectionError, match=r"FLORES-101 is not here.*flores101_dataset/dev"):
+        corpora.load("flores101", "ro", "dev")
+
+
+def test_training_pairs_can_be_kept_from_it(release):
+    unlike = (("flores101", "devtest"),)
+    with pytest.raises(FileNotFoundError, match=r"cym\.devtest is missing"):
+        corpora.training_pairs("cldr", "cy", 5, unlike=unlike, data=release)
+    drawn = corpora.training_pairs("cldr", "ro", 5, unlike=unlike, data=release)
+    assert len(drawn) == 5 and drawn.attrs["in_evaluation"] == 0
+
+
+def test_the_real_sentences_under_the_names_of_flores101(data, tmp_path):
+    """FLORES-200 holds the sentences of FLORES-101: renamed, they load all the same."""
+    if corpora.find("flores200", data) is None:
+        pytest.skip("no FLORES-200 in the data folder")
+    real = corpora.find("flores200", data)
+    for split in flores.SENTENCES:
+        folder = tmp_path / "flores101_dataset" / split
+        folder.mkdir(parents=True)
+        for row in languages.table().itertuples():
+            (folder / f"{row.flores101}.{split}").symlink_to(real / split / f"{row.flores}.{split}")
+    for split in flores.SENTENCES:
+        for code in languages.codes("flores101"):
+            renamed = corpora.load("flores101", code, split, data=tmp_path)
+            if code in ("ro", "zhtrad", "ku"):
+                assert renamed.equals(corpora.load("flores200", code, split, data=data))

@@ -1,0 +1,469 @@
+"""Runs on the packaged base: what identifies them, what is kept, what a user sees."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+
+import peft
+import pytest
+import torch
+from sacrebleu.tokenizers import tokenizer_spm
+from safetensors.torch import load_file
+
+from mlq_utils.corpora import loading as corpora
+from mlq_utils.experiments import runs as experiments
+from mlq_utils.experiments.runs import Spec
+from mlq_utils.experiments.store import Store
+from mlq_utils.modeling import loading as modeling
+from mlq_utils.modeling import training
+from mlq_utils.modeling.device import placement
+from mlq_utils.modeling.vocabulary import Extension
+from mlq_utils.scoring import metrics as scoring
+from mlq_utils.scoring.spm import cldr_spm
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def record(store, small):
+    return experiments.run(small, store, progress=False)
+
+
+def test_a_record_says_what_was_run_and_found(record, store, small):
+    assert record["status"] == "done" and record["identity"] == small.identity()
+    assert record["spec"]["languages"] == ["ro"]
+    assert [s["target"] for s in record["scores"]] == ["ro", "km"]
+    for score in record["scores"]:
+        assert score["sentences"] == 4 and 0 <= score["spbleu"] <= 100
+        assert score["spbleu_low"] <= score["spbleu_high"]
+        assert "tok:spm-sha256-" in score["spbleu_signature"] and score["cap"] >= 32
+        assert set(score["errors"]) >= {"source_copy", "oscillation", "off_target", "empty"}
+    assert record["training"]["examples"] == 24 and len(record["training"]["losses"]) == 1
+    assert record["seconds"] > 0 and record["versions"]["torch"] and record["hardware"]
+    hypotheses = store.hypotheses(record["identity"])
+    assert hypotheses["target_language"].tolist() == ["ro"] * 4 + ["km"] * 4
+
+
+def test_a_run_is_computed_once(record, store, small, monkeypatch):
+    monkeypatch.setattr(experiments, "_compute", lambda *_: pytest.fail("computed again"))
+    assert experiments.run(small, store) == record
+
+
+def test_the_same_run_gives_the_same_scores(record, small, tmp_path):
+    again = experiments.run(small, Store(tmp_path), progress=False)
+    for one, other in zip(record["scores"], again["scores"], strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {
+            k: v for k, v in other.items() if k != "seconds"
+        }
+    assert record["training"]["losses"] == again["training"]["losses"]
+
+
+def test_an_extension_s_text_counts_where_it_is_named(small):
+    """And not where it is the one that older records have."""
+    plain, same, other = (
+        dataclasses.replace(small, extension=Extension("bpe", 9, **text))
+        for text in ({}, {"text": "cldr"}, {"text": "flores200"})
+    )
+    assert plain.identity() == same.identity() != other.identity()
+    assert "text" not in plain._values()["extension"]
+    for spec in (plain, other):
+        assert experiments.spec_of({"spec": dataclasses.asdict(spec)}) == spec
+
+
+def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
+    changed = {
+        "languages": ("fr",), "targets": ("ro",), "strategy": "full", "size": 25, "test_size": 5,
+        "learning_rate": 1e-3, "epochs": 2, "batch_size": 8, "layers": (0,), "seed": 1,
+        "beam_size": 4, "base": str(tmp_path), "shorten": "one token", "cap": 50,
+        "extension": Extension("bpe", 9), "corpus": ("wikimatrix", "ted"),
+        "test": ("flores200", "devtest"), "schedule": "paper", "revision": "main",
+        "spare_rows": 3,
+    }  # fmt: skip
+    assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
+    keys = {small.identity()}
+    keys |= {dataclasses.replace(small, **{k: v}).identity() for k, v in changed.items()}
+    assert len(keys) == len(changed) + 1
+    assert dataclasses.replace(small).identity() == small.identity()
+    one = shutil.copytree(base, tmp_path / "one")
+    other = shutil.copytree(base, tmp_path / "other")
+    (other / "config.json").write_text((other / "config.json").read_text() + " ", "utf8")
+    digests = [modeling.digest(str(folder)) for folder in (one, other)]
+    assert digests[0] != digests[1] and digests[0] == modeling.digest(str(base))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"languages": ("rp",)}, "unknown language 'rp'"),
+        ({"languages": ("ro", "ro")}, "more than once"),
+        ({"targets": ()}, "no targets"),
+        ({"strategy": "embd"}, "unknown strategy 'embd'. Did you mean embed"),
+        ({"size": 0}, "size must be 1 or more"),
+        ({"test_size": 0}, "test_size must be 1 or more"),
+        ({"languages": ("ro", "fr"), "size": 1}, "fewer than 2 languages"),
+        ({"cap": 0}, "cap must be 1 or more"),
+        ({"languages": ("km",), "shorten": "one tokn"}, "unknown way to shorten 'one tokn'"),
+        ({"shorten": "one token"}, "shorten needs languages"),
+        ({"languages": ("km",), "corpus": ("ted",)}, "unknown language of ted 'km'"),
+        ({"languages": ("km",), "corpus": ("wikimatrix", "ted")}, "of wikimatrix.ted 'km'"),
+        ({"targets": ("luo",), "test": ("ntrex", "test")}, "unknown language of ntrex 'luo'"),
+        (
+            {"test": ("flores200", "test")},
+            "unknown split of flores200 'test'. Did you mean devtest",
+        ),
+        ({"test": ("flores", "dev")}, "unknown corpus 'flores'"),
+        ({"corpus": ("ted", "flores")}, "unknown corpus 'flores'"),
+        ({"corpus": ("flores200",), "languages": ("ro",)}, "unknown split of flores200 'train'"),
+        (
+            {"languages": ("en",), "corpus": ("ted",)},
+            "unknown source of English instructions 'ted'",
+        ),
+        (
+            {"languages": ("umb",), "corpus": ("lego_mt",), "extension": Extension("bpe", 9)},
+            "unknown language of cldr 'umb'",
+        ),
+        ({"schedule": "papers"}, "unknown schedule 'papers'. Did you mean paper"),
+    ],
+)
+def test_wrong_specifications_are_refused_at_once(given, message):
+    with pytest.raises(ValueError, match=message):
+        Spec(**given)
+
+
+def test_a_loss_that_is_no_number_is_recorded_as_failed(small, tmp_path, monkeypatch):
+    def diverges(*_, **__):
+        raise FloatingPointError("the loss is nan at step 3")
+
+    monkeypatch.setattr(experiments.training, "fine_tune", diverges)
+    record = experiments.run(small, Store(tmp_path), progress=False)
+    assert record["status"] == "failed" and "step 3" in record["error"] and "scores" not in record
+    assert Store(tmp_path).get(small.identity()) == record
+
+
+def test_scores_in_tidy_form(record):
+    frame = experiments.scores([record])
+    assert frame["tuned_on"].tolist() == ["ro", "ro"] and frame["target"].tolist() == ["ro", "km"]
+    assert {"spbleu", "chrf", "source_copy", "cap_hit_rate", "seed"} <= set(frame.columns)
+
+
+def test_a_run_with_shortened_sequences_and_a_fixed_cap(base, tmp_path):
+    spec = Spec(("km",), ("km",), "full", 16, 3, epochs=1, beam_size=2, base=str(base))
+    store = Store(tmp_path)
+    runs = [spec, dataclasses.replace(spec, shorten="one token")]
+    plain, short = (experiments.run(one, store, progress=False) for one in runs)
+    assert short["scores"][0]["cap"] < 0.9 * plain["scores"][0]["cap"]  # scaled to fewer tokens
+    capped = experiments.run(dataclasses.replace(runs[1], cap=3), store, progress=False)
+    assert capped["scores"][0]["cap"] == 3 and capped["scores"][0]["cap_hit_rate"] == 1
+    frame = experiments.scores([plain, short, capped])
+    assert frame["shorten"].fillna("").tolist() == ["", "one token", "one token"]
+    assert frame["cap"].isna().tolist() == [True, True, False]
+
+
+@pytest.fixture
+def real(data, monkeypatch, tmp_path):
+    """FLORES-200, a few TED talks with one sentence of its devtest, and a flores101 model."""
+    folder = tmp_path / "data"
+    (folder / "ted_talks").mkdir(parents=True)
+    (folder / "flores200_dataset").symlink_to(data / "flores200_dataset")
+    leaked = corpora.load("flores200", "ro", "devtest", data=data).iloc[0]
+    rows = [("en", "ro"), tuple(leaked), *((f"Talk {n} .", f"Vorba {n} .") for n in range(20))]
+    text = "".join(f"a_talk\t{source}\t{target}\n" for source, target in rows)
+    text = text.replace("a_talk\ten\tro", "talk_name\ten\tro", 1)
+    (folder / "ted_talks/all_talks_train.tsv").write_text(text, "utf8")
+    monkeypatch.setenv("MLQ_DATA", str(folder))
+    monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
+    path = scoring.flores101_path()
+    path.parent.mkdir()
+    path.write_bytes(cldr_spm().backend.serialized_model_proto())
+    return path
+
+
+def test_a_run_on_released_corpora(real, base, tmp_path):
+    spec = Spec(("ro",), ("ro", "km"), "embed", 16, 2, epochs=1, beam_size=2, base=str(base),
+                corpus=("ted",), test=("flores200", "devtest"), schedule="paper")  # fmt: skip
+    store = Store(tmp_path / "store")
+    record = experiments.run(spec, store, progress=False)
+    assert record["training"]["drawn"] == {
+        "pairs": {"ro": 16},
+        "left_out": {"ro": {"repeated": 0, "in_evaluation": 1}},
+    }
+    assert all("tok:flores101" in score["spbleu_signature"] for score in record["scores"])
+    devtest = corpora.load("flores200", "ro", "devtest")
+    asked = store.hypotheses(record["identity"]).query("target_language == 'ro'")
+    assert asked["source"].tolist() == devtest["source"].tolist()[:2]
+    row = experiments.scores([record]).iloc[0]
+    assert (row["corpus"], row["test"]) == ("ted", "flores200 devtest")
+
+
+def test_what_cannot_be_scored_is_not_tuned(real, base, tmp_path, monkeypatch):
+    real.unlink()
+    monkeypatch.setattr(experiments.training, "fine_tune", lambda *_, **__: pytest.fail("tuned"))
+    spec = Spec(("ro",), ("ro",), base=str(base), corpus=("ted",), test=("flores200", "devtest"))
+    with pytest.raises(FileNotFoundError, match="flores101"):
+        experiments.run(spec, Store(tmp_path / "store"), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "bf16", "expected"),
+    [
+        (False, False, ("cpu", torch.float32)),
+        (True, True, ("cuda", torch.bfloat16)),
+        (True, False, ("cuda", torch.float32)),
+    ],
+)
+def test_a_gpu_is_used_where_there_is_one(gpu, bf16, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    device, dtype = placement()
+    assert (device.type, dtype) == expected
+
+
+def test_the_schedule_is_the_one_named():
+    assert Spec(schedule="paper", batch_size=128)._steps() == training.Schedule.paper(
+        "embed", seed=0
+    )
+    assert Spec(learning_rate=1e-3)._steps() == training.Schedule.mini("embed", learning_rate=1e-3)
+
+
+def test_tuning_data_is_shared_equally():
+    spec = Spec(languages=("ro", "fr", "de"), size=10)
+    counts = experiments._tuning_data(spec)["language"].value_counts()
+    assert counts.to_dict() == {"ro": 4, "fr": 3, "de": 3}
+    assert set(experiments._tuning_data(Spec(languages=("en",), size=7))["language"]) == {"en"}
+
+
+def test_the_command_prints_scores_and_examples(base, tmp_path):
+    command = [sys.executable, "-m", "mlq_utils.experiments.runs", "--store", tmp_path / "store"]
+    few = ["--base", base, "--size", "16", "--test-size", "2", "--targets", "ro", "ka"]
+    done = subprocess.run([*command, *few], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "spbleu" in done.stdout and "ka  source" in done.stdout
+    bad = subprocess.run([*command, "--languages", "xx"], capture_output=True, text=True)
+    assert bad.returncode == 2 and "unknown language 'xx'" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
+def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(modeling, "MINI", tmp_path / "none")
+    monkeypatch.setattr(Spec, "identity", lambda _: "a")
+    with pytest.raises(SystemExit):
+        experiments.main(["--store", str(tmp_path / "store")])
+    assert "python -m mlq_utils.modeling.pretraining" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("strategy", ["embed", "full", "lora", "layers"])
+def test_a_tuned_model_is_kept_and_loaded(small, tmp_path, strategy):
+    layers = (1,) if strategy == "layers" else None
+    spec = dataclasses.replace(small, strategy=strategy, layers=layers)
+    folder = tmp_path / "tuned"
+    record = experiments.run(spec, Store(tmp_path / "runs"), progress=False, save=folder)
+    kept = load_file(folder / "trained.safetensors")
+    whole = sum(p.numel() for p in modeling.load(spec.base).model.parameters())
+    share = sum(p.numel() for p in kept.values()) / whole
+    assert share == 1 if strategy == "full" else share < 0.3
+    loaded = modeling.load(folder)
+    direct, _ = experiments._tune(spec, progress=False)
+    assert not isinstance(loaded.model, peft.PeftModel)
+    for name, value in direct.model.state_dict().items():
+        torch.testing.assert_close(loaded.model.state_dict()[name], value)
+    untuned = Spec((), spec.targets, test_size=spec.test_size, base=str(folder))
+    again = experiments.run(untuned, Store(tmp_path / "runs"), progress=False)
+    assert [s["spbleu"] for s in again["scores"]] == [s["spbleu"] for s in record["scores"]]
+    tuned_twice = dataclasses.replace(small, base=str(folder), targets=("ro",))
+    assert experiments.run(tuned_twice, Store(tmp_path / "runs"), progress=False)["training"]
+
+
+def test_a_known_run_is_tuned_again_to_be_kept_and_once_only(record, store, small, tmp_path):
+    assert experiments.run(small, store, progress=False, save=tmp_path / "tuned") == record
+    before = (tmp_path / "tuned/trained.json").stat().st_mtime_ns
+    assert experiments.run(small, store, progress=False, save=tmp_path / "tuned") == record
+    assert (tmp_path / "tuned/trained.json").stat().st_mtime_ns == before
+    assert modeling.saved_as(tmp_path / "tuned")["run"] == small.identity()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"languages": ()}, "only a model that is tuned"),
+        ({"shorten": "one token"}, "with the base's own tokenizer"),
+        ({"seed": 9}, "holds something else"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_before_work(
+    record, store, small, tmp_path, monkeypatch, changes, message
+):
+    experiments.run(small, store, progress=False, save=tmp_path)
+    monkeypatch.setattr(experiments, "_compute", lambda *_: pytest.fail("computed"))
+    with pytest.raises(ValueError, match=message):
+        experiments.run(dataclasses.replace(small, **changes), store, save=tmp_path)
+
+
+def test_damaged_or_foreign_parts_are_refused(small, base, tmp_path):
+    own = shutil.copytree(base, tmp_path / "base")
+    spec = dataclasses.replace(small, base=str(own))
+    folder = tmp_path / "tuned"
+    experiments.run(spec, Store(tmp_path / "runs"), progress=False, save=folder)
+    half = shutil.copytree(folder, tmp_path / "half")
+    (half / "trained.json").unlink()  # killed in between
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        modeling.load(half)
+    experiments.run(spec, Store(tmp_path / "other"), progress=False, save=tmp_path / "anew")
+    for name, damage in (("trained.safetensors", "damaged"), ("trained.json", "damaged")):
+        bad = shutil.copytree(folder, tmp_path / f"bad {name}")
+        (bad / name).write_bytes((bad / name).read_bytes()[:-40])
+        with pytest.raises(ValueError, match=damage):
+            modeling.load(bad)
+    text = (own / "config.json").read_text("utf8")
+    (own / "config.json").write_text(text + " ", "utf8")
+    modeling.digest.cache_clear()
+    with pytest.raises(ValueError, match="was tuned from another"):
+        modeling.load(folder)
+
+
+def test_a_tuned_model_from_the_command_line(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "mlq_utils.experiments.runs",
+        "--store",
+        str(tmp_path / "runs"),
+    ]
+    tune = ["--languages", "ro", "--targets", "ro", "--size", "24", "--test-size", "3"]
+    use = ["--languages", "--targets", "ro", "--test-size", "3", "--base", str(tmp_path / "tuned")]
+    tables = [
+        subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
+        for arguments in ([*tune, "--save", str(tmp_path / "tuned")], use)
+    ]
+    first, second = (table.splitlines()[1].split()[:2] for table in tables)
+    assert first == second
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(call, function):
+    """Return the function, which raises at its nth call."""
+    calls = []
+
+    def stopping(*arguments, **options):
+        calls.append(None)
+        if len(calls) == call:
+            raise Stop
+        return function(*arguments, **options)
+
+    return stopping
+
+
+def test_a_killed_run_goes_on_after_the_targets_it_had(small, record, tmp_path, monkeypatch):
+    """Tuned and translated once: what was kept is neither trained nor decoded again."""
+    store = Store(tmp_path / "runs")
+    monkeypatch.setattr(experiments, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(experiments, "PART_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "_score", stop_at(2, experiments._score))
+        with pytest.raises(Stop):
+            experiments.run(small, store, progress=False)
+    part = f"{small.identity()}-ro"
+    assert list(store.keys()) == [part] and store.get(small.identity()) is None
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("trained again"))
+        patch.setattr(experiments, "_score", stop_at(2, experiments._score))
+        again = experiments.run(small, store, progress=False)
+    assert not checkpoint.exists() and list(store.keys()) == [small.identity()]
+    for one, other in zip(record["scores"], again["scores"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    assert again["training"]["losses"] == record["training"]["losses"]
+    found = store.hypotheses(small.identity())
+    assert found["target_language"].tolist() == ["ro"] * 4 + ["km"] * 4
+
+
+def test_a_run_killed_before_its_record_is_only_put_together(small, tmp_path, monkeypatch):
+    store = Store(tmp_path / "runs")
+    monkeypatch.setattr(experiments, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(experiments, "PART_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments, "_keep", stop_at(1, experiments._keep))
+        with pytest.raises(Stop):
+            experiments.run(small, store, progress=False)
+    monkeypatch.setattr(modeling, "load", lambda *_, **__: pytest.fail("loaded again"))
+    again = experiments.run(small, store, progress=False)
+    assert again["status"] == "done" and again["training"]["examples"] == 24
+
+
+def test_a_damaged_part_is_computed_again(small, record, tmp_path, monkeypatch):
+    store = Store(tmp_path / "runs")
+    monkeypatch.setattr(experiments, "CHECKPOINTS", tmp_path / "checkpoints")
+    part = f"{small.identity()}-ro"
+    store.put(part, {"training": None, "row": {"target": "ro", "spbleu": 99.0}})
+    file = tmp_path / "runs" / part / "record.json"
+    file.write_text(file.read_text("utf8").replace("99.0", "98.0"), "utf8")
+    with pytest.warns(UserWarning, match="edited or cut short"):
+        again = experiments.run(small, store, progress=False)
+    assert again["scores"][0]["spbleu"] == record["scores"][0]["spbleu"]
+
+
+@pytest.mark.parametrize("revision", [None, "main", "4782ad27"])
+def test_a_base_on_the_hub_is_pinned(revision):
+    with pytest.raises(ValueError, match="its revision must be a commit, 40 hex"):
+        Spec(("ro",), ("ro",), base="huggyllama/llama-7b", revision=revision)
+    Spec(("ro",), ("ro",), base="huggyllama/llama-7b", revision="4" * 40)
+
+
+def test_the_command_in_two_processes(small, tmp_path, monkeypatch):
+    """By accelerate's launcher: one table, one record, and one saved model, as of one process."""
+    spec = dataclasses.replace(small, size=27, strategy="full")
+    alone = experiments.run(spec, Store(tmp_path / "alone"), progress=False)
+    store, folder = tmp_path / "store", tmp_path / "kept"
+    (script := tmp_path / "run.py").write_text(
+        "from pathlib import Path\n"
+        "from mlq_utils import experiments\n"
+        "from mlq_utils.experiments import Spec\n"
+        "from mlq_utils.experiments.store import Store\n"
+        f"experiments.run({spec!r}, Store({str(store)!r}), save=Path({str(folder)!r}))\n"
+    )
+    launcher = "import sys; from accelerate.commands.accelerate_cli import main; main()"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", launcher, "launch", "--multi_gpu", "--num_processes", "2"),
+            *("--main_process_port", "0", str(script)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = Store(store).get(spec.identity())
+    assert record["training"]["processes"] == 2
+    assert record["training"]["losses"] == pytest.approx(alone["training"]["losses"], rel=0.02)
+    assert [row["sentences"] for row in record["scores"]] == [4, 4]
+    assert list(Store(store).keys()) == [spec.identity()]
+    assert modeling.saved_as(folder)["run"] == spec.identity()
+
+
+def test_a_device_map_places_the_model(small, record, tmp_path):
+    again = experiments.run(small, Store(tmp_path), progress=False, device_map="cpu")
+    assert again["training"]["losses"] == record["training"]["losses"]
+    assert again["scores"][0]["spbleu"] == record["scores"][0]["spbleu"]
+
+
+def test_a_device_map_is_for_one_process(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="leave device_map out"):
+        experiments.run(small, Store(tmp_path), device_map="auto")
+
+
+def test_a_store_that_takes_nothing_is_told_before_work(small, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("read-only")
+
+    store = Store(tmp_path / "store")
+    monkeypatch.setattr(store._place, "put", refuse)
+    monkeypatch.setattr(modeling, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(OSError, match=r"the store .* cannot be used: read-only"):
+        experiments.run(small, store)

@@ -1,0 +1,254 @@
+"""Plans: operations and parameters against torch and transformers, sums, what records change."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+
+from mlq_utils.experiments import lengths as _lengths
+from mlq_utils.experiments import planning
+from mlq_utils.experiments import runs as experiments
+from mlq_utils.experiments.planning import Assumptions, by_group, plan, size, totals
+from mlq_utils.experiments.runs import Spec
+from mlq_utils.experiments.store import Store
+from mlq_utils.modeling import loading as modeling
+from mlq_utils.modeling import prompts
+from mlq_utils.tokenization import fertility as tokenization
+from mlq_utils.tokenization import measurements
+
+LLAMA = "huggyllama/llama-7b"
+TWELVE = ("af", "et", "ha", "he", "km", "luo", "mi", "ro", "ta", "th", "tr", "zh")
+PAPER = {
+    "base": LLAMA, "revision": "0" * 40, "corpus": ("ted",), "test": ("flores200", "devtest"),
+    "schedule": "paper", "size": 10_000, "test_size": 1012, "batch_size": 128,
+}  # fmt: skip
+STRATEGIES = [("embed", None), ("full", None), ("lora", None), ("layers", (0,)), ("layers", (2, 3))]
+COMMON = {
+    "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+ODD = {
+    "mpt": {"n_layers": 2, "n_heads": 4, "d_model": 32},
+    "bloom": {"n_layer": 2, "n_head": 4, "hidden_size": 32},
+}
+
+
+def config_folder(folder, family, **options):
+    """Write a configuration alone: no weights are needed."""
+    config = AutoConfig.for_model(family, **{**COMMON, **ODD.get(family, {}), **options})
+    config.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(("strategy", "layers"), STRATEGIES)
+def test_operations_are_those_that_torch_counts(strategy, layers, tmp_path):
+    """Forward and backward of a random LLaMA, without attention's own products."""
+    base = config_folder(tmp_path, "llama", tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_config(LlamaConfig.from_pretrained(base))
+    model = modeling.prepare(model, strategy, layers=layers).train()
+    ids = torch.randint(3, 400, (2, 16))
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model(input_ids=ids, labels=ids).loss.backward()
+    counted = counter.get_flop_counts()["Global"]
+    products = sum(n for op, n in counted.items() if "mm" in str(op) and "bmm" not in str(op))
+    assert size(base, strategy, layers).flops_per_token * ids.numel() == products
+
+
+def test_operations_of_llama_7b():
+    """6.61e9 parameters in products: 6 operations each in full FT, 4 in Embed FT and LoRA."""
+    full, embed = size(LLAMA, "full"), size(LLAMA, "embed")
+    assert full.matmul == pytest.approx(6.61e9, rel=1e-3)
+    assert full.flops_per_token == 6 * full.matmul
+    assert embed.flops_per_token == 4 * full.matmul
+    assert size(LLAMA, "lora").flops_per_token == pytest.approx(4 * full.matmul, rel=0.01)
+    per_layer = [size(LLAMA, "layers", (n,)).flops_per_token for n in (0, 15, 31)]
+    assert per_layer == sorted(per_layer, reverse=True)  # no gradient goes below the layer
+    assert full.trained == full.parameters == 6_738_415_616  # as its weights' index has it
+    assert embed.trained == 32_000 * 4096
+    assert size(LLAMA, "lora").trained == 32 * 2 * 8 * (4096 + 4096)
+    assert 2 * full.cache == 524_288  # bytes a token in bf16
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("mistral", {"num_key_value_heads": 2}),
+        ("qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+        ("gemma", {"num_key_value_heads": 2, "head_dim": 8, "tie_word_embeddings": True}),
+        ("gpt_neox", {}),
+        ("mpt", {}),
+        ("bloom", {}),
+    ],
+)
+def test_parameters_are_those_of_the_model(family, options, tmp_path):
+    """As it is tuned: with a head of its own."""
+    base = config_folder(tmp_path, family, **options)
+    config = AutoConfig.from_pretrained(base)
+    config.tie_word_embeddings = False
+    model = AutoModelForCausalLM.from_config(config)
+    found = {name: size(base, name) for name in ("embed", "full", "lora")}
+    assert found["full"].trained == found["embed"].parameters == model.num_parameters()
+    assert found["embed"].trained == model.get_input_embeddings().weight.numel()
+    assert found["embed"].flops_per_token == 4 * found["embed"].matmul
+    tuned = modeling.prepare(model, "lora")
+    assert found["lora"].trained == tuned.num_parameters(only_trainable=True)
+
+
+def test_memory_is_known_arithmetic():
+    """16 bytes for what is trained, 2 for what is not; within the cards that the paper's need."""
+    full, embed = size(LLAMA, "full"), size(LLAMA, "embed")
+    assert planning.memory(full, 0) == 16 * full.parameters + 2 * full.matmul
+    assert planning.memory(embed, 0) == 2 * (full.parameters - 131_072_000) + 16 * 131_072_000
+    assert planning.memory(embed, 1000) - planning.memory(embed, 0) == 34 * 32 * 4096 * 1000
+    assert planning.memory(full, 4096) / 2**30 < 139
+    assert planning.memory(embed, 4096) / 2**30 < 40
+
+
+def test_the_price_of_llama_7b():
+    """Tuning at the target's speed; scoring twelve languages about four times that."""
+    given = Assumptions(card="H200", price=3)
+    (row,) = plan([Spec(languages=("ro",), targets=TWELVE, **PAPER)], None, given).to_dict(
+        "records"
+    )
+    flops = row["training_tokens"] * 4 * size(LLAMA, "embed").matmul
+    assert row["tuning_hours"] * 3600 == pytest.approx(flops / (0.55 * 989.4e12))
+    assert 3 < row["translation_hours"] / row["tuning_hours"] < 5
+    hours = row["tuning_hours"] + row["translation_hours"] + row["other_hours"]
+    assert row["hours"] == pytest.approx(hours) and row["money"] == pytest.approx(3 * hours)
+    assert row["hours_low"] < row["hours"] < row["hours_high"]
+    assert row["saved_gb"] == 4 * 131_072_000 / 1e9  # half a GB: the embedding matrix alone
+    assert row["checkpoint_gb"] == 3 * row["saved_gb"]
+    assert "tuning at 0.55 of 989.4 TFLOP/s, assumed" in row["basis"]
+    full = plan([Spec(languages=("ro",), targets=TWELVE, strategy="full", **PAPER)], None, given)
+    assert full["tuning_hours"][0] / row["tuning_hours"] == pytest.approx(6 / 4 * 0.55 / 0.5)
+    assert full["checkpoint_gb"][0] == pytest.approx(12 * 6.738, rel=1e-3)
+
+
+def test_examples_are_as_long_as_the_tokenizer_makes_them(llama, flores):
+    """An example of the paper's, from the recorded fertility, against the tokenizer itself."""
+    sources, targets = flores("en"), flores("th")
+    pairs = zip(sources, targets, strict=True)
+    texts = [prompts.translation("th", source) + target for source, target in pairs]
+    mean = sum(map(len, llama.encode(texts))) / len(texts) + 2
+    assert _lengths.recorded().pair("th") == pytest.approx(mean, rel=0.05)
+
+
+def test_what_grows_and_what_does_not():
+    spec = Spec(languages=("ro",), targets=("ro", "af"), **PAPER)
+    twice = dataclasses.replace(spec, size=20_000)
+    more = dataclasses.replace(spec, targets=TWELVE)
+    untuned = dataclasses.replace(spec, languages=())
+    rows = plan([spec, twice, more, untuned]).to_dict("records")
+    assert rows[1]["tuning_hours"] == pytest.approx(2 * rows[0]["tuning_hours"])
+    assert rows[1]["translation_hours"] == rows[0]["translation_hours"]
+    assert rows[2]["tuning_hours"] == rows[0]["tuning_hours"]
+    assert rows[2]["record_gb"] > 5 * rows[0]["record_gb"]
+    assert rows[3]["tuning_hours"] == rows[3]["saved_gb"] == rows[3]["checkpoint_gb"] == 0
+    h100, h200 = (plan([spec], None, Assumptions(card=c))["hours"][0] for c in ("H100", "H200"))
+    assert h100 > h200  # more bandwidth
+
+
+def test_sums_over_groups_are_those_of_runs():
+    specs = [
+        Spec(languages=(code,), targets=(code, "af"), strategy=strategy, **PAPER)
+        for code in ("ro", "tr", "ro")
+        for strategy in ("embed", "full")
+    ]
+    frame = plan(specs)
+    groups, whole = by_group(frame), totals(frame)
+    assert len(frame) == 4 and groups["runs"].tolist() == [2, 2] and whole["runs"] == 4
+    for name in ("hours", "money", "training_tokens", "record_gb"):
+        assert groups[name].sum() == pytest.approx(frame[name].sum())
+        assert whole[name] == pytest.approx(frame[name].sum())
+    assert whole["memory_gib"] == frame["memory_gib"].max()
+    assert whole["checkpoint_gb"] == frame["checkpoint_gb"].max()
+
+
+def recorded(spec, hours, hardware="26 x86_64 cores, 26 threads, NVIDIA H100 80GB HBM3"):
+    """A record of a run that took so many times what is planned."""
+    seconds = [{"target": code, "seconds": 3600 * hours[1]} for code in spec.targets]
+    return {
+        "spec": dataclasses.asdict(spec), "identity": spec.identity(), "status": "done",
+        "training": {"seconds": 3600 * hours[0]} if spec.languages else None, "scores": seconds,
+        "seconds": 3600 * (hours[0] + hours[1] * len(spec.targets)) + 10, "hardware": hardware,
+    }  # fmt: skip
+
+
+def test_records_take_the_place_of_assumptions(tmp_path):
+    """Of runs of the same base in the same way on the same card; what is done costs nothing."""
+    done, open_ = (Spec(languages=("ro",), targets=("ro",), seed=n, **PAPER) for n in (0, 1))
+    full = dataclasses.replace(open_, strategy="full")
+    store = Store(tmp_path)
+    store.put(done.identity(), recorded(done, (0.5, 0.25)))
+    frame = plan([done, open_, full], store, Assumptions(card="H100"))
+    first, second, third = frame.to_dict("records")
+    assert first["done"] and first["hours"] == first["money"] == first["record_gb"] == 0
+    assert not second["done"]
+    assert second["tuning_hours"] == pytest.approx(0.5)
+    assert second["translation_hours"] == pytest.approx(0.25)
+    assert second["other_hours"] == pytest.approx(10 / 3600)
+    assert second["hours_low"] == pytest.approx(second["hours"]) == second["hours_high"]
+    assert second["basis"].count("measured on 1 records") == 2
+    assert "TFLOP/s, assumed" in third["basis"] and "measured on 1 records" in third["basis"]
+    # A record that is not of the list counts too, and one of another card does not.
+    assert plan([open_], store, Assumptions(card="H100"))["tuning_hours"][0] == pytest.approx(0.5)
+    assert "measured" not in plan([open_], store, Assumptions(card="A100"))["basis"][0]
+
+
+def test_a_failed_run_costs_what_it_does_anew(tmp_path):
+    spec, store = Spec(**PAPER), Store(tmp_path)
+    failed = {"spec": dataclasses.asdict(spec), "status": "failed", "error": "?", "again": True}
+    store.put(spec.identity(), failed)
+    assert plan([spec], store)["hours"][0] == plan([spec])["hours"][0] > 0
+
+
+def test_shipped_records_tell_what_the_mini_world_takes(tmp_path):
+    """Untouched studies as planned from the others' records, against what they took."""
+    store = Store(tmp_path, experiments.SHIPPED)
+    records = [r for r in map(store.get, store._lines) if r["training"]]
+    seen, unseen = records[::2], records[1::2]
+    for record in seen:
+        store.put(record["identity"], record)
+    store.shipped = None
+    specs = [experiments.spec_of(record) for record in unseen]
+    store = Store(tmp_path)
+    frame = plan(specs, store, Assumptions(card="cpu"))
+    spent = sum(record["seconds"] for record in unseen) / 3600
+    assert not frame["done"].any()
+    assert frame["hours"].sum() == pytest.approx(spent, rel=0.15)
+    assert frame["hours_low"].sum() < spent < frame["hours_high"].sum()
+
+
+def test_wrong_arguments_are_told(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="list of runs is empty"):
+        plan([])
+    with pytest.raises(ValueError, match="unknown card 'H20'"):
+        Assumptions(card="H20")
+    with pytest.raises(ValueError, match="decoding must be a share"):
+        Assumptions(decoding=0)
+    with pytest.raises(ValueError, match="price must be"):
+        Assumptions(price=-1)
+    with pytest.raises(FileNotFoundError, match="no model 'nothing'"):
+        size("nothing", "embed")
+    with pytest.raises(ConnectionError, match=r"the Hub cannot be reached"):
+        size("nobody/nothing", "embed")
+
+
+def test_mixtures_of_experts_are_refused(tmp_path):
+    base = config_folder(tmp_path, "mixtral", num_key_value_heads=2, num_local_experts=8)
+    with pytest.raises(ValueError, match="operations cannot be counted"):
+        size(base, "full")
+
+
+def test_phrases_are_measured_with_the_base_that_is_there():
+    """CLDR phrases are not as long as FLORES sentences."""
+    lengths = _lengths.lengths(Spec(languages=("km",), targets=("ro",)))
+    words = tokenization.load(modeling.MINI)
+    assert len(words.encode([prompts.translation("ro", "")])[0]) == pytest.approx(
+        lengths.prompt("ro") - 1 - lengths.tokens["en"]
+    )
+    flores = measurements.recorded("fertility").query("tokenizer == 'llama'")
+    assert lengths.tokens["ro"] < flores.set_index("language")["tokens_per_sentence"]["ro"] / 2

@@ -1,0 +1,204 @@
+"""Every printed score has its run, or the reason why it has none; no model is made twice."""
+
+import dataclasses
+from collections import Counter, defaultdict
+
+import pytest
+
+from mlq_utils import paper
+from mlq_utils.experiments import replication
+from mlq_utils.experiments.replication import OPEN, Combined, Score, cells, specs
+from mlq_utils.experiments.scales import MINI, PAPER, representatives
+
+SCALES = [PAPER, MINI, dataclasses.replace(PAPER, name="ted alone", datasets={"Ted": ("ted",)})]
+scales = pytest.mark.parametrize("scale", SCALES, ids=lambda scale: scale.name)
+
+
+@scales
+@pytest.mark.parametrize("table", OPEN)
+def test_every_cell_has_a_run_or_a_reason(table, scale):
+    frame = cells(table, scale)
+    assert (frame["cell"].isna() == frame["reason"].ne("")).all() and len(frame)
+    assert frame["cell"].isna().eq(frame["specs"].str.len() == 0).all()
+    for row in frame.dropna(subset="cell").itertuples():
+        if isinstance(row.cell, Score):
+            assert row.specs == (row.cell.spec,) and row.targets == (row.cell.target,)
+        for score in replication.scores(row.cell):
+            assert score.target in score.spec.targets and score.spec in row.specs
+    assert frame.attrs["open"] == OPEN[table]
+
+
+@pytest.mark.parametrize("table", [table for table in OPEN if isinstance(table, int)])
+def test_no_printed_cell_is_lost(table):
+    frame, printed = cells(table), paper.table(table)
+    if table == 9:
+        assert len(frame) == 3 * len(printed)
+        both = frame.pivot(index="target", columns="model", values="printed").loc[printed["target"]]
+        assert (both[["alpaca", "llama"]].to_numpy() == printed[["alpaca", "llama"]]).all(axis=None)
+        return
+    if table == 2:
+        frame = frame.dropna(subset="printed")
+        assert frame["printed"].tolist() == printed["quadrant"].tolist()
+    value = {"spbleu", "value", "score"} & set(printed)
+    printed = printed.dropna(subset=list(value))  # what is printed as a dash
+    assert len(frame) == len(printed)
+    for name in set(printed) & set(frame):
+        assert (frame[name].to_numpy() == printed[name].to_numpy())[printed[name].notna()].all()
+
+
+def test_at_the_papers_scale_only_what_is_known_has_no_run():
+    lacking = {table: cells(table).query("cell.isna()")["reason"] for table in OPEN}
+    assert {table for table, reasons in lacking.items() if len(reasons)} <= {2, 6, 7, 16}
+    assert set(lacking[2]) == set(cells(2).query("dataset == 'Summary'")["reason"])
+    assert len(lacking[2]) == len(paper.table(2).query("dataset == 'Summary'"))
+    assert all("learned from" in reason for reason in lacking[6])
+    assert sorted(set(cells(7).loc[lacking[7].index, "setting"])) in (
+        ["extend", "ratio"],
+        ["ratio"],
+    )
+    assert len(cells(16).dropna(subset="cell")) == 7  # of Flores-101, without Parrot and Alpaca-X
+
+
+@scales
+def test_no_model_is_made_twice(scale):
+    """What is tuned alike is one run, whatever it is scored on and whichever table asks."""
+    every = specs(scale=scale)
+    models = Counter(dataclasses.replace(spec, targets=("ro",)) for spec in every)
+    assert set(models.values()) == {1}
+    assert len({spec.identity() for spec in every}) == len(every)
+    for table in OPEN:
+        assert set(specs([table], scale)) <= set(every)
+    parted = {spec for table in OPEN for spec in specs([table], scale)}
+    assert parted == set(every)
+
+
+@scales
+def test_every_seed_and_no_other(scale):
+    seeds = defaultdict(set)
+    for spec in specs(scale=scale):
+        seeds[dataclasses.replace(spec, seed=0)].add(spec.seed)
+    for spec, found in seeds.items():
+        assert found == (set(scale.seeds) if spec.languages else {0})
+
+
+@scales
+def test_runs_are_scored_on_what_is_asked_and_no_more(scale):
+    asked = defaultdict(set)
+    for table in OPEN:
+        for cell in cells(table, scale)["cell"].dropna():
+            for score in replication.scores(cell):
+                asked[score.spec].add(score.target)
+    for spec, targets in asked.items():
+        assert set(spec.targets) == targets
+
+
+def test_the_number_of_models_of_each_table():
+    count = {table: len(specs([table])) for table in OPEN}
+    ted = paper.table(2).query("dataset == 'Ted'")["language"]
+    assert count[12] == len(ted) + 1 == 51  # and the base
+    assert count[2] == 101 + 56 + 52 + 1
+    assert count[1] == 14 + 1 and count[9] == 2 and count["figure 2"] == 4
+    assert count[3] == 13 * 4 + 2 * 4
+    assert count[4] == 27 + 1 and count[5] == 16 * 10 + 1 and count[13] == 21 * 10 + 1
+    assert count[14] == 3 + 32 and count[15] == 3 * 4 * 11
+    assert count[16] == 1 + 3 + 3 * 8
+
+
+def test_models_that_tables_share():
+    def models(table):
+        return {spec for spec in specs([table]) if spec.languages}
+
+    ted = models(12)
+    assert ted < models(2) and all(spec.corpus == ("ted",) for spec in ted)
+    for spec in ted:
+        assert set(spec.targets) == {*representatives(), *spec.languages, "af", "ro"}
+    assert models(1) < models(2) and models("figure 2") < models(2)
+    assert all(set(spec.targets) == set(PAPER.scorable()) for spec in models("figure 2"))
+    (alpaca,) = models(9)
+    assert alpaca in models(14) and set(alpaca.targets) == set(PAPER.scorable())
+    whole = cells(7).query("setting == 'full' and target != 'AVG'").set_index("target")["specs"]
+    same = cells(5).query("strategy == 'full' and size == 80000").set_index("target")["specs"]
+    assert whole.equals(same[whole.index])
+
+
+def test_cells_of_one_run_print_one_score():
+    """Corpora that the paper does not state are inferred: the same model prints the same score.
+
+    But for the untuned model, Alpaca's, and two cells, as `paper.contradictions` lists.
+    """
+    printed = defaultdict(set)
+    for table in OPEN:
+        if table == 2 or isinstance(table, str):
+            continue
+        for row in cells(table).dropna(subset="cell").itertuples():
+            if isinstance(row.cell, Score):
+                printed[row.cell].add((table, round(row.printed, 2)))
+    shared = {
+        cell: {value for _, value in rows}
+        for cell, rows in printed.items()
+        if len({table for table, _ in rows}) > 1
+    }
+    differing = [cell for cell, values in shared.items() if len(values) > 1]
+    assert len(shared) > 150
+    tuned = [cell for cell in differing if cell.spec.languages not in ((), ("en",))]
+    assert {(cell.spec.languages[0], cell.spec.size) for cell in tuned} == {
+        ("ro", 20_000), ("ca", 20_000)
+    }  # fmt: skip
+
+
+def test_averages_are_of_the_printed_columns():
+    (average,) = cells(15).query("strategy == 'full' and size == 10000 and target == 'AVG'")["cell"]
+    own = cells(15).query("strategy == 'full' and size == 10000 and target != 'AVG'")["cell"]
+    assert average == Combined("mean", tuple(own))
+    frame = cells(4)
+    assert frame.loc[frame["derived"], "tuned_on"].eq("AVG").all() and frame["derived"].sum() == 20
+    best = cells(7, MINI).query("setting == 'extend' and target == 'km'")["cell"].item()
+    table_6 = cells(6, MINI).query("target == 'km'")["cell"].dropna()
+    assert best == Combined("max", tuple(table_6)) and len(table_6) == 9
+
+
+def test_shortened_and_extended_models_differ_from_the_plain_one_in_that_alone():
+    plain = MINI.tuned(["km"], "full", 80_000)
+    frame = cells(7, MINI).query("target == 'km'").set_index("setting")["specs"]
+    (short,), whole = frame["shorten"], frame["full"]
+    assert dataclasses.replace(short, shorten=None) == whole[0]
+    for spec in frame["extend"]:
+        bare = dataclasses.replace(spec, extension=None, targets=plain.targets)
+        assert bare == plain and not spec.extension.ranked
+    assert {spec.extension.pieces for spec in frame["extend"]} == set(MINI.pieces)
+
+
+def test_mixtures_share_their_pairs():
+    frame = cells(3).query("setting == 'multilingual' and target == 'AVG'")
+    for row in frame.itertuples():
+        (spec,) = row.specs
+        assert len(spec.languages) == row.n_languages and spec.size == row.size
+        assert len(spec.targets) == 13
+
+
+def test_languages_of_the_corpora_beside_table_10():
+    found = replication.coverage()
+    assert found["languages"].tolist() == [101, 56, 52] and found["counted"].tolist() == [
+        100,
+        50,
+        55,
+    ]
+    assert found["printed"].tolist() == [94, 55, 50] and found["lacking"].tolist() == [""] * 3
+    assert found.loc["Ted", "beyond"].split() == ["no", "zhtrad"]
+    mini = replication.coverage(MINI)
+    assert mini.loc["Lego-MT", "lacking"].split() == ["ny", "ns", "umb"]
+    run = cells(2, MINI).dropna(subset="cell").query("dataset == 'Lego-MT'")
+    assert len(run) == mini.loc["Lego-MT", "languages"]
+
+
+def test_a_table_without_scores_is_refused():
+    with pytest.raises(ValueError, match="unknown table of trained scores '8'"):
+        cells(8)
+    with pytest.raises(ValueError, match="unknown table of trained scores '17'"):
+        specs([12, 17])
+
+
+def test_a_frame_may_be_changed():
+    frame = cells(12)
+    frame["printed"] = 0
+    assert cells(12)["printed"].max() > 30

@@ -1,0 +1,169 @@
+"""The base model's text and training: what may not occur in it, and that a run can be resumed."""
+
+import json
+from collections import Counter
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mlq_utils import languages
+from mlq_utils.corpora import cldr
+from mlq_utils.modeling import pretraining, pretraining_text
+from mlq_utils.tokenization import fertility as tokenization
+
+SMALL = pretraining.RECIPE | {
+    "vocabulary_size": 700,
+    "tokenizer_documents": 1500,
+    "sequence_length": 32,
+    "batch_size": 2,
+    "steps": 6,
+    "warmup_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return list(islice(pretraining_text.documents(3), 12_000))
+
+
+def test_documents_follow_the_shares(drawn):
+    kinds = Counter(d.kind for d in drawn)
+    traces = kinds.pop("trace") / len(drawn)
+    # A few are redrawn, where a language lacks an item.
+    mix = pretraining_text.Mix()
+    assert traces == pytest.approx(mix.traces, abs=0.012)
+    for kind, share in {"task": mix.tasks, "english": mix.english, "other": mix.other}.items():
+        assert kinds[kind] / kinds.total() == pytest.approx(share, abs=0.02)
+
+
+def test_a_mix_leaves_out_what_it_is_told_to():
+    mix = pretraining_text.Mix(traces=0, tasks=0, phrasings=1, arguments=False)
+    drawn = list(islice(pretraining_text.documents(3, mix), 2000))
+    assert {d.kind for d in drawn} == {"english", "other", "meeting"}
+    for document in drawn:
+        if document.kind == "meeting":
+            name = languages.get(document.languages[1]).name
+            assert f" ({name}: " in document.text and not document.answer
+    tasks = pretraining_text.Mix(tasks=0.85, arguments=False)
+    prompts = islice(pretraining_text.documents(3, tasks), 2000)
+    instructions = {d.text.split("\n")[1] for d in prompts if d.kind == "task"}
+    assert len(instructions) == 6
+
+
+def test_a_last_line_of_its_own_is_read_as_a_target_is(drawn):
+    """Else what comes after a line break would look otherwise in tuning than in all phrasings."""
+    meeting = [d for d in drawn if d.kind == "meeting"]
+    answered = [d for d in meeting if d.answer]
+    assert 0.3 < len(answered) / len(meeting) < 0.7
+    assert all(d.text.endswith("\n") for d in answered)
+
+
+def test_nineteen_languages_meet_english_and_the_others_leave_traces(drawn):
+    inside = {"en", *pretraining_text.pretraining_languages()}
+    assert len(inside) == 20
+    outside = {c for d in drawn if d.kind == "trace" for c in d.languages} - {"en"}
+    assert outside <= set(pretraining_text.trace_languages(3))
+    assert set(languages.codes("cldr")) == inside | set(pretraining_text.trace_languages(3))
+    assert all(set(d.languages) <= inside for d in drawn if d.kind != "trace")
+
+
+def test_no_translation_in_the_prompt_of_tuning(drawn):
+    tasks = [d for d in drawn if "### Instruction" in d.text]
+    assert {d.kind for d in tasks} == {"task"}
+    assert not any("ranslat" in d.text + d.answer for d in tasks)
+    assert all(d.answer for d in tasks)
+
+
+def test_no_combination_of_the_test_split():
+    """English phrases of the test split never occur as a whole document or a task's input."""
+    test = set(cldr.pairs("en", "test", 2000)["source"])
+    documents = islice(pretraining_text.documents(0, pretraining_text.Mix(traces=0)), 20_000)
+    read = {line for d in documents for line in d.text.split("\n")}
+    assert not read & test
+
+
+def test_documents_are_drawn_by_seed(drawn):
+    assert list(islice(pretraining_text.documents(3), 50)) == drawn[:50]
+    assert list(islice(pretraining_text.documents(4), 50)) != drawn[:50]
+
+
+def test_packing_loses_nothing():
+    tokenizer = pretraining.train_tokenizer(0, SMALL)
+    packed, record = pretraining.pack(tokenizer, 0, SMALL)
+    assert packed.shape == (12, 32)
+    first = next(pretraining_text.documents(0))
+    expected = [1, *tokenizer.encode(first.text), *tokenizer.encode(first.answer), 2]
+    assert packed.ravel()[: len(expected)].tolist() == expected[: packed.size]
+    assert sum(record["tokens"].values()) >= packed.size
+    assert sum(record["language_tokens"].values()) == pytest.approx(
+        sum(record["tokens"].values()), rel=0.01
+    )
+
+
+def test_learning_rate_warms_up_and_falls():
+    rates = [pretraining.learning_rate(n) for n in range(pretraining.RECIPE["steps"] + 1)]
+    assert rates[0] < rates[10] < rates[29] == 1 == rates[len(rates) // 2 - 2]
+    assert rates[-1] == pytest.approx(pretraining.RECIPE["final_share"])
+    assert all(a >= b for a, b in pairwise(rates[29:]))
+
+
+def test_an_interrupted_run_goes_on_to_the_same_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "fast_bf16", lambda _: False)
+    monkeypatch.setattr(pretraining, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setattr(
+        pretraining, "ARCHITECTURE", pretraining.ARCHITECTURE | {"num_hidden_layers": 1}
+    )
+    whole = pretraining.pretrain(tmp_path / "whole", 0, SMALL)
+    step = pretraining._step
+    calls = []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(pretraining, "_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.pretrain(tmp_path / "cut", 0, SMALL)
+    assert not (tmp_path / "cut/model.safetensors").exists()
+    monkeypatch.setattr(pretraining, "_step", step)
+    resumed = pretraining.pretrain(tmp_path / "cut", 0, SMALL)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+    records = [
+        json.loads((tmp_path / f / "pretraining.json").read_text()) for f in ("whole", "cut")
+    ]
+    assert records[0]["loss"] == records[1]["loss"] and len(records[0]["loss"]) == 6
+    assert not (tmp_path / "cut/checkpoint").exists()
+    saved = load_file(tmp_path / "cut/model.safetensors")
+    assert "lm_head.weight" in saved and "model.embed_tokens.weight" in saved  # untied
+    loaded = tokenization.load(tmp_path / "cut")
+    assert len(loaded) == SMALL["vocabulary_size"] == saved["lm_head.weight"].shape[0]
+
+
+def test_muon_has_the_matrices_of_the_layers_and_adamw_the_rest():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=300, **pretraining.ARCHITECTURE))
+    muon, adamw = pretraining.optimizers(model)
+    shapes = {id(p): n for n, p in model.named_parameters()}
+    inside = {shapes[id(p)] for group in muon.param_groups for p in group["params"]}
+    outside = {shapes[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert inside | outside == set(shapes.values()) and not inside & outside
+    assert all(".layers." in n and "norm" not in n for n in inside)
+    assert {"lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"} <= outside
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "_step", lambda *_: float("nan"))
+    with pytest.raises(FloatingPointError, match="nan at step 0"):
+        pretraining.pretrain(tmp_path, 0, SMALL)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_packed_text_fits_16_bits():
+    assert pretraining.RECIPE["vocabulary_size"] < np.iinfo(np.uint16).max

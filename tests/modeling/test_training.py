@@ -1,0 +1,531 @@
+"""Fine-tuning: the loss is transformers', a run is repeatable, and a killed one goes on."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+from torch.optim import AdamW
+from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
+
+from mlq_utils.corpora import loading as corpora
+from mlq_utils.modeling import checkpoint as _checkpoint
+from mlq_utils.modeling import loading as modeling
+from mlq_utils.modeling import training
+from mlq_utils.tokenization import fertility as tokenization
+
+SCHEDULE = training.Schedule(3e-3, epochs=2, batch_size=8, warmup_steps=2)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    return training.mixture({"ro": 30, "fr": 10})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, frame):
+    folder = tmp_path_factory.mktemp("base")
+    pairs = corpora.load("cldr", "ro", "train", size=600)
+    words = tokenization.train([*pairs["source"], *pairs["target"], *frame["prompt"]], 450)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=450,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "tokenizer.model").write_bytes(words.backend.serialized_model_proto())
+    return folder
+
+
+@pytest.fixture
+def base(folder):
+    return modeling.load(folder)
+
+
+def tune(folder, frame, strategy="embed", schedule=SCHEDULE, **options):
+    options = {"precision": "fp32", "progress": False} | options
+    return training.fine_tune(modeling.load(folder), frame, strategy, schedule, **options)
+
+
+def same(first, second):
+    weights = second.model.model.state_dict()
+    return all(torch.equal(p, weights[n]) for n, p in first.model.model.state_dict().items())
+
+
+def test_examples_are_what_inference_will_see(base, frame):
+    data = training.examples(frame, base)
+    assert data.skipped == 0 and len(data.ids) == len(frame)
+    for ids, prompt, row in zip(data.ids, data.prompts, frame.itertuples(), strict=True):
+        assert ids[:prompt] == [base.bos, *base.tokenizer.encode(row.prompt)]
+        assert ids[prompt:] == [*base.tokenizer.encode(row.target), base.eos]
+        assert base.tokenizer.decode(ids[prompt:-1]) == row.target
+
+
+def test_only_prompts_and_padding_are_masked(base, frame):
+    """Also where padding is EOS."""
+    data = training.examples(frame, base)
+    ids, labels = training.collate(data, [3, 5, 1], pad=base.eos)
+    assert ids.shape == labels.shape == (3, max(len(data.ids[i]) for i in (3, 5, 1)))
+    for row, i in enumerate((3, 5, 1)):
+        size, prompt = len(data.ids[i]), data.prompts[i]
+        assert ids[row].tolist() == data.ids[i] + [base.eos] * (ids.shape[1] - size)
+        assert labels[row, prompt:size].tolist() == data.ids[i][prompt:]
+        assert labels[row, size - 1] == base.eos
+        assert (labels[row, :prompt] == -100).all() and (labels[row, size:] == -100).all()
+
+
+def test_long_pairs_are_skipped_and_counted(base, folder, frame):
+    lengths = [len(ids) for ids in training.examples(frame, base).ids]
+    block = sorted(lengths)[len(lengths) // 2]
+    data = training.examples(frame, base, block)
+    assert data.skipped == sum(n > block for n in lengths) > 0
+    assert max(map(len, data.ids)) == block
+    with pytest.raises(ValueError, match="all 40 pairs are longer than 5"):
+        training.examples(frame, base, 5)
+    longer = pd.concat([frame, frame[:1].assign(target="a " * 300)])  # than the model's context
+    result = tune(folder, longer, schedule=dataclasses.replace(SCHEDULE, epochs=1))
+    assert (result.skipped, result.examples, result.steps) == (1, 40, 5)
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), 3])
+def test_a_pair_without_text_is_named(base, frame, bad):
+    frame = frame.astype(object)
+    frame.loc[17, "target"] = bad
+    with pytest.raises(ValueError, match=r"row 17 .* no text in 'target'"):
+        training.examples(frame, base)
+
+
+def test_no_pairs(base, frame):
+    with pytest.raises(ValueError, match="the frame is empty"):
+        training.fine_tune(base, frame[:0])
+
+
+def test_batches_hold_each_example_once_in_like_lengths():
+    lengths = [(7 * n) % 61 + 1 for n in range(500)]
+    found = training.batches(lengths, 8, seed=0)
+    assert sorted(i for batch in found for i in batch) == list(range(500))
+    assert found == training.batches(lengths, 8, seed=0)
+    assert found != training.batches(lengths, 8, seed=1) != training.batches(lengths, 8, 0, 1)
+    assert [len(batch) for batch in found].count(8) == 62 and len(found) == 63
+    padded = sum(len(b) * max(lengths[i] for i in b) for b in found)
+    assert padded < 1.1 * sum(lengths)
+    longest = [max(lengths[i] for i in b) for b in found]
+    assert longest != sorted(longest) != longest[::-1]
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+def test_the_loss_is_that_of_transformers(base, frame, strategy):
+    """With its gradients, and with the mask that this package does without."""
+    data = training.examples(frame, base)
+    ids, labels = training.collate(data, range(12), base.pad)
+    mask = torch.tensor(
+        [[i < len(data.ids[row]) for i in range(ids.shape[1])] for row in range(12)]
+    )
+    model = modeling.prepare(base.model, strategy)
+    losses, gradients = [], []
+    for loss in (
+        training.label_loss(model, ids, labels),
+        model(ids, attention_mask=mask.long(), labels=labels).loss,
+    ):
+        model.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-6)
+
+
+def test_a_batch_without_labels_is_no_nan(base):
+    model = modeling.prepare(base.model, "full")
+    ids = torch.arange(12).view(2, 6)
+    loss = training.label_loss(model, ids, torch.full_like(ids, -100))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("warmup", [0, 3, 0.1])
+def test_the_rate_is_that_of_transformers(warmup):
+    schedule = training.Schedule(1.0, warmup_steps=warmup)
+    optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    steps = math.ceil(warmup * 37) if warmup == 0.1 else warmup
+    reference = get_cosine_schedule_with_warmup(optimizer, steps, 37)
+    for step in range(37):
+        assert schedule.rate(step, 37) == pytest.approx(reference.get_last_lr()[0])
+        optimizer.step()
+        reference.step()
+
+
+def test_schedules():
+    assert training.Schedule.mini("embed", epochs=1) == training.Schedule(3e-3, epochs=1)
+    assert training.Schedule.mini("lora").learning_rate == 1e-2
+    paper = training.Schedule.paper("full")
+    assert (paper.learning_rate, paper.batch_size, paper.seed) == (2e-5, 128, 42)
+    assert training.Schedule.paper("lora").learning_rate == 1e-4
+    for wrong in ({"epochs": 0}, {"learning_rate": math.nan}, {"batch_size": -1}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be above 0"):
+            training.Schedule.mini("full", **wrong)
+    with pytest.raises(ValueError, match="Did you mean"):
+        training.Schedule.mini("emebd")
+
+
+@pytest.mark.parametrize(
+    "strategy, options", [("embed", {}), ("full", {}), ("lora", {}), ("layers", {"layers": [1]})]
+)
+def test_a_run_learns_and_is_repeatable(folder, frame, strategy, options):
+    schedule = training.Schedule(1e-2, epochs=4, batch_size=8, warmup_steps=2)
+    result = tune(folder, frame, strategy, schedule, **options)
+    assert result.steps == len(result.losses) == 20
+    assert sum(result.losses[-5:]) < sum(result.losses[:5]) - 0.2
+    assert same(result, tune(folder, frame, strategy, schedule, **options))
+    other = dataclasses.replace(schedule, seed=1)
+    assert not same(result, tune(folder, frame, strategy, other, **options))
+    assert type(result.model.model) is LlamaForCausalLM and not result.model.model.training
+    assert result.label_tokens_per_second > 0 < result.seconds
+    assert result.peak_bytes is None or result.peak_bytes > 2**20
+
+
+def test_only_the_strategy_s_weights_change(folder, frame):
+    before = modeling.load(folder).model.state_dict()
+    for strategy, changed in (("embed", {"model.embed_tokens.weight"}), ("lora", None)):
+        after = tune(folder, frame, strategy).model.model.state_dict()
+        found = {n for n, p in before.items() if not torch.equal(p, after[n])}
+        if changed is None:  # merged
+            parts = [f"model.layers.{i}.self_attn.{p}_proj.weight" for i in (0, 1) for p in "qv"]
+            changed = set(parts)
+        assert found == changed and set(after) == set(before)
+
+
+def test_randomness_outside_is_left_alone(folder, frame):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    tune(folder, frame, "lora")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_bf16_comes_close_and_keeps_fp32_masters(folder, frame):
+    exact, narrow = (tune(folder, frame, "full", precision=p) for p in ("fp32", "bf16"))
+    assert (exact.precision, narrow.precision) == ("fp32", "bf16")
+    assert narrow.losses == pytest.approx(exact.losses, rel=0.02)
+    assert narrow.losses != exact.losses
+    assert {p.dtype for p in narrow.model.model.parameters()} == {torch.float32}
+    assert narrow.model.model.config._attn_implementation == "sdpa"  # given back
+
+
+def test_precision_follows_the_machine_and_the_weights(folder, frame, monkeypatch):
+    for fast, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(modeling, "fast_bf16", lambda device, fast=fast: fast)
+        assert tune(folder, frame[:8], precision="auto").precision == expected
+    base = modeling.load(folder, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="needs fp32 weights"):
+        training.fine_tune(base, frame, "embed", precision="fp32")
+    assert training.fine_tune(base, frame[:8], "embed", progress=False).precision == "bf16"
+    with pytest.raises(ValueError, match="unknown precision"):
+        training.fine_tune(base, frame, precision="bf61")
+
+
+@pytest.mark.parametrize("step", [0, 3, 9])
+def test_nan_stops_the_run(folder, frame, monkeypatch, step):
+    calls, real = [], training.label_loss
+
+    def broken(*arguments, **options):
+        calls.append(None)
+        return real(*arguments, **options) * (
+            math.nan if len(calls) == step + 2 else 1
+        )  # one of no step
+
+    monkeypatch.setattr(training, "label_loss", broken)
+    base = modeling.load(folder)
+    with pytest.raises(FloatingPointError, match=f"step {step} of 10, learning rate .*nan"):
+        training.fine_tune(base, frame, "full", SCHEDULE, progress=False)
+    assert all(torch.isfinite(p).all() for p in base.model.parameters())
+
+
+def test_out_of_memory_takes_smaller_parts_of_the_same_batches(folder, frame, monkeypatch):
+    """A device that holds three examples at once: other parts, the same gradients."""
+    whole, real, sizes = tune(folder, frame, "full"), training.label_loss, []
+
+    def small(model, ids, labels, **options):
+        sizes.append(len(ids))
+        if len(ids) > 3:
+            raise torch.OutOfMemoryError("no room")
+        return real(model, ids, labels, **options)
+
+    monkeypatch.setattr(training, "label_loss", small)
+    with pytest.warns(UserWarning, match="out of memory with 8 examples") as warned:
+        parts = tune(folder, frame, "full")
+    assert [str(w.message).split(" at a time")[0][-1] for w in warned] == ["4", "2"]
+    assert sizes[:3] == [8, 4, 2] and set(sizes[3:]) == {2}  # and it does not try again
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+    weights = whole.model.model.state_dict()
+    for name, weight in parts.model.model.state_dict().items():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["embed", "full", "lora"])
+def test_activations_are_computed_twice_where_one_example_does_not_fit(
+    folder, frame, monkeypatch, strategy
+):
+    """Which changes no gradient, whatever is frozen."""
+    whole, real = tune(folder, frame, strategy), training.label_loss
+
+    def small(model, ids, labels, **options):
+        layer = next(m for n, m in model.named_modules() if n.endswith("layers.0"))
+        if not layer.gradient_checkpointing:
+            raise torch.OutOfMemoryError("no room")
+        return real(model, ids, labels, **options)
+
+    monkeypatch.setattr(training, "label_loss", small)
+    with pytest.warns(UserWarning, match="with one example: activations are computed twice"):
+        parts = tune(folder, frame, strategy, micro_batch=2)
+    assert (whole.micro_batch, parts.micro_batch) == (8, 1)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+
+
+def test_a_smaller_micro_batch_changes_no_result(folder, frame):
+    whole, parts = tune(folder, frame), tune(folder, frame, micro_batch=3)
+    assert (parts.micro_batch, parts.steps) == (3, whole.steps)
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
+    with pytest.raises(ValueError, match="micro_batch must be 1 or more, not 0"):
+        tune(folder, frame, micro_batch=0)
+
+
+def test_an_example_that_does_not_fit_is_an_error(folder, frame, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(training, "label_loss", full)
+    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+        tune(folder, frame)
+
+
+def test_a_parameter_without_gradient_stops_the_run(folder, frame, monkeypatch):
+    real = training.label_loss
+    monkeypatch.setattr(
+        training,
+        "label_loss",
+        lambda m, *batch, **options: real(m, *batch, **options) + 0 * m.lm_head.bias.sum(),
+    )
+    base = modeling.load(folder)
+    base.model.lm_head.bias = torch.nn.Parameter(torch.zeros(450))
+    monkeypatch.setattr(base.model.lm_head, "forward", lambda x: x @ base.model.lm_head.weight.T)
+    with pytest.raises(RuntimeError, match=r"1 trained .* lm_head\.bias"):
+        training.fine_tune(base, frame, "full", SCHEDULE, precision="fp32", progress=False)
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped(folder, frame, strategy, at, path, monkeypatch, **options):
+    """Run with a checkpoint after every step, and break off after one of them."""
+    real, saved = _checkpoint.save, []
+
+    def save(*arguments):
+        real(*arguments)
+        saved.append(None)
+        if len(saved) == at:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_checkpoint, "save", save)
+        with pytest.raises(Stop):
+            tune(folder, frame, strategy, checkpoint=path, checkpoint_seconds=0, **options)
+
+
+@pytest.mark.parametrize("strategy", ["embed", "full", "lora"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    folder, frame, strategy, tmp_path, monkeypatch
+):
+    path = tmp_path / "runs" / "checkpoint.safetensors"
+    stopped(folder, frame, strategy, 4, path, monkeypatch)
+    whole, resumed = tune(folder, frame, strategy), tune(folder, frame, strategy, checkpoint=path)
+    assert (whole.resumed_at, resumed.resumed_at) == (0, 4)
+    assert whole.losses == resumed.losses and same(whole, resumed)
+    done = tune(folder, frame, strategy, checkpoint=path)  # the last checkpoint is the result
+    assert done.resumed_at == done.steps == 10 and same(whole, done)
+    assert (done.losses, done.seconds) == (resumed.losses, resumed.seconds)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_dropout_is_resumed_too(folder, frame, tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint"
+    real = modeling.load
+
+    def load(folder):
+        base = real(folder)
+        for layer in base.model.model.layers:
+            layer.self_attn.attention_dropout = 0.2
+        return base
+
+    monkeypatch.setattr(modeling, "load", load)
+    stopped(folder, frame, "full", 3, path, monkeypatch)
+    whole, resumed = tune(folder, frame, "full"), tune(folder, frame, "full", checkpoint=path)
+    assert same(whole, resumed) and whole.losses == resumed.losses
+    monkeypatch.setattr(modeling, "load", real)
+    assert tune(folder, frame, "full").losses != whole.losses
+
+
+def test_a_killed_process_s_run_goes_on(folder, frame, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    frame.to_json(tmp_path / "frame.json")
+    schedule = dataclasses.replace(SCHEDULE, epochs=60)
+    program = f"""
+import pandas as pd
+from mlq_utils import modeling; from mlq_utils.modeling import training
+training.fine_tune(
+    modeling.load({str(folder)!r}), pd.read_json({str(tmp_path / "frame.json")!r}), "embed",
+    training.{schedule}, precision="fp32", progress=False,
+    checkpoint=__import__("pathlib").Path({str(path)!r}), checkpoint_seconds=0,
+)
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if path.exists() and step_of(path) >= 5:
+                break
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    resumed = tune(folder, frame, schedule=schedule, checkpoint=path)
+    whole = tune(folder, frame, schedule=schedule)
+    assert 5 <= resumed.resumed_at < whole.steps == 300
+    assert same(whole, resumed) and whole.losses == resumed.losses
+
+
+def step_of(path):
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["state"])["step"]
+
+
+def test_another_run_s_checkpoint_is_refused(folder, frame, tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint"
+    stopped(folder, frame, "embed", 4, path, monkeypatch)
+    before = path.read_bytes()
+    base = modeling.load(folder)
+    other = {"schedule": dataclasses.replace(SCHEDULE, seed=1)}
+    for changed in (other, {"strategy": "full"}, {"frame": frame[1:]}, {"precision": "bf16"}):
+        options = {"frame": frame, "checkpoint": path} | changed
+        with pytest.raises(ValueError, match="checkpoint of another run"):
+            tune(folder, **options)
+    training.fine_tune(base, frame, "embed", SCHEDULE, precision="fp32", progress=False)
+    with pytest.raises(ValueError, match="anew if it was tuned meanwhile"):
+        training.fine_tune(
+            base, frame, "embed", SCHEDULE, precision="fp32", progress=False, checkpoint=path
+        )
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-9], lambda _: b"", lambda _: b"\x80" * 99])
+def test_a_damaged_checkpoint_costs_time_only(folder, frame, tmp_path, monkeypatch, damage):
+    path = tmp_path / "checkpoint"
+    stopped(folder, frame, "embed", 4, path, monkeypatch)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match="damaged .* starts anew"):
+        result = tune(folder, frame, checkpoint=path)
+    assert result.resumed_at == 0 and same(result, tune(folder, frame))
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(folder, frame, tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint"
+    stopped(folder, frame, "embed", 4, path, monkeypatch)
+
+    def full(tensors, aside, metadata):
+        aside.write_bytes(b"half of")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_checkpoint, "save_file", full)
+        with pytest.raises(OSError, match="No space"):
+            tune(folder, frame, checkpoint=path, checkpoint_seconds=0)
+    assert os.listdir(tmp_path) == [path.name] and step_of(path) == 4
+
+
+def test_memory_and_time_are_foretold(tmp_path):
+    """Of a model that is larger than what torch itself keeps, in a process of its own."""
+    script = """
+import dataclasses, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from mlq_utils import modeling; from mlq_utils.modeling import prompts; from mlq_utils.modeling import training
+base = modeling.load("mini")
+config = LlamaConfig(
+    vocab_size=len(base.tokenizer), hidden_size=768, intermediate_size=2048,
+    num_hidden_layers=4, num_attention_heads=12, tie_word_embeddings=False,
+)
+base = dataclasses.replace(base, model=LlamaForCausalLM(config))
+result = training.fine_tune(
+    base, prompts.mixture({"ro": 96}), "full", training.Schedule.mini("full", epochs=1),
+    precision="fp32", progress=True,
+)
+print(result.peak_bytes / result.estimated_peak_bytes, result.seconds / result.estimated_seconds)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    said = done.stderr.replace("\r", "\n")
+    expecting, took = (said.index(f"full: {word} 00:") for word in ("expecting", "took"))
+    assert expecting < said.index(" 3/3 ") < took
+    assert said.count("GiB at the peak") == 2
+    peak, seconds = map(float, done.stdout.split())
+    assert 0.85 < peak < 1.15
+    assert 0.3 < seconds < 3  # tests that run beside it take the processor
+
+
+def test_the_batch_that_is_tried_first_changes_nothing(folder, frame, monkeypatch):
+    base, calls = modeling.load(folder), []
+    real = training._trial
+    monkeypatch.setattr(training, "_trial", lambda *a: calls.append(None) or real(*a))
+    tried = training.fine_tune(base, frame, "full", SCHEDULE, precision="fp32", progress=False)
+    monkeypatch.setattr(training, "_trial", lambda *a: (1.0, 8))
+    plain = tune(folder, frame, "full", precision="fp32", progress=False)
+    assert calls and tried.losses == plain.losses
+    assert same(tried, plain)
+
+
+def test_progress(folder, frame, capfd, monkeypatch):
+    for progress, notebook, shown in (
+        (None, False, not os.environ.get("TQDM_DISABLE")),
+        (None, True, False),
+        (True, True, True),
+        (False, False, False),
+    ):
+        with monkeypatch.context() as patch:
+            if notebook:
+                patch.setitem(sys.modules, "ipykernel", object())
+            else:
+                patch.delitem(sys.modules, "ipykernel", raising=False)
+            tune(folder, frame, progress=progress)
+        said = capfd.readouterr()
+        assert ("10/10" in said.err) == shown and not said.out
+
+
+def test_progress_is_quiet_on_request():
+    """In a process of its own: tqdm reads TQDM_DISABLE when it is imported."""
+    program = (
+        "from mlq_utils.modeling.training import _bar; print(list(_bar(range(3), 'embed', None)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"TQDM_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "[0, 1, 2]\n") and "3/3" not in done.stderr

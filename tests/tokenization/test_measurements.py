@@ -1,0 +1,150 @@
+"""The record: whole, recomputed where the data is, refused where it was edited."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from mlq_utils import published
+from mlq_utils.data import sha256
+from mlq_utils.scoring import intervals
+from mlq_utils.tokenization import fertility as tokenization
+from mlq_utils.tokenization import measurements
+
+
+@pytest.fixture
+def no_data(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLQ_DATA", raising=False)
+    monkeypatch.setattr("mlq_utils.corpora.loading.cache_folder", lambda: tmp_path)
+
+
+@pytest.mark.parametrize("name", measurements.MEASURES)
+def test_the_record_is_what_is_measured_now(llama, flores, data, name):
+    if measurements.missing():
+        pytest.skip(f"cannot measure: {measurements.missing()}")
+    record = measurements.recorded(name)
+    frame = measurements.measure(name)
+    pd.testing.assert_frame_equal(frame, record, rtol=1e-6, check_dtype=False, obj=name)
+    assert record.attrs["tokenizers"]["llama"]["sha256"] == sha256(
+        data / "tokenizers/llama/tokenizer.model"
+    )
+
+
+@pytest.mark.parametrize("name", measurements.MEASURES)
+def test_without_data_the_record_is_shown_and_said_to_be_one(no_data, name):
+    frame = measurements.load(name)
+    assert frame.attrs["origin"].startswith(f"Recorded on {frame.attrs['date']}; not measured")
+    assert "FLORES-200" in frame.attrs["origin"] and "llama" in frame.attrs["origin"]
+    with pytest.raises(FileNotFoundError, match="FLORES-200"):
+        measurements.measure(name)
+
+
+def test_an_edited_record_is_refused(monkeypatch, tmp_path):
+    folder = shutil.copytree(measurements.FOLDER, tmp_path / "recorded")
+    monkeypatch.setattr(measurements, "FOLDER", folder)
+    path = folder / "fertility.csv"
+    path.write_text(path.read_text().replace("llama,ro,2", "llama,ro,3"))
+    with pytest.raises(ValueError, match=r"fertility.csv is not the record"):
+        measurements.recorded("fertility")
+
+
+def test_compare_tells_difference():
+    record = measurements.recorded("fertility")
+    assert "0e+00" in measurements.compare(record, record)
+    changed = record.assign(tokens_per_word=record["tokens_per_word"] * 1.5)
+    assert measurements.compare(changed, record).endswith("5e-01")
+    assert "rows or columns" in measurements.compare(record.head(3), record)
+    assert "languages" in measurements.compare(record.assign(language="xx"), record)
+
+
+def test_unknown_measurement():
+    with pytest.raises(ValueError, match=r"unknown measurement .fertilty.*Did you mean fertility"):
+        measurements.recorded("fertilty")
+
+
+def test_every_shortened_sentence_came_back():
+    record = measurements.recorded("shortening")
+    assert record["restored"].eq(1).all()
+    assert {"km", "lo", "gu", "te"} <= set(record["language"])
+
+
+def test_provenance_names_every_file():
+    provenance = json.loads((measurements.FOLDER / "provenance.json").read_text())
+    assert {p.name for p in measurements.FOLDER.glob("*.csv")} == set(provenance["files"])
+    assert provenance["date"] in measurements.checksums()
+
+
+def test_texts_of_a_corpus():
+    texts = measurements.texts("cldr", "test", 5)
+    assert {len(t) for t in texts.values()} == {5} and "en" in texts and "km" in texts
+
+
+def test_the_tokenizer_is_english_centric():
+    tokenizer = measurements.english_centric_tokenizer(1000, sentences=3000)
+    texts = measurements.texts("cldr", "test", 60)
+    words = tokenization.analyse(tokenizer, texts).set_index("language")["tokens_per_char"]
+    assert words["en"] == words.min()
+    assert words["km"] > 2  # outside its text: bytes
+
+
+def test_llamax_scores():
+    scores = published.llamax()
+    with pytest.raises(ValueError, match=r"unknown model 'LLaMA2-70B'.*LLaMA2-7B"):
+        published.llamax(["LLaMA2-70B"])
+    assert set(published.llamax(["LLaMA3-8B"])["label"]) == {"LLaMA3-8B", "LLaMA3-8B + Alpaca"}
+    assert published.llama().set_index(["tuning", "target"])["spbleu"]["Alpaca", "pt"] == 40.5
+    assert scores.groupby(["model", "tuning"])["target"].nunique().eq(101).all()
+    assert len(scores) == 6 * 101
+    llama2 = scores.query("model == 'LLaMA2-7B' and tuning == 'Alpaca'").set_index("target")
+    assert llama2.loc["af", "spbleu"] == 19.41 and llama2.loc["zu", "spbleu"] == 0.67
+    assert scores["spbleu"].between(0, 100).all()
+
+
+def test_intervals_agree_with_scipy():
+    from scipy import stats
+
+    x = [1.0, 4.0, 2.0, 8.0, 5.0, 7.0, 3.0, 9.0]
+    y = [2.0, 3.0, 1.0, 9.0, 4.0, 8.0, 5.0, 7.0]
+    found = intervals.rank_correlation(x, y, samples=4000)
+    reference = stats.bootstrap(
+        (x, y),
+        lambda a, b: stats.spearmanr(a, b).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=2000,
+        method="percentile",
+        rng=0,
+    ).confidence_interval
+    assert found["rho"] == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(reference), abs=0.08)
+    mean = intervals.mean(x)
+    assert mean["mean"] == pytest.approx(4.875) and mean["low"] < 4.875 < mean["high"]
+
+
+@pytest.mark.parametrize("bad", [[], [1.0], [1.0, float("nan")]])
+def test_intervals_need_numbers(bad):
+    with pytest.raises(ValueError, match="two or more numbers"):
+        intervals.mean(bad)
+
+
+def test_pairwise_and_superiority_by_brute_force():
+    frame = pd.DataFrame({"a": [1, 2, 3, 4], "b": [2, 1, 4, 3], "c": [4, 3, 2, 1]})
+    found = intervals.pairwise(frame).set_index(["a", "b"])["rho"]
+    assert found.to_dict() == pytest.approx({("a", "b"): 0.6, ("a", "c"): -1, ("b", "c"): -0.6})
+    x, y = [1, 5, 5, 9], [5, 2, 0]
+    pairs = [(a > b) + (a == b) / 2 for a in x for b in y]
+    assert intervals.superiority(x, y) == pytest.approx(sum(pairs) / len(pairs))
+    with pytest.raises(ValueError, match="one side is empty"):
+        intervals.superiority([], y)
+
+
+def test_a_table_of_intervals_reads_as_rows():
+    table = intervals.table({"x": intervals.mean([1, 2, 3]), "y": intervals.mean([2, 2, 2])})
+    assert table.columns.tolist() == ["mean", "95% from", "to", "n"]
+    assert table["n"].tolist() == [3, 3] and table.loc["y"].tolist() == [2, 2, 2, 3]
+
+
+def test_rank_correlation_needs_pairs():
+    with pytest.raises(ValueError, match="unequal lengths: 2 and 3"):
+        intervals.rank_correlation([1, 2], [1, 2, 3])
