@@ -1,4 +1,4 @@
-"""What a notebook says of itself: that its parameters are sound, and what made its page."""
+"""What the notebooks call: parameter checks, glued values, sortable tables and provenance."""
 
 import ast
 import builtins
@@ -13,113 +13,90 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import GenericAlias, MappingProxyType, NoneType, UnionType
-from typing import Any, get_args, get_origin
+from types import MappingProxyType
+from typing import Any, Optional
 
 import myst_nb
 import pandas as pd
 from IPython.display import HTML
+from pydantic import TypeAdapter, ValidationError
 
 from mlq_utils import __version__
 from mlq_utils.data import one_of
 
-INJECTED = "# Parameters"  # the comment that papermill puts on top of the cell that it adds
-STAMPED = (
-    "babel",
-    "matplotlib",
-    "numpy",
-    "pandas",
-    "sacrebleu",
-    "scipy",
-    "sentencepiece",
-    "tokenizers",
-    "torch",
-    "transformers",
-)
+_INJECTED = "# Parameters"  # the first line of the cell that papermill adds
+_STAMPED = (
+    "babel", "matplotlib", "numpy", "pandas", "sacrebleu", "scipy", "sentencepiece", "tokenizers",
+    "torch", "transformers",
+)  # fmt: skip
 
 
 def declarations(source: str) -> dict[str, Any]:
-    """Return the parameters that a cell declares: its annotated assignments, `name: type = value`.
+    """Return the parameters that a cell declares as annotated assignments, `name: type = value`.
 
-    The source is parsed, not run, and not asked of `__annotations__`, which Python 3.14 no longer
-    keeps from cell to cell. Annotations may use built-in types only.
+    The source is parsed and not run. `__annotations__` would not do, since Python 3.14 no longer
+    keeps it from cell to cell.
 
     Args:
-        source: The text of a cell.
+        source: Source text of a cell. Its annotations may use built-in types and `Optional`.
 
     Returns:
-        Each name with its type.
+        The type of each parameter, by name.
 
     Raises:
-        ValueError: An annotation is no built-in type.
+        ValueError: An annotation uses another type.
     """
+    known = {"__builtins__": vars(builtins), "Optional": Optional}
     declared = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            annotation = ast.unparse(node.annotation)
             try:
-                declared[node.target.id] = eval(
-                    ast.unparse(node.annotation), {"__builtins__": vars(builtins)}
-                )
+                declared[node.target.id] = eval(annotation, known)
             except Exception as error:
                 raise ValueError(
-                    f"the type of parameter {node.target.id!r} must be made of built-in types, "
-                    f"not {ast.unparse(node.annotation)}"
+                    f"the type of parameter {node.target.id!r} must be made of built-in types and "
+                    f"Optional, not {annotation}"
                 ) from error
     return declared
 
 
 def validate(values: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
-    """Check parameters against their declarations.
+    """Check parameters against their declarations, without converting any value.
 
     Args:
-        values: Each parameter's value.
-        declared: Each parameter's type, as `declarations` returns it.
+        values: The value of each parameter, by name.
+        declared: The type of each parameter, as `declarations` returns it.
 
     Raises:
         ValueError: A parameter is not declared; the message gives the nearest names.
-        TypeError: A value does not fit its type.
+        TypeError: A value does not have the declared type.
     """
     for name, value in values.items():
         kind = declared[one_of("parameter", name, declared)]
-        if not _fits(value, kind):
+        try:
+            TypeAdapter(kind).validate_python(value, strict=True)
+        except ValidationError:
             raise TypeError(
                 f"parameter {name!r} must be {inspect.formatannotation(kind)}, "
                 f"not {type(value).__name__} ({value!r})"
-            )
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if isinstance(kind, UnionType):
-        return any(_fits(value, option) for option in get_args(kind))
-    if isinstance(kind, GenericAlias):
-        if not isinstance(value, get_origin(kind)):
-            return False
-        if isinstance(value, Mapping):
-            key, item = get_args(kind)
-            return all(_fits(k, key) and _fits(v, item) for k, v in value.items())
-        return all(_fits(item, get_args(kind)[0]) for item in value)
-    if kind is None:
-        return isinstance(value, NoneType)
-    if isinstance(value, bool):  # Python takes a bool for an int; a reader who writes one does not
-        return kind in (bool, object)
-    return isinstance(value, (int, float) if kind is float else kind)
+            ) from None
 
 
 def check_parameters(namespace: Mapping[str, Any]) -> None:
-    """Check a notebook's parameters, in the cell after those that set them.
+    """Check a notebook's parameters, in the cell after the one that sets them.
 
-    Names are checked where papermill added them (it goes on where one is unknown), types for all
-    that are declared. What the notebook itself defines later is not looked at, so that cells can be
-    run again in any order.
+    Papermill only warns about an unknown parameter, so this check stops the notebook. It ignores
+    whatever later cells define, so that cells can be run again in any order.
 
     Args:
         namespace: The notebook's `globals()`.
 
     Raises:
         ValueError: Papermill was given a parameter that the notebook does not declare.
-        TypeError: A value does not fit its declared type.
+        TypeError: A value does not have the declared type.
     """
-    injected = [cell for cell in namespace.get("In", []) if cell.startswith(INJECTED)]
+    injected = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
     declared = _declared(namespace)
     names = [*declared, *(_assigned(injected[-1]) if injected else [])]
     validate({name: namespace[name] for name in names if name in namespace}, declared)
@@ -127,8 +104,8 @@ def check_parameters(namespace: Mapping[str, Any]) -> None:
 
 def _declared(namespace: Mapping[str, Any]) -> dict[str, Any]:
     declared: dict[str, Any] = {}
-    for cell in namespace.get("In", []):  # all that has run, the present cell included
-        with contextlib.suppress(SyntaxError):
+    for cell in namespace.get("In", []):
+        with contextlib.suppress(SyntaxError):  # a cell with magics is not plain Python
             declared |= declarations(cell)
     return declared
 
@@ -139,34 +116,37 @@ def _assigned(cell: str) -> list[str]:
 
 
 def provenance(namespace: Mapping[str, Any], **extra: Any) -> HTML:
-    """Return the stamp that ends a page: what it was made with.
+    """Return the table that ends a page and says what the page was made with.
 
     Args:
-        namespace: The notebook's `globals()`, for its parameters.
-        extra: Further lines, such as checksums of the data used; `_` in a name is shown as a space.
+        namespace: The notebook's `globals()`, from which the parameters are read.
+        **extra: More rows, such as checksums of the data. Underscores in names become spaces.
 
     Returns:
-        A table of two columns.
+        A table with two columns: the version of the package and its commit, the date, the versions
+        of Python and of the packages in use, the device, the parameters, and the extra rows.
     """
-    packages = [f"{name} {version(name)}" for name in STAMPED if name in sys.modules]
-    lines = {
+    rows = {
         "mlq_utils": f"{__version__}, commit {_commit()}",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "python": platform.python_version(),
-        "packages": ", ".join(packages),
+        "packages": ", ".join(
+            f"{name} {version(name)}" for name in _STAMPED if name in sys.modules
+        ),
         "device": _device(),
         "parameters": ", ".join(f"{name} = {namespace[name]!r}" for name in _declared(namespace)),
     } | {name.replace("_", " "): value for name, value in extra.items()}
-    lines = {name: value for name, value in lines.items() if value}
-    with pd.option_context("display.max_colwidth", None):  # a checksum is longer than the default
-        return HTML(pd.Series(lines).to_frame().to_html(header=False, classes="provenance"))
+    rows = {name: value for name, value in rows.items() if value}
+    with pd.option_context("display.max_colwidth", None):  # the default cuts checksums short
+        return HTML(pd.Series(rows).to_frame().to_html(header=False, classes="provenance"))
 
 
 def glue(**values: Any) -> None:
-    """Keep values under names that other pages paste: `{glue:text}`page.ipynb::name:d``.
+    """Store values under names that any page can paste with the `glue` role of MyST-NB.
 
     Args:
-        values: Numbers or strings by name; NumPy's numbers become Python's, as pasting needs.
+        **values: Numbers or strings, by name. NumPy scalars are converted to Python's numbers,
+            because MyST-NB formats no others.
     """
     for name, value in values.items():
         myst_nb.glue(name, value.item() if hasattr(value, "item") else value, display=False)
@@ -175,11 +155,11 @@ def glue(**values: Any) -> None:
 def sortable(
     frame: pd.DataFrame, links: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> HTML:
-    """Return a table that a reader can sort and filter; whole, though, without scripts.
+    """Return a table that readers can sort and filter; without JavaScript it is a plain table.
 
     Args:
-        frame: The table; its index is not shown.
-        links: Addresses by column, one a row, that the column's cells link to.
+        frame: The table. Its index is not shown.
+        links: Link targets by column, one for each row.
     """
     shown = frame.astype(object).map(lambda cell: html.escape(str(cell)))
     for column, addresses in links.items():
@@ -190,26 +170,21 @@ def sortable(
 
 
 def _commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent)]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        # An installed copy may lie inside somebody else's repository: is this file in it?
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    try:
+        # An installed copy may lie in somebody else's repository: ask whether git tracks this file.
         subprocess.run(
-            [*git, "ls-files", "--error-unmatch", Path(__file__).name],
-            check=True,
-            capture_output=True,
+            [*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True
         )
-        described = subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--exclude=*"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return described.stdout.strip()
-    return "unknown"
+        described = [*git, "describe", "--always", "--dirty", "--exclude=*"]
+        return subprocess.run(described, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _device() -> str:
-    # Importing torch takes seconds: a notebook that has not done so has used no accelerator.
+    # Importing torch takes seconds, and a notebook that has not imported it has used no GPU.
     torch = sys.modules.get("torch")
     processor = f"{os.cpu_count()} {platform.machine()} cores"
     gpu = torch is not None and torch.cuda.is_available()

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import nbformat
+import papermill
 import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
@@ -50,6 +51,16 @@ def test_parameters_are_declared_checked_and_read(page):
     assert "check_parameters(globals())" in ast.unparse(code[0])
     read = {node.id for tree in code for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert pages.declarations(cell.source).keys() - read == set()
+
+
+@pytest.mark.parametrize("page", [page for page in NOTEBOOKS if page.startswith("notebooks/")])
+def test_papermill_lists_every_parameter_with_type_default_and_help(page):
+    (cell,) = tagged(source(page), "parameters")
+    listed = papermill.inspect_notebook(ROOT / f"{page}.ipynb")
+    assert listed.keys() == pages.declarations(cell.source).keys()
+    for parameter in listed.values():
+        assert parameter["inferred_type_name"] != "None" and parameter["default"]
+        assert parameter["help"][0].isupper() and parameter["help"].endswith(".")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
