@@ -11,8 +11,8 @@ import pytest
 import tokenizers
 from hypothesis import settings
 
+from mlq_utils import experiments
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.experiments import runs as experiments
 from mlq_utils.modeling import pretraining
 from mlq_utils.tokenization import fertility as tokenization
 from mlq_utils.tokenization import measurements

@@ -1,21 +1,13 @@
-"""Runs."""
+"""Runs and their records: what to run, where to run it, and what was found.
 
-from mlq_utils.experiments.runs import (
-    SHIPPED,
-    STORE,
-    Spec,
-    default_store,
-    run,
-    scores,
-    spec_of,
-)
+A `Spec` says what to run and `run` returns its record, which a `Store` keeps. `run_all` makes many
+runs on this machine or on a cluster. `studies` holds the runs that the book rests on; `scales`,
+`replication` and `outcomes` hold those of the paper; `planning` tells what runs will take, and
+`nlu` scores models on tasks of language understanding.
 
-__all__ = [
-    "SHIPPED",
-    "STORE",
-    "Spec",
-    "default_store",
-    "run",
-    "scores",
-    "spec_of",
-]
+Names are loaded on first use, so that reading records does not import torch.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

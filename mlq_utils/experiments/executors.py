@@ -22,13 +22,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
+from mlq_utils import experiments
 from mlq_utils.experiments import clusters
-from mlq_utils.experiments import runs as experiments
 from mlq_utils.experiments.clusters import RETRIES
-from mlq_utils.experiments.runs import Spec
+from mlq_utils.experiments.spec import Spec
 from mlq_utils.experiments.store import Store
 
 if TYPE_CHECKING:
@@ -119,6 +118,8 @@ def run_all(
 
 
 def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
+    import torch
+
     for spec in missing.values():
         try:
             _attempt(spec, store)
@@ -171,6 +172,7 @@ def _resources(client: "Client") -> dict[str, int]:
 
 def _work(spec: Spec, store: str) -> None:
     """Run one specification in a worker; its record is in the store, and is not sent back."""
+    import torch
     from distributed import get_client
 
     get_client().log_event(f"mlq-{spec.identity()}", "begun")  # which waits for the answer

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mlq_utils import corpora, modeling
-from mlq_utils.experiments.runs import Spec
+from mlq_utils.experiments.spec import Spec
 from mlq_utils.modeling import prompts
 from mlq_utils.tokenization import measurements
 from mlq_utils.tokenization import tokenizer as tokenizers

@@ -37,7 +37,7 @@ import torch
 from mlq_utils import modeling, paper
 from mlq_utils.data import one_of
 from mlq_utils.experiments.nlu_data import TASKS, Data, find
-from mlq_utils.experiments.runs import STORE
+from mlq_utils.experiments.spec import STORE
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling.device import hardware, placement
 

@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlq_utils import paper, quadrants
+from mlq_utils import experiments, paper, quadrants
 from mlq_utils.experiments import clusters
-from mlq_utils.experiments import runs as experiments
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.replication import OPEN, Cell, Score, Table, cells, scores, specs
-from mlq_utils.experiments.runs import SHIPPED, Spec
 from mlq_utils.experiments.scales import PAPER, Scale
+from mlq_utils.experiments.spec import SHIPPED, Spec
 from mlq_utils.experiments.store import Store, read_lines
 from mlq_utils.quadrants import REFERENCE_TARGETS
 from mlq_utils.scoring import intervals

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlq_utils import experiments
 from mlq_utils.data import one_of
-from mlq_utils.experiments import runs as experiments
 from mlq_utils.experiments.lengths import lengths
-from mlq_utils.experiments.runs import Spec
 from mlq_utils.experiments.sizes import Size, memory, size
+from mlq_utils.experiments.spec import Spec
 from mlq_utils.experiments.store import Store
 
 __all__ = [

@@ -28,8 +28,8 @@ from mlq_utils.experiments.cells import (
     printed,
     scores,
 )
-from mlq_utils.experiments.runs import Spec
 from mlq_utils.experiments.scales import DATASETS, PAPER, Scale
+from mlq_utils.experiments.spec import Spec
 
 __all__ = ["OPEN", "Cell", "Combined", "Score", "Table", "cells", "coverage", "scores", "specs"]
 

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlq_utils import languages, paper
+from mlq_utils import experiments, languages, paper
 from mlq_utils.data import one_of, some_of
-from mlq_utils.experiments import runs as experiments
 from mlq_utils.experiments.executors import run_all
-from mlq_utils.experiments.runs import Spec
+from mlq_utils.experiments.spec import Spec
 from mlq_utils.experiments.store import Store, write_lines
 from mlq_utils.modeling import vocabulary
 from mlq_utils.modeling.pretraining_text import pretraining_languages

@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
+from mlq_utils import experiments
 from mlq_utils.experiments import clusters, planning, replication, scales
 from mlq_utils.experiments import executors as runs
-from mlq_utils.experiments import runs as experiments
-from mlq_utils.experiments.runs import Spec
 from mlq_utils.experiments.scales import PAPER, Scale
+from mlq_utils.experiments.spec import Spec
 from mlq_utils.experiments.store import Store
 
 COLUMNS = {

@@ -147,7 +147,7 @@ def test_trained_numbers_by_hand():
     """A brute-force count over the shipped records."""
     import json
 
-    from mlq_utils.experiments import runs as experiments
+    from mlq_utils import experiments
 
     def records(name):
         lines = (experiments.SHIPPED / f"{name}.jsonl").read_text("utf8").splitlines()

@@ -16,9 +16,9 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
+from mlq_utils import experiments
 from mlq_utils.experiments import clusters
 from mlq_utils.experiments import executors as runs
-from mlq_utils.experiments import runs as experiments
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.store import Store
 

@@ -20,11 +20,11 @@ def test_the_papers_scale_is_the_papers():
     assert len(PAPER.scorable()) == said["languages"]
     assert set(representatives()) == set(paper.table(11)["language"])
     model = PAPER.tuned(["ro"])
-    steps = model._steps()
+    steps = model.steps()
     assert (model.strategy, model.size, model.corpus) == ("embed", 10_000, ("lego_mt",))
     assert (steps.learning_rate, steps.batch_size, steps.warmup_steps) == (2e-5, 128, 0.03)
     assert PAPER.seeded(model) == [model] and model.seed == 42 and model.cap == 256
-    assert PAPER.tuned(["ro"], "lora", 20_000)._steps().learning_rate == 1e-4
+    assert PAPER.tuned(["ro"], "lora", 20_000).steps().learning_rate == 1e-4
 
 
 def test_runs_of_the_mini_scale_are_those_of_the_studies():

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from benchmarks import ablations
+from mlq_utils import experiments
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.experiments import runs as experiments
 from mlq_utils.experiments import studies
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import loading as modeling

@@ -8,9 +8,8 @@ import time
 
 import pytest
 
-from mlq_utils.experiments import planning, scales, sweep
-from mlq_utils.experiments import runs as experiments
-from mlq_utils.experiments.runs import Spec
+from mlq_utils import experiments
+from mlq_utils.experiments import Spec, planning, scales, sweep
 from mlq_utils.experiments.scales import MINI, PAPER
 from mlq_utils.experiments.store import Store
 

@@ -6,9 +6,9 @@ import itertools
 import pytest
 import torch
 
+from mlq_utils import experiments
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.experiments import runs as experiments
-from mlq_utils.experiments.runs import Spec
+from mlq_utils.experiments import Spec
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import loading as modeling
 from mlq_utils.modeling import vocabulary

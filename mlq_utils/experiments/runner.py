@@ -2,25 +2,18 @@
 
     record = run(Spec(languages=("ro",), targets=("ro", "fr", "af")))
 
-A specification is a value. Its identity is a hash of all that changes the result: itself, the base
-model's files, the version of the CLDR data and of this code's semantics; not of the host, the
-engine or the time. A run that the store has is not computed again.
+A run that the store has is not computed again. What takes long is kept on the way: training in
+checkpoints (in `CHECKPOINTS`), and each target's translations in the store, until the record is
+complete. A run that was killed continues from there, on the same machine or, if both lie on a
+shared disk, on another one.
 
-    python -m mlq_utils.experiments.runs --languages ro --targets ro fr af
-    accelerate launch --multi_gpu -m mlq_utils.experiments.runs --base huggyllama/llama-7b ...
-
-What takes long is kept on the way: training in checkpoints (in `CHECKPOINTS`), each target's
-translations in the store, until the record is whole. A run that was killed goes on from there, here
-or, where both lie on a shared disk, elsewhere.
+    accelerate launch --multi_gpu -m mlq_utils.experiments.runner --base huggyllama/llama-7b ...
 """
 
 import argparse
-import hashlib
-import json
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -28,206 +21,29 @@ from time import perf_counter
 from typing import Any
 
 import pandas as pd
-from babel.core import get_cldr_version
 
-from mlq_utils import corpora, languages, modeling, scoring
-from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of
+from mlq_utils import corpora, modeling, scoring
+from mlq_utils.experiments.spec import STORE, Spec, default_store, scores
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import parallel as _parallel
 from mlq_utils.modeling import prompts, training, vocabulary
 from mlq_utils.modeling import translation as decoding
 from mlq_utils.modeling.device import hardware, placement
-from mlq_utils.modeling.vocabulary import Extension
 from mlq_utils.scoring import error_types
 from mlq_utils.scoring.spm import cldr_spm
 from mlq_utils.tokenization.measurements import LENGTHS
 from mlq_utils.tokenization.shortening import PrefixShortener
 
-SEMANTICS = 2
-"""Raised when the same specification would give another result."""
 TEST_SEED = 0
-"""All runs are scored on the same sentences."""
+"""Random seed for the test sentences: all runs are scored on the same ones."""
 VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
-"""Lines that new pieces are learned from, at most; of other texts all that there are."""
+"""Maximum number of lines that new pieces are learned from; other texts are used in full."""
 VOCABULARY_SEED = 1
-ENGLISH = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
-"""English-only instructions (Appendix C), by their source."""
-LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
-"""Fields of `Spec` that came after the first records."""
-STORE = os.environ.get("MLQ_STORE") or "_build/store"
-"""Where records are kept unless a call says otherwise: a folder, or a URL such as s3://bucket/runs."""
+INSTRUCTIONS = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
 CHECKPOINTS = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
-"""Where training that goes on is kept; a full FT of LLaMA-7B needs 81 GB there."""
+"""Folder for checkpoints of unfinished training. A full FT of LLaMA-7B needs 81 GB there."""
 PART_SECONDS = 10.0
-"""A target that took longer to translate is kept at once; others with the whole record."""
-COMMIT = re.compile(r"[0-9a-f]{40}")
-"""What a commit of the Hub looks like."""
-SHIPPED = PACKAGE_DATA / "runs"
-"""Records that the package brings along, so that a reader need not compute them."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What is run.
-
-    Attributes:
-        languages: What the model is tuned on, English into each (the paper's codes); `en` alone for
-            English-only tasks (Appendix C); empty for the untuned model.
-        targets: What it is scored on, English into each.
-        strategy: A key of `modeling.STRATEGIES`.
-        size: Training pairs in all, shared equally by the languages.
-        test_size: Test sentences for each target.
-        learning_rate: The highest; `training`'s for the strategy where None.
-        epochs: Passes over the data.
-        batch_size: Examples a step.
-        layers: The layers trained, for the strategy `layers`.
-        seed: Of the training pairs and their order.
-        beam_size: Beams; 4 in the paper.
-        base: What `modeling.load` takes.
-        shorten: How byte sequences are shortened, a key of `measurements.LENGTHS`, with a prefix
-            chosen on the training targets; not at all where None (Section 4.3).
-        cap: New tokens at most; scaled to the language where None (`translation.scaled_cap`).
-        extension: New pieces in the vocabulary, learned from text in the one language that is tuned
-            on; None for none.
-        corpus: What it is tuned on, one of `corpora.NAMES` or several together; for English-only
-            tasks a key of `ENGLISH`.
-        test: The corpus and split that it is scored on. In others than cldr, `test_size` takes
-            their first sentences, and a score is sacrebleu's spBLEU with `flores101`.
-        schedule: "mini", or "paper" for the paper's steps and rates (`training.Schedule`).
-        revision: Of a base on the Hub: the commit, since a branch or tag can move.
-        spare_rows: Rows that the base's embeddings may have beyond its tokenizer's vocabulary.
-    """
-
-    languages: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ("ro",)
-    strategy: str = "embed"
-    size: int = 600
-    test_size: int = 40
-    learning_rate: float | None = None
-    epochs: int = 3
-    batch_size: int = 32
-    layers: tuple[int, ...] | None = None
-    seed: int = 0
-    beam_size: int = 4
-    base: str = field(default="mini")
-    shorten: str | None = None
-    cap: int | None = None
-    extension: Extension | None = None
-    corpus: tuple[str, ...] = ("cldr",)
-    test: tuple[str, str] = ("cldr", "test")
-    schedule: str = "mini"
-    revision: str | None = None
-    spare_rows: int = 0
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without loading anything.
-
-        Raises:
-            ValueError: Unknown or repeated language, one that a corpus lacks, a number below 1,
-                fewer pairs than languages, or an unknown corpus, split, strategy or schedule.
-        """
-        languages.check(self.languages)
-        if not languages.check(self.targets):
-            raise ValueError("no targets: name the languages to score")
-        for name in ("size", "test_size", "epochs", "batch_size", "beam_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        if self.size < len(self.languages):
-            raise ValueError(f"{self.size} pairs are fewer than {len(self.languages)} languages")
-        self._steps()  # an unknown strategy or schedule is refused here
-        self._check_corpora()
-        self._check_base()
-        if self.cap is not None and self.cap < 1:
-            raise ValueError(f"cap must be 1 or more, not {self.cap}")
-        if self.extension is not None and (len(self.languages) != 1 or self.shorten is not None):
-            raise ValueError(
-                "extension needs one language, from which its pieces are learned, and unshortened "
-                f"sequences: languages={self.languages}, shorten={self.shorten!r}"
-            )
-        if self.shorten is not None:
-            one_of("way to shorten", self.shorten, LENGTHS)
-            if not self.languages:
-                raise ValueError(
-                    "shorten needs languages: the prefix is chosen on what is tuned on"
-                )
-
-    def _check_base(self) -> None:
-        if Path(self.base).expanduser().is_dir() or not HUB_NAME.fullmatch(self.base):
-            return
-        if not COMMIT.fullmatch(self.revision or ""):
-            raise ValueError(
-                f"base {self.base!r} is on the Hub: its revision must be a commit, 40 hexadecimal "
-                f"digits (huggingface.co/{self.base}/commits/main shows them), not "
-                f"{self.revision!r}: a branch moves, and the record would be of another model"
-            )
-
-    def _check_corpora(self) -> None:
-        def check(name: str, split: str, codes: Sequence[str] = ()) -> None:
-            one_of("corpus", name, corpora.NAMES)
-            one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
-            for code in codes:
-                one_of(f"language of {name}", code, languages.codes(name))
-
-        check(*self.test, self.targets)
-        if self.languages == ("en",):
-            one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
-            return
-        for name in self.corpus:
-            check(name, "train")
-        if self.extension is not None:
-            text = self.extension.text
-            one_of(f"language of {text}", self.languages[0], languages.codes(text))
-        covered = [code for name in self.corpus for code in languages.codes(name)]
-        for code in self.languages:
-            one_of(f"language of {'+'.join(self.corpus)}", code, covered)
-
-    def _steps(self) -> training.Schedule:
-        """Return the schedule."""
-        kind = {"mini": training.Schedule.mini, "paper": training.Schedule.paper}
-        changes = {"epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
-        if self.learning_rate is not None:
-            changes["learning_rate"] = self.learning_rate
-        return kind[one_of("schedule", self.schedule, kind)](self.strategy, **changes)
-
-    def cost(self) -> int:
-        """Return how long the run takes, relative to others.
-
-        The unit is an example in training; a beam of a sentence takes about as long.
-        """
-        trained = self.size * self.epochs if self.languages else 0
-        return trained + len(self.targets) * self.test_size * self.beam_size
-
-    def _values(self) -> dict[str, Any]:
-        values = asdict(self)
-        if self.extension is not None and self.extension.text == Extension.text:
-            del values["extension"]["text"]  # a field that came later
-        return values
-
-    def identity(self) -> str:
-        """Return the run's key: 64 hexadecimal digits."""
-        # Fields that came later count where they are used: older records keep their names.
-        later = [field for field in fields(self) if field.name in LATER]
-        unused = {field.name for field in later if getattr(self, field.name) == field.default}
-        parts = {
-            "spec": {name: value for name, value in self._values().items() if name not in unused},
-            "base": modeling.digest(self.base),
-            "cldr": get_cldr_version(),
-            "semantics": SEMANTICS,
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def spec_of(record: dict[str, Any]) -> Spec:
-    """Return the specification of a record."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["spec"].items()}
-    if values.get("extension"):
-        values["extension"] = Extension(**values["extension"])
-    return Spec(**values)
-
-
-def default_store() -> Store:
-    """Return the store that runs are kept in, with the shipped records behind it."""
-    return Store(STORE, SHIPPED)
+"""Targets that took longer to translate are stored at once, others with the whole record."""
 
 
 def run(
@@ -391,7 +207,7 @@ def _tune(
         base,
         frame,
         spec.strategy,
-        spec._steps(),
+        spec.steps(),
         layers=spec.layers,
         micro_batch=micro_batch,
         checkpoint=_checkpoint_file(spec),
@@ -435,7 +251,7 @@ def _extended(base: modeling.Model, spec: Spec) -> modeling.Model:
 
 def _tuning_data(spec: Spec) -> pd.DataFrame:
     if spec.languages == ("en",):
-        return ENGLISH[spec.corpus[0]](spec.size, spec.seed)
+        return INSTRUCTIONS[spec.corpus[0]](spec.size, spec.seed)
     share, rest = divmod(spec.size, len(spec.languages))
     pairs = {code: share + (n < rest) for n, code in enumerate(spec.languages)}
     corpus = spec.corpus[0] if len(spec.corpus) == 1 else spec.corpus
@@ -502,87 +318,10 @@ def _longest(spec: Spec, target: str) -> pd.Series:
     return corpora.load("flores200", target, "dev")["target"]
 
 
-def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return the scores of records in tidy form.
-
-    Returns:
-        A row a run and target: `tuned_on` (codes joined by "+"; "" for the untuned model),
-        `layers` ("0+1"; "" for other strategies than `layers`), `corpus` (joined by "+"), `test`
-        (corpus and split), `strategy`, `size`, `epochs`,
-        `learning_rate` (None: the strategy's own), `seed`, `shorten`, `cap` (None: scaled),
-        `method`, `pieces`, `start`, `ranked` and `text` of an extension (None: none), `target`,
-        `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, and a column for each kind of
-        error (number of sentences), `sentences` among them.
-    """
-    rows = []
-    for record in records:
-        shared = _settings(record["spec"])
-        for score in record.get("scores", []):
-            columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
-            rows.append(shared | {name: score[name] for name in columns} | score["errors"])
-    return pd.DataFrame(rows)
-
-
-def averages(scores: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
-    """Return mean scores and shares of errors.
-
-    Args:
-        scores: As `scores` returns them, with further columns or without.
-        by: Columns to group by.
-
-    Returns:
-        A row a group: `targets` (rows averaged), `spbleu` (mean), and the shares (0 to 1) of
-        sentences with `source_copy`, `oscillation`, `off_target` and `cap_hit`.
-    """
-    kinds = ["source_copy", "oscillation", "off_target", "cap_hit"]
-    groups = scores.groupby(by, sort=False)
-    sums = groups[[*kinds, "sentences"]].sum()
-    means = pd.DataFrame({"targets": groups.size(), "spbleu": groups["spbleu"].mean()})
-    return means.join(sums[kinds].div(sums["sentences"], axis=0))
-
-
-def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Return what each run took.
-
-    Returns:
-        A row a run that tuned: its settings (as in `scores`), `tokens_per_sentence` (label tokens
-        in training, the end of the sentence among them), `seconds` in steps,
-        `label_tokens_per_second`, `translation_seconds` (all targets) and `hardware`.
-    """
-    rows = []
-    for record in records:
-        if spent := record.get("training"):
-            seen = spent["examples"] * record["spec"]["epochs"]
-            tokens = spent["label_tokens_per_second"] * spent["seconds"]
-            rows.append(
-                _settings(record["spec"])
-                | {"tokens_per_sentence": tokens / seen}
-                | {name: spent[name] for name in ("seconds", "label_tokens_per_second")}
-                | {"translation_seconds": sum(row["seconds"] for row in record["scores"])}
-                | {"hardware": record["hardware"]}
-            )
-    return pd.DataFrame(rows)
-
-
-def _settings(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run varied, in one row's columns."""
-    shared = {"tuned_on": "+".join(spec["languages"])}
-    shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
-    shared["corpus"] = "+".join(spec.get("corpus", ("cldr",)))
-    shared["test"] = " ".join(spec.get("test", ("cldr", "test")))
-    axes = ("strategy", "size", "epochs", "learning_rate", "seed")
-    shared |= {name: spec[name] for name in axes}
-    shared |= {name: spec.get(name) for name in ("shorten", "cap")}
-    how = spec.get("extension") or {}
-    if how:
-        how = {"text": Extension.text} | how  # a field that came later
-    return shared | {field.name: how.get(field.name) for field in fields(Extension)}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Tune, translate and score from the command line; print the scores and examples."""
     parser = argparse.ArgumentParser(
-        prog="python -m mlq_utils.experiments.runs", description=__doc__
+        prog="python -m mlq_utils.experiments.runner", description=__doc__
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--languages", nargs="*", default=["ro"], help="tuned on; none: untuned")

@@ -1,0 +1,293 @@
+"""What a run is: its specification, its identity, and its scores in tidy form.
+
+    spec = Spec(languages=("ro",), targets=("ro", "fr", "af"))
+    record = run(spec)
+    scores([record])
+
+A specification is a value. Its identity is a hash of everything that changes the result: the
+specification itself, the files of the base model, the version of the CLDR data and the version of
+this code's semantics. The host, the search engine and the time do not count. Nothing here imports
+torch, so that records can be read without it.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from babel.core import get_cldr_version
+
+from mlq_utils import corpora, languages
+from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of
+from mlq_utils.experiments.store import Store
+from mlq_utils.tokenization.measurements import LENGTHS
+
+if TYPE_CHECKING:
+    from mlq_utils.modeling.schedule import Schedule
+    from mlq_utils.modeling.vocabulary import Extension
+
+SEMANTICS = 2
+"""Version of the code's semantics. Raise it when the same specification gives another result."""
+ENGLISH = ("cldr", "alpaca")
+"""Sources of English-only instructions (Appendix C)."""
+LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
+"""Fields of `Spec` that are omitted from the hash at their default, so that old keys stay valid."""
+STORE = os.environ.get("MLQ_STORE") or "_build/store"
+"""The default store: a folder, or a URL such as s3://bucket/runs. MLQ_STORE sets it."""
+SHIPPED = PACKAGE_DATA / "runs"
+"""The records that come with the package."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The specification of a run.
+
+    Attributes:
+        languages: Languages to tune on, as the paper's codes; each is translated into from English.
+            `en` alone stands for English-only tasks (Appendix C). Empty for the untuned model.
+        targets: Languages to score, translated into from English.
+        strategy: What to train, a key of `modeling.STRATEGIES`. Defaults to "embed".
+        size: Number of training pairs, shared equally by the languages. Defaults to 600.
+        test_size: Number of test sentences per target. Defaults to 40.
+        learning_rate: Peak learning rate. Defaults to the strategy's own.
+        epochs: Passes over the training data. Defaults to 3.
+        batch_size: Examples per step. Defaults to 32.
+        layers: Indices of the layers to train, for the strategy "layers".
+        seed: Random seed for sampling and shuffling the training pairs. Defaults to 0.
+        beam_size: Number of beams. Defaults to 4, as in the paper.
+        base: Base model, as `modeling.load` takes it. Defaults to the packaged one, "mini".
+        shorten: How to shorten byte sequences (Section 4.3), a key of `measurements.LENGTHS`. The
+            prefix is chosen on the training targets. None shortens nothing.
+        cap: Maximum number of new tokens. Defaults to a cap scaled to the target
+            (`translation.scaled_cap`).
+        extension: Vocabulary extension, learned from text in the one language that is tuned on.
+            None keeps the vocabulary.
+        corpus: Training corpora, of `corpora.NAMES`. For English-only tasks one of `ENGLISH`.
+        test: Corpus and split to score on. Of corpora other than cldr, the first `test_size`
+            sentences are taken, and scores are sacrebleu's spBLEU with `flores101`.
+        schedule: "mini", or "paper" for the paper's steps and rates (`modeling.Schedule`).
+        revision: Commit of a base on the Hub. Branches and tags are refused, since they can move.
+        spare_rows: Number of embedding rows that the base may have beyond its tokenizer's
+            vocabulary. Defaults to 0.
+    """
+
+    languages: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ("ro",)
+    strategy: str = "embed"
+    size: int = 600
+    test_size: int = 40
+    learning_rate: float | None = None
+    epochs: int = 3
+    batch_size: int = 32
+    layers: tuple[int, ...] | None = None
+    seed: int = 0
+    beam_size: int = 4
+    base: str = field(default="mini")
+    shorten: str | None = None
+    cap: int | None = None
+    extension: "Extension | None" = None
+    corpus: tuple[str, ...] = ("cldr",)
+    test: tuple[str, str] = ("cldr", "test")
+    schedule: str = "mini"
+    revision: str | None = None
+    spare_rows: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading anything.
+
+        Raises:
+            ValueError: A language is unknown, repeated or not in the corpus; a number is below 1;
+                there are fewer pairs than languages; or the corpus, split, strategy or schedule is
+                unknown.
+        """
+        languages.check(self.languages)
+        if not languages.check(self.targets):
+            raise ValueError("no targets: name the languages to score")
+        for name in ("size", "test_size", "epochs", "batch_size", "beam_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.size < len(self.languages):
+            raise ValueError(f"{self.size} pairs are fewer than {len(self.languages)} languages")
+        self.steps()  # refuses an unknown strategy or schedule
+        self._check_corpora()
+        self._check_base()
+        if self.cap is not None and self.cap < 1:
+            raise ValueError(f"cap must be 1 or more, not {self.cap}")
+        if self.extension is not None and (len(self.languages) != 1 or self.shorten is not None):
+            raise ValueError(
+                "extension needs exactly one language, from which its pieces are learned, and "
+                f"unshortened sequences: languages={self.languages}, shorten={self.shorten!r}"
+            )
+        if self.shorten is not None:
+            one_of("way to shorten", self.shorten, LENGTHS)
+            if not self.languages:
+                raise ValueError(
+                    "shorten needs languages: the prefix is chosen on the training targets"
+                )
+
+    def _check_base(self) -> None:
+        if Path(self.base).expanduser().is_dir() or not HUB_NAME.fullmatch(self.base):
+            return
+        if not COMMIT.fullmatch(self.revision or ""):
+            raise ValueError(
+                f"base {self.base!r} is on the Hub: its revision must be a commit, 40 hexadecimal "
+                f"digits (huggingface.co/{self.base}/commits/main shows them), not "
+                f"{self.revision!r}: a branch moves, and the record would be of another model"
+            )
+
+    def _check_corpora(self) -> None:
+        def check(name: str, split: str, codes: Sequence[str] = ()) -> None:
+            one_of("corpus", name, corpora.NAMES)
+            one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
+            for code in codes:
+                one_of(f"language of {name}", code, languages.codes(name))
+
+        check(*self.test, self.targets)
+        if self.languages == ("en",):
+            one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
+            return
+        for name in self.corpus:
+            check(name, "train")
+        if self.extension is not None:
+            text = self.extension.text
+            one_of(f"language of {text}", self.languages[0], languages.codes(text))
+        covered = [code for name in self.corpus for code in languages.codes(name)]
+        for code in self.languages:
+            one_of(f"language of {'+'.join(self.corpus)}", code, covered)
+
+    def steps(self) -> "Schedule":
+        """Return the training schedule."""
+        from mlq_utils.modeling.schedule import Schedule
+
+        kinds = {"mini": Schedule.mini, "paper": Schedule.paper}
+        changes = {"epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
+        if self.learning_rate is not None:
+            changes["learning_rate"] = self.learning_rate
+        return kinds[one_of("schedule", self.schedule, kinds)](self.strategy, **changes)
+
+    def cost(self) -> int:
+        """Return roughly how long the run takes, relative to other runs of the same base.
+
+        The unit is one example in training. One beam of one sentence takes about as long.
+        """
+        trained = self.size * self.epochs if self.languages else 0
+        return trained + len(self.targets) * self.test_size * self.beam_size
+
+    def identity(self) -> str:
+        """Return the run's key: 64 hexadecimal digits."""
+        from mlq_utils.modeling import digest
+
+        values = asdict(self)
+        for name in LATER:
+            if getattr(self, name) == self.__dataclass_fields__[name].default:
+                del values[name]
+        if self.extension is not None and self.extension.text == type(self.extension).text:
+            del values["extension"]["text"]  # this field was added after the first records, too
+        parts = {
+            "spec": values,
+            "base": digest(self.base),
+            "cldr": get_cldr_version(),
+            "semantics": SEMANTICS,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def spec_of(record: dict[str, Any]) -> Spec:
+    """Return the specification of a record."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["spec"].items()}
+    if values.get("extension"):
+        from mlq_utils.modeling.vocabulary import Extension
+
+        values["extension"] = Extension(**values["extension"])
+    return Spec(**values)
+
+
+def default_store() -> Store:
+    """Return the default store, with the shipped records behind it."""
+    return Store(STORE, SHIPPED)
+
+
+def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return the scores of records in tidy form.
+
+    Returns:
+        One row per run and target, with the columns `tuned_on` (codes joined by "+"; "" for the
+        untuned model), `layers` ("0+1"; "" for strategies other than `layers`), `corpus` (joined by
+        "+"), `test` (corpus and split), `strategy`, `size`, `epochs`, `learning_rate` (None for the
+        strategy's own), `seed`, `shorten`, `cap` (None if scaled), an extension's `method`,
+        `pieces`, `start`, `ranked` and `text` (None without one), `target`, `spbleu`,
+        `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of `sentences`, and the
+        number of sentences with each kind of error.
+    """
+    rows = []
+    for record in records:
+        shared = _settings(record["spec"])
+        for score in record.get("scores", []):
+            columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
+            rows.append(shared | {name: score[name] for name in columns} | score["errors"])
+    return pd.DataFrame(rows)
+
+
+def averages(scores: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
+    """Return mean scores and the shares of errors.
+
+    Args:
+        scores: Scores as `scores` returns them; further columns are allowed.
+        by: Columns to group by.
+
+    Returns:
+        One row per group, with the columns `targets` (number of rows averaged), `spbleu` (mean),
+        and the shares (0 to 1) of sentences with `source_copy`, `oscillation`, `off_target` and
+        `cap_hit`.
+    """
+    kinds = ["source_copy", "oscillation", "off_target", "cap_hit"]
+    groups = scores.groupby(by, sort=False)
+    sums = groups[[*kinds, "sentences"]].sum()
+    means = pd.DataFrame({"targets": groups.size(), "spbleu": groups["spbleu"].mean()})
+    return means.join(sums[kinds].div(sums["sentences"], axis=0))
+
+
+def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return the time that each run took.
+
+    Returns:
+        One row per run that tuned, with its settings (as in `scores`), `tokens_per_sentence` (label
+        tokens in training, including the end of the sentence), `seconds` of training,
+        `label_tokens_per_second`, `translation_seconds` (all targets) and `hardware`.
+    """
+    rows = []
+    for record in records:
+        if spent := record.get("training"):
+            seen = spent["examples"] * record["spec"]["epochs"]
+            tokens = spent["label_tokens_per_second"] * spent["seconds"]
+            rows.append(
+                _settings(record["spec"])
+                | {"tokens_per_sentence": tokens / seen}
+                | {name: spent[name] for name in ("seconds", "label_tokens_per_second")}
+                | {"translation_seconds": sum(row["seconds"] for row in record["scores"])}
+                | {"hardware": record["hardware"]}
+            )
+    return pd.DataFrame(rows)
+
+
+def _settings(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run as the columns of one row."""
+    from mlq_utils.modeling.vocabulary import Extension
+
+    shared = {"tuned_on": "+".join(spec["languages"])}
+    shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
+    shared["corpus"] = "+".join(spec.get("corpus", ("cldr",)))
+    shared["test"] = " ".join(spec.get("test", ("cldr", "test")))
+    axes = ("strategy", "size", "epochs", "learning_rate", "seed")
+    shared |= {name: spec[name] for name in axes}
+    shared |= {name: spec.get(name) for name in ("shorten", "cap")}
+    extension = spec.get("extension") or {}
+    if extension:
+        extension = {"text": Extension.text} | extension  # older records do not have this field
+    return shared | {field.name: extension.get(field.name) for field in fields(Extension)}
