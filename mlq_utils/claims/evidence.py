@@ -6,6 +6,7 @@ in spBLEU, shares from 0 to 1.
 """
 
 import dataclasses
+import inspect
 from functools import cache
 
 import pandas as pd
@@ -602,3 +603,10 @@ def shortening_trained() -> Numbers:
     gain = intervals.mean(wide[True] - wide[False])
     numbers = {"gain": gain["mean"], "low": gain["low"], "high": gain["high"]}
     return numbers | {"settings": len(wide), "seeds": scores["seed"].nunique()}
+
+
+MEASUREMENTS = {
+    name: function
+    for name, function in list(globals().items())
+    if inspect.isfunction(function) and function.__module__ == __name__ and name[0] != "_"
+}

@@ -4,14 +4,15 @@ import string
 
 import pandas as pd
 import pytest
+import yaml
 
-from mlq_utils import paper
-from mlq_utils.claims import evidence
-from mlq_utils.claims import ledger as claims
+from mlq_utils import claims, paper
+from mlq_utils.experiments import studies
 from mlq_utils.languages import table as all_languages
 from mlq_utils.quadrants import assignment as quadrants
 
-TESTS = [(claim, test) for claim in claims.CLAIMS for test in claim.tests]
+CLAIMS = claims.read()
+TESTS = [(claim, test) for claim in CLAIMS for test in claim.tests]
 IDS = [f"{claim.key}-{test.evidence}" for claim, test in TESTS]
 
 # For each claim, numbers with which it must hold and with which it must not.
@@ -100,11 +101,11 @@ def test_every_claim_can_hold_and_can_fail(claim, test):
 def test_numbers_are_measured_told_and_judged(claim, test):
     """The verdict in the table is the one that the rule gives for numbers measured afresh."""
     numbers = test.measure()
-    told = [name for _, name, _, _ in string.Formatter().parse(test.numbers) if name]
+    told = [name for _, name, _, _ in string.Formatter().parse(test.words) if name]
     assert told and set(told) <= set(numbers)
     row = claims.table(verbose=True).query("key == @claim.key and evidence == @test.evidence")
     assert row["verdict"].item() == test.verdict(numbers)
-    assert row["numbers"].item() == test.numbers.format(**numbers)
+    assert row["numbers"].item() == test.words.format(**numbers)
     assert claims.verdict(claim.key, test.evidence) == row["verdict"].item()
 
 
@@ -115,21 +116,117 @@ def test_the_table():
     assert set(frame["evidence"]) <= {*claims.EVIDENCE, ""}
     untested = frame["verdict"] == "not testable here"
     assert ((frame["numbers"] == "") == untested).all()
-    keys = [claim.key for claim in claims.CLAIMS]
+    keys = [claim.key for claim in CLAIMS]
     assert len(set(keys)) == len(keys) and len(keys) >= 30
-    assert {kind for c in claims.CLAIMS for kind in [t.evidence for t in c.tests]} == set(
-        claims.EVIDENCE
-    )
+    assert {kind for c in CLAIMS for kind in [t.evidence for t in c.tests]} == set(claims.EVIDENCE)
 
 
 def test_claims_point_to_chapters(root):
-    for claim in claims.CLAIMS:
+    for claim in CLAIMS:
         assert (root / f"notebooks/{claim.chapter}.ipynb").is_file()
 
 
 def test_an_unknown_verdict():
     with pytest.raises(KeyError, match="no tokenizer evidence on a claim 'factor'"):
         claims.verdict("factor", "tokenizer")
+
+
+def test_the_report_tells_every_verdict():
+    report = claims.report()
+    for claim in CLAIMS:
+        assert f"{claim.key} ({claim.section}): " in report
+    for test in (test for _, test in TESTS):
+        assert f"  {test.evidence:<9}  {test.verdict(test.numbers):<13}  " in report
+    assert "not testable here" in report
+
+
+# A file of claims that has one fault.
+
+ENTRY = {
+    "key": "one-prefix",
+    "section": "4.3",
+    "claim": "All characters begin with the same token.",
+    "supports": "One first byte for all languages.",
+    "chapter": "stagnant",
+    "words": "{e0} of {languages} languages begin with E0",
+    "holds": "bytes == 1",
+    "evidence": {"tokenizer": {"measure": "same_prefix_tokenizer"}},
+}
+
+
+def faulty(tmp_path, **changes):
+    """Read a file with the one claim `ENTRY`; a field that is None in `changes` is left out."""
+    entry = {name: value for name, value in (ENTRY | changes).items() if value is not None}
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump([entry]), "utf8")
+    return claims.read(path)
+
+
+def test_a_file_without_a_fault(tmp_path):
+    (claim,) = faulty(tmp_path)
+    (test,) = claim.tests
+    assert test.verdict(test.numbers) == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"evidence": {"tokenizer": {"measure": "same_prefix_tokeniser"}}},
+            "unknown measurement of the claim 'one-prefix' .tokenizer.: 'same_prefix_tokeniser'. "
+            "Did you mean same_prefix_tokenizer",
+        ),
+        (
+            {"evidence": {"tokeniser": {"measure": "same_prefix_tokenizer"}}},
+            "unknown evidence of the claim 'one-prefix': 'tokeniser'. Did you mean tokenizer",
+        ),
+        ({"evidence": {"tokenizer": {}}}, "'one-prefix' .tokenizer. lacks the field 'measure'"),
+        ({"supports": None}, "the claim 'one-prefix' lacks the field 'supports'"),
+        ({"holds": None}, "the claim 'one-prefix' .tokenizer. lacks the field 'holds'"),
+        (
+            {"inpart": "e0 > 1"},
+            "unknown field of the claim 'one-prefix': 'inpart'. Did you mean in_part",
+        ),
+        (
+            {"evidence": {"tokenizer": {"measure": "same_prefix_tokenizer", "hold": "e0"}}},
+            "unknown field of the claim 'one-prefix' .tokenizer.: 'hold'. Did you mean holds",
+        ),
+        (
+            {"holds": "bytes = 1"},
+            "the claim 'one-prefix' .tokenizer.: holds is no expression: 'bytes = 1'",
+        ),
+    ],
+)
+def test_a_faulty_file_is_refused_before_anything_is_measured(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        faulty(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"holds": "byte == 1"}, {"in_part": "byte > 1"}, {"words": "{byte} first bytes"}],
+)
+def test_a_number_that_is_not_measured(tmp_path, changes):
+    (claim,) = faulty(tmp_path, **changes)
+    with pytest.raises(
+        ValueError,
+        match=r"unknown number of the claim 'one-prefix' .tokenizer.: 'byte'. Did you mean bytes",
+    ):
+        _ = claim.tests[0].numbers
+
+
+def test_two_claims_with_one_key(tmp_path):
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump([ENTRY, ENTRY]), "utf8")
+    with pytest.raises(ValueError, match="several claims have the key 'one-prefix'"):
+        claims.read(path)
+
+
+def test_a_file_that_is_no_yaml(tmp_path):
+    path = tmp_path / "claims.yaml"
+    path.write_text("- key: [", "utf8")
+    with pytest.raises(ValueError, match=r"claims\.yaml is not valid YAML"):
+        claims.read(path)
 
 
 # Some of the numbers by another way.
@@ -139,7 +236,7 @@ def test_supported_languages_by_hand():
     rows = paper.table(9)
     named = set(all_languages().query("pretraining")["code"])
     risen = [r.target for r in rows.itertuples() if r.alpaca - r.llama > 4.95]
-    found = evidence.supported_published()
+    found = claims.numbers("more-languages", "published")
     assert found["unnamed"] == len(set(risen) - named) and found["risen"] == 26
 
 
@@ -161,14 +258,15 @@ def test_trained_numbers_by_hand():
             for score in record["scores"]:
                 sums.setdefault(score["target"], []).append(score["spbleu"])
     risen = {t for t, v in sums.items() if sum(v) / 3 - before[t] > 5 and t != "ro"}
-    found = evidence.others_trained()
+    found = claims.numbers("others-rise", "trained")
     assert found["risen"] == len(risen) and found["of"] == len(sums) - 1 == 97
 
 
 def test_the_mini_quadrants_are_those_of_the_means():
-    scores = quadrants.trained(evidence._trained("untuned"), evidence._trained("by_language"))
+    untuned = studies.scores("untuned")
+    scores = quadrants.trained(untuned, studies.scores("by_language"))
     by_hand = {}
-    level = sum(evidence._untuned()) / len(evidence._untuned())
+    level = untuned["spbleu"].mean()
     for code, rows in scores.groupby("language"):
         own = rows["bilingual_post"].mean() > 2 * max(level, rows["bilingual_pre"].iloc[0])
         help_ = rows["multilingual_post"].mean() > 2 * max(level, rows["multilingual_pre"].iloc[0])
@@ -176,5 +274,5 @@ def test_the_mini_quadrants_are_those_of_the_means():
             (int(own), int(help_)), "stagnant"
         )
     counts = pd.Series(by_hand).value_counts()
-    found = evidence.equation_trained()
+    found = claims.numbers("quadrants", "trained")
     assert all(found[name] == counts.get(name, 0) for name in quadrants.QUADRANTS)
