@@ -13,7 +13,7 @@ import pandas as pd
 
 from mlq_utils import languages, paper, quadrants
 from mlq_utils.experiments import studies
-from mlq_utils.modeling.vocabulary import Extension
+from mlq_utils.modeling.extension import Extension
 from mlq_utils.scoring import intervals
 from mlq_utils.tokenization import measurements
 
@@ -558,7 +558,7 @@ def extensions() -> pd.DataFrame:
 
     Returns:
         A row a language and extension of the study `extended` under a scaled limit: `target`, the
-        fields of `vocabulary.Extension`, and over its `seeds` (their number) the mean `spbleu`,
+        fields of `extension.Extension`, and over its `seeds` (their number) the mean `spbleu`,
         `spbleu_plain` and `change`.
     """
     plain = _trained("shortened").query("cap.isna() and shorten.isna()")

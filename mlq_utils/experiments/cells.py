@@ -15,7 +15,7 @@ from mlq_utils import languages, paper
 from mlq_utils.experiments import studies
 from mlq_utils.experiments.scales import DATASETS, PIECES, Scale, representatives
 from mlq_utils.experiments.spec import Spec
-from mlq_utils.modeling.vocabulary import Extension
+from mlq_utils.modeling.extension import Extension
 from mlq_utils.quadrants import REFERENCE_TARGETS
 
 Table = int | str

@@ -25,8 +25,8 @@ import pandas as pd
 from mlq_utils import corpora, modeling, scoring
 from mlq_utils.experiments.spec import STORE, Spec, default_store, scores
 from mlq_utils.experiments.store import Store
+from mlq_utils.modeling import extension, prompts, training
 from mlq_utils.modeling import parallel as _parallel
-from mlq_utils.modeling import prompts, training, vocabulary
 from mlq_utils.modeling import translation as decoding
 from mlq_utils.modeling.device import hardware, placement
 from mlq_utils.scoring import error_types
@@ -245,8 +245,8 @@ def _extended(base: modeling.Model, spec: Spec) -> modeling.Model:
     (code,) = spec.languages
     size = VOCABULARY_SIZES.get(how.text, 1_000_000)
     text = corpora.monolingual(how.text, code, size, VOCABULARY_SEED)
-    pieces = vocabulary.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
-    return vocabulary.extend(base, pieces, how.start, how.ranked, spec.seed)
+    pieces = extension.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
+    return extension.extend(base, pieces, how.start, how.ranked, spec.seed)
 
 
 def _tuning_data(spec: Spec) -> pd.DataFrame:

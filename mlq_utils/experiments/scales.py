@@ -18,8 +18,8 @@ from mlq_utils import corpora, languages, modeling, paper, scoring
 from mlq_utils.data import one_of
 from mlq_utils.experiments import studies
 from mlq_utils.experiments.spec import Spec
-from mlq_utils.modeling.translation import PAPER_CAP
-from mlq_utils.modeling.vocabulary import Extension
+from mlq_utils.modeling.extension import Extension
+from mlq_utils.modeling.settings import PAPER_CAP
 
 DATASETS = {
     "Lego-MT": ("lego_mt",),

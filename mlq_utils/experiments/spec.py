@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from babel.core import get_cldr_version
@@ -25,11 +25,10 @@ from babel.core import get_cldr_version
 from mlq_utils import corpora, languages
 from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of
 from mlq_utils.experiments.store import Store
+from mlq_utils.modeling.bases import digest
+from mlq_utils.modeling.extension import Extension
+from mlq_utils.modeling.settings import Schedule
 from mlq_utils.tokenization.measurements import LENGTHS
-
-if TYPE_CHECKING:
-    from mlq_utils.modeling.schedule import Schedule
-    from mlq_utils.modeling.vocabulary import Extension
 
 SEMANTICS = 2
 """Version of the code's semantics. Raise it when the same specification gives another result."""
@@ -91,7 +90,7 @@ class Spec:
     base: str = field(default="mini")
     shorten: str | None = None
     cap: int | None = None
-    extension: "Extension | None" = None
+    extension: Extension | None = None
     corpus: tuple[str, ...] = ("cldr",)
     test: tuple[str, str] = ("cldr", "test")
     schedule: str = "mini"
@@ -161,10 +160,8 @@ class Spec:
         for code in self.languages:
             one_of(f"language of {'+'.join(self.corpus)}", code, covered)
 
-    def steps(self) -> "Schedule":
+    def steps(self) -> Schedule:
         """Return the training schedule."""
-        from mlq_utils.modeling.schedule import Schedule
-
         kinds = {"mini": Schedule.mini, "paper": Schedule.paper}
         changes = {"epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
         if self.learning_rate is not None:
@@ -181,13 +178,11 @@ class Spec:
 
     def identity(self) -> str:
         """Return the run's key: 64 hexadecimal digits."""
-        from mlq_utils.modeling import digest
-
         values = asdict(self)
         for name in LATER:
             if getattr(self, name) == self.__dataclass_fields__[name].default:
                 del values[name]
-        if self.extension is not None and self.extension.text == type(self.extension).text:
+        if self.extension is not None and self.extension.text == Extension.text:
             del values["extension"]["text"]  # this field was added after the first records, too
         parts = {
             "spec": values,
@@ -202,8 +197,6 @@ def spec_of(record: dict[str, Any]) -> Spec:
     """Return the specification of a record."""
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["spec"].items()}
     if values.get("extension"):
-        from mlq_utils.modeling.vocabulary import Extension
-
         values["extension"] = Extension(**values["extension"])
     return Spec(**values)
 
@@ -278,8 +271,6 @@ def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def _settings(spec: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as the columns of one row."""
-    from mlq_utils.modeling.vocabulary import Extension
-
     shared = {"tuned_on": "+".join(spec["languages"])}
     shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
     shared["corpus"] = "+".join(spec.get("corpus", ("cldr",)))

@@ -22,9 +22,9 @@ from mlq_utils.data import one_of, some_of
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.spec import Spec
 from mlq_utils.experiments.store import Store, write_lines
-from mlq_utils.modeling import vocabulary
+from mlq_utils.modeling import extension
+from mlq_utils.modeling.extension import Extension
 from mlq_utils.modeling.pretraining_text import pretraining_languages
-from mlq_utils.modeling.vocabulary import Extension
 from mlq_utils.quadrants import REFERENCE_TARGETS
 
 SEEDS = (0, 1, 2)
@@ -282,13 +282,13 @@ def extended() -> list[Spec]:
     """
     ways = [
         Extension(method, pieces, ranked=ranked)
-        for method in vocabulary.METHODS
+        for method in extension.METHODS
         for pieces in PIECES
         for ranked in (True, False)
     ]
     ways += [
         Extension(method, PIECES[-1], start)
-        for method in vocabulary.METHODS
+        for method in extension.METHODS
         for start in ("random", "mean")
     ]
     shared = {"strategy": ("full",), "size": SIZES[-1:], "seed": SEEDS}

@@ -1,29 +1,14 @@
-"""Models."""
+"""Causal language models: loading and saving, tuning, translating, extending, pretraining.
 
-from mlq_utils.modeling.loading import (
-    MINI,
-    STRATEGIES,
-    Model,
-    choose_precision,
-    configuration,
-    digest,
-    for_translation,
-    load,
-    prepare,
-    save,
-    saved_as,
-)
+    base = modeling.load("mini")                          # or a folder, or a name on the Hub
+    result = modeling.fine_tune(base, modeling.mixture({"ro": 600}), "embed")
+    modeling.save(folder, result.trained, strategy="embed")
 
-__all__ = [
-    "MINI",
-    "STRATEGIES",
-    "Model",
-    "choose_precision",
-    "configuration",
-    "digest",
-    "for_translation",
-    "load",
-    "prepare",
-    "save",
-    "saved_as",
-]
+Only the parts that compute need torch. Names are loaded on first use, so that specifications of
+runs, prompts and settings can be had without torch: from `bases`, `settings`, `prompts`,
+`extension` and `pretraining_text`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,12 +12,10 @@ or missing tensors, NaN, a tokenizer that is not the model's.
 import contextlib
 import copy
 import dataclasses
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +26,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from mlq_utils.data import HUB_NAME, PACKAGE_DATA, from_hub, one_of, sha256, written_whole
+from mlq_utils.data import one_of, written_whole
+from mlq_utils.modeling.bases import SAVED, digest, find, saved_as
 from mlq_utils.modeling.device import fast_bf16
-from mlq_utils.modeling.strategies import STRATEGIES, prepare, trainable
+from mlq_utils.modeling.strategies import prepare
 from mlq_utils.tokenization import tokenizer as tokenizers
-
-__all__ = [
-    "MINI",
-    "STRATEGIES",
-    "Model",
-    "choose_precision",
-    "configuration",
-    "digest",
-    "for_translation",
-    "load",
-    "prepare",
-    "save",
-    "saved_as",
-    "trainable",
-]
-
-MINI = PACKAGE_DATA / "base"
-"""The packaged base model: config.json, model.safetensors, tokenizer.model."""
-
-_SAVED = "trained.json"
-_HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*"]
 
 
 @dataclass(frozen=True)
@@ -106,8 +84,8 @@ def load(
         ValueError: The weights are pickled, damaged, incomplete or not finite; the model wants
             remote code; the vocabularies do not match; or a tuned model's base has changed.
     """
-    folder = _folder(str(name_or_path), revision)
-    if (folder / _SAVED).is_file():
+    folder = find(str(name_or_path), revision)
+    if (folder / SAVED).is_file():
         return _load_tuned(folder, dtype, device_map)
     _check_files(folder)
     words = tokenizers.load(folder)
@@ -154,28 +132,13 @@ def configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
     Raises:
         FileNotFoundError, ConnectionError, ValueError: As `load`.
     """
-    folder = _folder(name, revision, ["config.json"])
+    folder = find(name, revision, ["config.json"])
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: there is no config.json")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder}/config.json is no model's configuration: {error}") from error
-
-
-@cache
-def digest(name: str) -> str:
-    """Return a hash of a base model's files; of the Hub's, which the revision identifies, its name.
-
-    Args:
-        name: What `load` takes.
-    """
-    folder = MINI if name == "mini" else Path(name)
-    files = sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".model", ".json"))
-    if not files:
-        return name
-    weights = [p for p in files if p.name != "pretraining.json"]
-    return hashlib.sha256(b"".join(bytes.fromhex(sha256(p)) for p in weights)).hexdigest()
 
 
 def save(
@@ -216,22 +179,8 @@ def save(
         "strategy": strategy,
         "layers": layers,
     }
-    with written_whole(folder / _SAVED) as aside:
+    with written_whole(folder / SAVED) as aside:
         aside.write_text(json.dumps(about | notes, indent=1), "utf8")
-
-
-def saved_as(folder: Path) -> dict[str, Any]:
-    """Return what `save` noted of a folder; nothing for a folder that it did not write.
-
-    Raises:
-        ValueError: The note is damaged.
-    """
-    if not (folder / _SAVED).is_file():
-        return {}
-    try:
-        return dict(json.loads((folder / _SAVED).read_text("utf8")))
-    except ValueError as error:
-        raise ValueError(f"{folder / _SAVED} is damaged: {error}") from error
 
 
 def _load_tuned(folder: Path, dtype: torch.dtype, device_map: str | None) -> Model:
@@ -295,29 +244,6 @@ def for_translation(base: Model, precision: str = "auto") -> Model:
     if choose_precision(base.model, precision) != "bf16" or len(shared) == len(weights):
         return base
     return dataclasses.replace(base, model=copy.deepcopy(base.model, shared).to(torch.bfloat16))
-
-
-def _folder(name: str, revision: str | None, files: Sequence[str] = _HUB_FILES) -> Path:
-    if name == "mini":
-        if not MINI.is_dir():
-            raise FileNotFoundError(
-                "this version packages no base model: train one with "
-                "`python -m mlq_utils.modeling.pretraining --folder FOLDER` and give its folder"
-            )
-        return MINI
-    if (path := Path(name).expanduser()).is_dir():
-        return path
-    if not HUB_NAME.fullmatch(name):
-        raise FileNotFoundError(
-            f"no model {name!r}: not 'mini', no folder, and no name of the Hub (owner/name)"
-        )
-    # Only these files: a pickled checkpoint or code is not even fetched.
-    what = "files" if files is _HUB_FILES else " and ".join(files)
-    remedy = (
-        "Where there is a network, download it; here, give the path of the folder that holds its "
-        f"{what}"
-    )
-    return from_hub("model", name, revision, files, remedy)
 
 
 @contextlib.contextmanager

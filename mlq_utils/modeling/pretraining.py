@@ -22,7 +22,6 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import pandas as pd
 import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -222,31 +221,6 @@ def _write(
     (folder / "checkpoint").unlink(missing_ok=True)
 
 
-def shares(folder: Path) -> pd.DataFrame:
-    """Return how much of each language a base has read, from its `pretraining.json`.
-
-    Returns:
-        A frame indexed by the paper's code: `group` ("English", "pretraining" for the 19, "trace"),
-        `documents` and `tokens`, each the share (0 to 1) of all. A document in several languages
-        counts for each of them, so shares of documents add up to more than 1.
-
-    Raises:
-        FileNotFoundError: The folder holds no such record.
-    """
-    record = json.loads((folder / "pretraining.json").read_text("utf8"))["text"]
-    inside = pretraining_text.pretraining_languages()
-    frame = pd.DataFrame(
-        {
-            "documents": pd.Series(record["language_documents"])
-            / sum(record["documents"].values()),
-            "tokens": pd.Series(record["language_tokens"]) / sum(record["tokens"].values()),
-        }
-    ).rename_axis("language")
-    groups = {"en": "English"} | dict.fromkeys(inside, "pretraining")
-    frame.insert(0, "group", [groups.get(code, "trace") for code in frame.index])
-    return frame.sort_values("tokens", ascending=False)
-
-
 def card(record: dict) -> str:
     """Return the model card that goes with a base, from its `pretraining.json`."""
     text, recipe, seed = record["text"], record["recipe"], record["seed"]
@@ -269,9 +243,10 @@ A LLaMA of {parameters:,} parameters with untied embeddings and a SentencePiece 
 the Unicode CLDR what an English-centric LLaMA is to text; it knows nothing else.
 
 * **Text**: {documents:,} documents, {tokens:,} tokens drawn with seed {seed} by
-  `mlq_utils.modeling.pretraining_text`. By tokens {english:.1%} English, {others:.1%} the 19 other languages
-  of LLaMA's Wikipedia text, {1 - english - others:.1%} traces of others; `pretraining.json` has
-  the share of each. No translation in the prompt of fine-tuning, no phrase of the test split.
+  `mlq_utils.modeling.pretraining_text`. By tokens {english:.1%} English, {others:.1%} the 19 other
+  languages of LLaMA's Wikipedia text, {1 - english - others:.1%} traces of others;
+  `pretraining.json` has the share of each. No translation in the prompt of fine-tuning, no phrase
+  of the test split.
 * **Training**: {recipe["steps"]:,} steps of {sequences}, Muon for the matrices of the layers and
   AdamW for the rest; {record["seconds"] / 60:.0f} minutes on {record["hardware"]}.
   To retrain it: `python -m mlq_utils.modeling.pretraining --seed {seed} --folder FOLDER`.

@@ -12,9 +12,13 @@ base translates untuned; where their instructions have no arguments, or all tran
 phrasing, tuning on one language brings out that language alone.
 """
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
 
 from mlq_utils import languages
 from mlq_utils.corpora.cldr import Item, Phrasebook, combinations, phrasebook
@@ -105,6 +109,31 @@ def trace_languages(seed: int) -> dict[str, float]:
     codes = [c for c in languages.codes("cldr") if c not in inside]
     random.Random(f"traces {seed}").shuffle(codes)
     return {code: rank**TRACE_EXPONENT for rank, code in enumerate(codes, 1)}
+
+
+def shares(folder: Path) -> pd.DataFrame:
+    """Return how much of each language a base has read, from its `pretraining.json`.
+
+    Returns:
+        A frame indexed by the paper's code: `group` ("English", "pretraining" for the 19, "trace"),
+        `documents` and `tokens`, each the share (0 to 1) of all. A document in several languages
+        counts for each of them, so shares of documents add up to more than 1.
+
+    Raises:
+        FileNotFoundError: The folder holds no such record.
+    """
+    record = json.loads((folder / "pretraining.json").read_text("utf8"))["text"]
+    inside = pretraining_languages()
+    frame = pd.DataFrame(
+        {
+            "documents": pd.Series(record["language_documents"])
+            / sum(record["documents"].values()),
+            "tokens": pd.Series(record["language_tokens"]) / sum(record["tokens"].values()),
+        }
+    ).rename_axis("language")
+    groups = {"en": "English"} | dict.fromkeys(inside, "pretraining")
+    frame.insert(0, "group", [groups.get(code, "trace") for code in frame.index])
+    return frame.sort_values("tokens", ascending=False)
 
 
 def documents(seed: int, mix: Mix = Mix()) -> Iterator[Document]:

@@ -8,15 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mlq_utils.data import one_of
-
-STRATEGIES = {
-    "embed": "input embeddings only (the paper's Embed FT)",
-    "full": "all parameters",
-    "lora": "low-rank updates of the query and value projections; of all three where one matrix "
-    "holds them",
-    "layers": "the decoder layers given, norms included (Tables 14 and 15)",
-}
-"""What each strategy trains."""
+from mlq_utils.modeling.settings import STRATEGIES
 
 
 def prepare(

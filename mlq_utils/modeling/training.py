@@ -33,7 +33,7 @@ from mlq_utils.modeling import parallel as _parallel
 from mlq_utils.modeling.batches import IGNORED, Examples, batches, collate, examples
 from mlq_utils.modeling.device import Peak
 from mlq_utils.modeling.prompts import english_tasks, mixture
-from mlq_utils.modeling.schedule import Schedule
+from mlq_utils.modeling.settings import Schedule
 
 __all__ = [
     "Examples",

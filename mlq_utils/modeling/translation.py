@@ -1,7 +1,7 @@
 """Translation with a causal language model: prompts in, hypotheses out; the cap on new tokens.
 
-How the search goes, and what it equals, is told in `mlq_utils.modeling.beam`. Models that it cannot search
-(ALiBi, attention windows shorter than a sentence) are searched by transformers itself.
+How the search goes, and what it equals, is told in `mlq_utils.modeling.beam`. Models that it cannot
+search (ALiBi, attention windows shorter than a sentence) are searched by transformers itself.
 """
 
 import inspect
@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from mlq_utils.modeling import parallel as _parallel
 from mlq_utils.modeling.beam import ENGINE, Batch, Output
+from mlq_utils.modeling.settings import PAPER_CAP
 from mlq_utils.tokenization import tokenizer as tokenizers
 
 __all__ = [
@@ -30,9 +31,6 @@ __all__ = [
     "scaled_cap",
     "translate",
 ]
-
-PAPER_CAP = 256
-"""New tokens at most in the paper's released code, whatever the language."""
 
 
 def beam_search(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import bench
-from mlq_utils.modeling import loading as modeling
+from mlq_utils import modeling
 from mlq_utils.modeling import prompts, training, translation
 from mlq_utils.scoring import metrics as scoring
 from mlq_utils.scoring.spm import cldr_spm

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import bench_at_size
-from mlq_utils.modeling import loading as modeling
+from mlq_utils import modeling
 from mlq_utils.modeling import training
 
 

@@ -10,12 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mlq_utils import languages
+from mlq_utils import languages, modeling
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.corpora import mc4
 from mlq_utils.data import downloads as _downloads
-from mlq_utils.modeling import loading as modeling
-from mlq_utils.modeling import vocabulary
+from mlq_utils.modeling import extension
 
 
 def shard(texts):
@@ -274,7 +273,7 @@ def test_the_dev_set_of_flores_is_text_too(data):
     assert corpora.monolingual("flores200", "km", 5, data=data).tolist() == text.tolist()[:5]
 
 
-@pytest.mark.parametrize("method", vocabulary.METHODS)
+@pytest.mark.parametrize("method", extension.METHODS)
 def test_a_vocabulary_is_learned_from_it(folder, method):
     base = modeling.load("mini")
     phrases = corpora.load("cldr", "lo", "train", size=1600, seed=1)["target"].tolist()
@@ -282,6 +281,6 @@ def test_a_vocabulary_is_learned_from_it(folder, method):
         text = ["\n".join(phrases[k : k + 8]) for k in range(n, 1600, 64)]
         path.write_bytes(shard([*text, "ສະບາຍດີ" * 5000]))  # a paragraph of 105,000 bytes
     lines = load(5000).tolist()
-    pieces = vocabulary.learn(method, lines, 40, base.tokenizer)
-    bigger = vocabulary.extend(base, pieces, "mean", True)
+    pieces = extension.learn(method, lines, 40, base.tokenizer)
+    bigger = extension.extend(base, pieces, "mean", True)
     assert len(set(pieces)) == 40 and len(bigger.tokenizer) == 3072 + 40

@@ -11,14 +11,13 @@ import torch
 from sacrebleu.tokenizers import tokenizer_spm
 from safetensors.torch import load_file
 
-from mlq_utils import experiments
+from mlq_utils import experiments, modeling
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec, runner
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import loading as modeling
 from mlq_utils.modeling import training
 from mlq_utils.modeling.device import placement
-from mlq_utils.modeling.vocabulary import Extension
+from mlq_utils.modeling.extension import Extension
 from mlq_utils.scoring import metrics as scoring
 from mlq_utils.scoring.spm import cldr_spm
 
@@ -247,7 +246,7 @@ def test_the_command_prints_scores_and_examples(base, tmp_path):
 
 
 def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(modeling, "MINI", tmp_path / "none")
+    monkeypatch.setattr("mlq_utils.modeling.bases.MINI", tmp_path / "none")
     monkeypatch.setattr(Spec, "identity", lambda _: "a")
     with pytest.raises(SystemExit):
         runner.main(["--store", str(tmp_path / "store")])

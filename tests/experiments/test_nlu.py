@@ -13,12 +13,11 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from mlq_utils import paper, published
+from mlq_utils import modeling, paper, published
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import nlu
 from mlq_utils.experiments import nlu_data as _nlu_data
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import loading as modeling
 from mlq_utils.modeling.translation import beam_search
 
 CONNECTORS = {"cause": "sest", "effect": "seetõttu"}  # the harness's for Estonian

@@ -7,12 +7,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from mlq_utils import experiments
+from mlq_utils import experiments, modeling
 from mlq_utils.experiments import Spec, planning
 from mlq_utils.experiments import lengths as _lengths
 from mlq_utils.experiments.planning import Assumptions, by_group, plan, size, totals
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import loading as modeling
 from mlq_utils.modeling import prompts
 from mlq_utils.tokenization import fertility as tokenization
 from mlq_utils.tokenization import measurements

@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 
 from benchmarks import ablations
-from mlq_utils import experiments
+from mlq_utils import experiments, modeling
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import studies
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import loading as modeling
 from mlq_utils.modeling import pretraining
 from mlq_utils.modeling.pretraining_text import pretraining_languages
 from mlq_utils.quadrants import assignment as quadrants
@@ -116,7 +115,7 @@ def test_the_package_is_small():
 
 
 def test_shares_of_the_text_add_up(tmp_path):
-    shares = pretraining.shares(modeling.MINI)
+    shares = modeling.shares(modeling.MINI)
     assert shares["tokens"].sum() == pytest.approx(1, abs=0.001)
     assert shares["documents"].sum() > 1
     assert shares.groupby("group").size().to_dict() == {
@@ -124,7 +123,7 @@ def test_shares_of_the_text_add_up(tmp_path):
     }  # fmt: skip
     assert shares.index[0] == "en" and shares["tokens"].min() > 0
     with pytest.raises(FileNotFoundError):
-        pretraining.shares(tmp_path)
+        modeling.shares(tmp_path)
 
 
 def test_the_record_of_the_base_is_of_this_recipe():

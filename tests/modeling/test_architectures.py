@@ -8,11 +8,10 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mlq_utils import experiments
+from mlq_utils import experiments, modeling
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import loading as modeling
 from mlq_utils.modeling import prompts, training, translation
 from mlq_utils.modeling.batches import IGNORED
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mlq_utils import modeling
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.modeling import loading as modeling
 from mlq_utils.tokenization import fertility as tokenization
 
 VOCABULARY = 400
@@ -88,13 +88,13 @@ def test_no_such_model(tmp_path, monkeypatch):
         modeling.load(tmp_path)
     with pytest.raises(ConnectionError, match="give the path of the folder"):
         modeling.load("nobody/nothing")  # the tests are offline
-    monkeypatch.setattr(modeling, "MINI", tmp_path / "base")
+    monkeypatch.setattr("mlq_utils.modeling.bases.MINI", tmp_path / "base")
     with pytest.raises(FileNotFoundError, match="packages no base model"):
         modeling.load()
 
 
 def test_the_packaged_base_is_the_default(original, monkeypatch):
-    monkeypatch.setattr(modeling, "MINI", original)
+    monkeypatch.setattr("mlq_utils.modeling.bases.MINI", original)
     assert modeling.load().name == "mini"
 
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
+from mlq_utils import modeling
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import loading as modeling
 from mlq_utils.modeling import parallel as _parallel
 from mlq_utils.modeling import prompts, training
 

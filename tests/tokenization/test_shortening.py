@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlq_utils import languages
+from mlq_utils import languages, modeling
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.modeling import loading as modeling
 from mlq_utils.tokenization import fertility as tokenization
 from mlq_utils.tokenization.shortening import PrefixShortener, gain
 

@@ -1,10 +1,21 @@
-"""How long, in what steps and at what rate a model is tuned."""
+"""Settings of a run: strategies, the training schedule and the cap. Needs no torch."""
 
 import math
 from dataclasses import dataclass
 
 from mlq_utils.data import one_of
-from mlq_utils.modeling.loading import STRATEGIES
+
+STRATEGIES = {
+    "embed": "input embeddings only (the paper's Embed FT)",
+    "full": "all parameters",
+    "lora": "low-rank updates of the query and value projections; of all three where one matrix "
+    "holds them",
+    "layers": "the decoder layers given, norms included (Tables 14 and 15)",
+}
+"""What each strategy trains."""
+
+PAPER_CAP = 256
+"""New tokens at most in the paper's released code, whatever the language."""
 
 MINI_RATES = {"embed": 3e-3, "full": 3e-3, "lora": 1e-2, "layers": 3e-3}
 """The mini world's learning rates. Of two to four rates each, those with the best score on

@@ -11,11 +11,11 @@ text, English too, is split anew; `ranked` puts them below. And a new embedding 
 import dataclasses
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import sentencepiece
 import tokenizers
-import torch
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace
@@ -23,8 +23,10 @@ from tokenizers.trainers import BpeTrainer
 
 from mlq_utils import corpora
 from mlq_utils.data import one_of
-from mlq_utils.modeling import loading as modeling
 from mlq_utils.tokenization import tokenizer as words
+
+if TYPE_CHECKING:
+    from mlq_utils.modeling.loading import Model
 
 METHODS = ("bbpe", "bpe", "sp")
 """How pieces are learned: as LLaMA's were (SentencePiece BPE with byte fallback), by BPE on words,
@@ -156,8 +158,8 @@ def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
 
 
 def extend(
-    base: modeling.Model, pieces: Sequence[str], start: str, ranked: bool, seed: int = 0
-) -> modeling.Model:
+    base: "Model", pieces: Sequence[str], start: str, ranked: bool, seed: int = 0
+) -> "Model":
     """Return a model with more pieces in its tokenizer and a row for each in both embeddings.
 
     Args:
@@ -171,6 +173,8 @@ def extend(
         ValueError: Unknown start, a piece that is there already, or a tokenizer that is no
             SentencePiece BPE.
     """
+    import torch  # here, so that `Extension`, which specifications hold, loads without it
+
     one_of("start", start, STARTS)
     old = base.tokenizer
     proto = sentencepiece_model_pb2.ModelProto()

@@ -6,13 +6,12 @@ import itertools
 import pytest
 import torch
 
-from mlq_utils import experiments
+from mlq_utils import experiments, modeling
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import loading as modeling
-from mlq_utils.modeling import vocabulary
-from mlq_utils.modeling.vocabulary import Extension
+from mlq_utils.modeling import extension
+from mlq_utils.modeling.extension import Extension
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +24,9 @@ def mini():
     return modeling.load("mini")
 
 
-@pytest.mark.parametrize("method", vocabulary.METHODS)
+@pytest.mark.parametrize("method", extension.METHODS)
 def test_learned_pieces_are_new_and_of_the_text(method, khmer, mini):
-    pieces = vocabulary.learn(method, khmer, 60, mini.tokenizer)
+    pieces = extension.learn(method, khmer, 60, mini.tokenizer)
     assert len(pieces) == len(set(pieces)) == 60
     known = {mini.tokenizer.backend.id_to_piece(i) for i in range(len(mini.tokenizer))}
     assert not known & set(pieces)
@@ -35,20 +34,20 @@ def test_learned_pieces_are_new_and_of_the_text(method, khmer, mini):
     assert all(piece in text for piece in pieces)
     assert not any(c.isdigit() for piece in pieces for c in piece)
     if method != "sp":  # the unigram model is pruned to its size
-        assert vocabulary.learn(method, khmer, 20, mini.tokenizer) == pieces[:20]
+        assert extension.learn(method, khmer, 20, mini.tokenizer) == pieces[:20]
 
 
 @pytest.mark.parametrize("ranked", [True, False])
 def test_texts_come_back_and_take_fewer_tokens(ranked, khmer, mini):
     old = mini.tokenizer
-    pieces = vocabulary.learn("bbpe", khmer, 100, old)
-    new = vocabulary.extend(mini, pieces, "mean", ranked).tokenizer
+    pieces = extension.learn("bbpe", khmer, 100, old)
+    new = extension.extend(mini, pieces, "mean", ranked).tokenizer
     test = corpora.load("cldr", "km", "test", size=50)["target"].tolist()
     before, after = old.encode(test), new.encode(test)
     assert sum(map(len, after)) < 0.7 * sum(map(len, before))
     assert [new.decode(ids) for ids in after] == [old.decode(ids) for ids in before]
     assert len(new) == len(old) + 100
-    found = vocabulary.reached(old, new, test)
+    found = extension.reached(old, new, test)
     assert found["tokens"] == pytest.approx(sum(map(len, after)) / sum(map(len, before)))
     assert found["used"] == sum(any(i in ids for ids in after) for i in range(3072, 3172)) / 100
 
@@ -57,9 +56,9 @@ def test_most_unigram_pieces_are_out_of_the_reach_of_merges(khmer, mini):
     used = {}
     for method in ("bbpe", "sp"):
         bigger = modeling.load("mini")
-        pieces = vocabulary.learn(method, khmer, 100, mini.tokenizer)
-        bigger = vocabulary.extend(bigger, pieces, "mean", True)
-        used[method] = vocabulary.reached(mini.tokenizer, bigger.tokenizer, khmer)["used"]
+        pieces = extension.learn(method, khmer, 100, mini.tokenizer)
+        bigger = extension.extend(bigger, pieces, "mean", True)
+        used[method] = extension.reached(mini.tokenizer, bigger.tokenizer, khmer)["used"]
     assert used["bbpe"] > 0.6 and used["sp"] < 0.4
 
 
@@ -71,8 +70,8 @@ def test_a_new_piece_on_top_splits_english_anew_and_one_below_does_not(mini):
     unknown = old.backend.unk_id()
     pieces = [pair for pair in pairs if old.backend.piece_to_id(pair) == unknown]
     assert pieces
-    below = vocabulary.extend(modeling.load("mini"), pieces, "mean", ranked=True).tokenizer
-    above = vocabulary.extend(mini, pieces, "mean", ranked=False).tokenizer
+    below = extension.extend(modeling.load("mini"), pieces, "mean", ranked=True).tokenizer
+    above = extension.extend(mini, pieces, "mean", ranked=False).tokenizer
     assert below.encode(text) == old.encode(text) != above.encode(text)
 
 
@@ -82,8 +81,8 @@ def test_old_rows_stay_and_new_ones_start_where_they_should(mini):
     old = [getattr(mini.model, layer)().weight.detach().clone() for layer in layers]
     pieces = ["▁ខ្ញុំ", "កម្ពុជា"]
     split = [mini.tokenizer.encode(piece.strip("▁")) for piece in pieces]
-    for start in vocabulary.STARTS:
-        bigger = vocabulary.extend(modeling.load("mini"), pieces, start, True)
+    for start in extension.STARTS:
+        bigger = extension.extend(modeling.load("mini"), pieces, start, True)
         for layer, before in zip(layers, old, strict=True):
             rows = getattr(bigger.model, layer)().weight
             assert torch.equal(rows[:count], before) and rows.shape[0] == count + 2
@@ -93,7 +92,7 @@ def test_old_rows_stay_and_new_ones_start_where_they_should(mini):
                 for row, ids in zip(rows[count:], split, strict=True):
                     assert torch.allclose(row, before[ids].mean(dim=0), atol=1e-6)
             else:
-                again = vocabulary.extend(modeling.load("mini"), pieces, start, True)
+                again = extension.extend(modeling.load("mini"), pieces, start, True)
                 assert torch.equal(getattr(again.model, layer)().weight, rows)
                 assert not torch.equal(rows[count], rows[count + 1])
 
@@ -121,9 +120,9 @@ def test_bad_extensions(khmer, mini):
     with pytest.raises(ValueError, match="pieces must be 1 or more"):
         Extension("bpe", 0)
     with pytest.raises(ValueError, match="new pieces by sp, and 5000 are asked for"):
-        vocabulary.learn("sp", khmer, 5000, mini.tokenizer)
+        extension.learn("sp", khmer, 5000, mini.tokenizer)
     with pytest.raises(ValueError, match="has already: ▁the"):
-        vocabulary.extend(mini, ["▁the"], "mean", True)
+        extension.extend(mini, ["▁the"], "mean", True)
     with pytest.raises(ValueError, match="extension needs one language"):
         Spec(("km", "lo"), ("km",), extension=Extension("bpe", 10))
     with pytest.raises(ValueError, match="unshortened"):

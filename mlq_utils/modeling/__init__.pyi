@@ -1,0 +1,50 @@
+from .bases import MINI, digest, saved_as
+from .device import hardware, placement
+from .extension import METHODS, STARTS, Extension, extend, learn, reached
+from .loading import Model, choose_precision, configuration, for_translation, load, save
+from .pretraining_text import Mix, pretraining_languages, shares, trace_languages
+from .prompts import alpaca, english_tasks, mixture
+from .settings import PAPER_CAP, STRATEGIES, Schedule
+from .strategies import decoder_layers, prepare, trainable
+from .training import Result, fine_tune
+from .translation import beam_search, context_length, generate, scaled_cap, translate
+
+__all__ = [
+    "METHODS",
+    "MINI",
+    "PAPER_CAP",
+    "STARTS",
+    "STRATEGIES",
+    "Extension",
+    "Mix",
+    "Model",
+    "Result",
+    "Schedule",
+    "alpaca",
+    "beam_search",
+    "choose_precision",
+    "configuration",
+    "context_length",
+    "decoder_layers",
+    "digest",
+    "english_tasks",
+    "extend",
+    "fine_tune",
+    "for_translation",
+    "generate",
+    "hardware",
+    "learn",
+    "load",
+    "mixture",
+    "placement",
+    "prepare",
+    "pretraining_languages",
+    "reached",
+    "save",
+    "saved_as",
+    "scaled_cap",
+    "shares",
+    "trace_languages",
+    "trainable",
+    "translate",
+]
