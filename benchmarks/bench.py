@@ -32,7 +32,6 @@ from mlq_utils.data import PACKAGE_DATA, some_of, written_whole
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import prompts, training, translation
 from mlq_utils.modeling.device import hardware
-from mlq_utils.scoring.spm import cldr_spm
 from mlq_utils.tokenization import measurements
 
 RUNS = 7
@@ -198,7 +197,7 @@ def decoding() -> dict[str, dict]:
     result = compare(theirs, ours, 3)
     references = test["target"].tolist()
     result["spbleu"] = {
-        name: scoring.spbleu(texts, references, tokenizer=cldr_spm(), resamples=1).score
+        name: scoring.spbleu(texts, references, tokenizer=scoring.cldr_spm(), resamples=1).score
         for name, texts in found.items()
     }
     what = f"beam size 4, {SENTENCES} sentences into Romanian, model.generate in batches of 8"

@@ -29,8 +29,6 @@ from mlq_utils.modeling import extension, prompts, training
 from mlq_utils.modeling import parallel as _parallel
 from mlq_utils.modeling import translation as decoding
 from mlq_utils.modeling.device import hardware, placement
-from mlq_utils.scoring import error_types
-from mlq_utils.scoring.spm import cldr_spm
 from mlq_utils.tokenization.measurements import LENGTHS
 from mlq_utils.tokenization.shortening import PrefixShortener
 
@@ -276,10 +274,10 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any
     )
     seconds = perf_counter() - start
     found = out["hypothesis"].tolist()
-    pieces = cldr_spm() if spec.test[0] == "cldr" else None
+    pieces = scoring.cldr_spm() if spec.test[0] == "cldr" else None
     bleu = scoring.spbleu(found, test["target"].tolist(), tokenizer=pieces)
     chrf = scoring.chrf(found, test["target"].tolist())
-    errors = error_types.errors(
+    errors = scoring.errors(
         test["source"].tolist(), found, test["target"].tolist(), target, cap_hit=out["cap_hit"]
     )
     row = {
@@ -297,9 +295,7 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any
         "engine": out.attrs["engine"],
         "precision": out.attrs["precision"],
         "seconds": round(seconds, 2),
-        "errors": {
-            k: None if pd.isna(v) else int(v) for k, v in error_types.summary(errors).items()
-        },
+        "errors": {k: None if pd.isna(v) else int(v) for k, v in scoring.summary(errors).items()},
     }
     return row, test.assign(target_language=target, hypothesis=found)
 

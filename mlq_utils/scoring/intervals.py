@@ -1,5 +1,6 @@
-"""How sure a number is: bootstrap intervals over languages, sentences or runs."""
+"""Bootstrap intervals over languages, sentences or runs, and comparisons by rank."""
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
@@ -12,22 +13,19 @@ def mean(values: Sequence[float], *, samples: int = 2000, seed: int = 0) -> pd.S
 
     Args:
         values: Two or more numbers.
-        samples: Bootstrap samples.
-        seed: Of the draws.
+        samples: Number of bootstrap samples. Defaults to 2000.
+        seed: Random seed for drawing the samples. Defaults to 0.
 
     Returns:
         A Series with `mean`, `low`, `high` and `n`.
 
     Raises:
-        ValueError: Fewer than two values, or one that is not a number.
+        ValueError: There are fewer than two values, or one is missing.
     """
     values = _numbers(values)
-    found = stats.bootstrap(
-        (values,), np.mean, n_resamples=samples, method="percentile", rng=seed
-    ).confidence_interval
-    return pd.Series(
-        {"mean": values.mean(), "low": found.low, "high": found.high, "n": len(values)}
-    )
+    found = stats.bootstrap((values,), np.mean, n_resamples=samples, method="percentile", rng=seed)
+    low, high = found.confidence_interval
+    return pd.Series({"mean": values.mean(), "low": low, "high": high, "n": len(values)})
 
 
 def rank_correlation(
@@ -37,36 +35,42 @@ def rank_correlation(
 
     Args:
         x: Two or more numbers.
-        y: As many, paired with `x`.
-        samples: Bootstrap samples of the pairs; those in which a side is constant are left out.
-        seed: Of the draws.
+        y: As many numbers, paired with `x`.
+        samples: See `mean`. Samples in which a side is constant are left out.
+        seed: See `mean`.
 
     Returns:
         A Series with `rho`, `low`, `high` and `n`.
 
     Raises:
-        ValueError: The sides differ in length, are too short, or hold what is not a number.
+        ValueError: The sides differ in length, have fewer than two values, or one is missing.
     """
     x, y = _numbers(x), _numbers(y)
     if len(x) != len(y):
         raise ValueError(f"unequal lengths: {len(x)} and {len(y)}")
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(x), size=(samples, len(x)))
-    # Ranks of each sample at once; Pearson's correlation of ranks is Spearman's.
-    a, b = (stats.rankdata(side[draws], axis=1) for side in (x, y))
-    a, b = (side - side.mean(axis=1, keepdims=True) for side in (a, b))
-    with np.errstate(invalid="ignore"):
-        rhos = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    low, high = np.nanquantile(rhos, [0.025, 0.975])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            (x, y), _spearman, paired=True, n_resamples=samples, method="percentile", rng=seed
+        )
+    # scipy's own interval is NaN as soon as one sample has a constant side.
+    low, high = np.nanquantile(found.bootstrap_distribution, [0.025, 0.975])
     rho = stats.spearmanr(x, y).statistic
     return pd.Series({"rho": rho, "low": low, "high": high, "n": len(x)})
+
+
+def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the rank correlations of many samples at once, which `stats.spearmanr` cannot."""
+    ranks = (stats.rankdata(side, axis=axis) for side in (x, y))
+    return stats.pearsonr(*ranks, axis=axis).statistic
 
 
 def pairwise(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rank correlation of each pair of columns, each pair once.
 
     Returns:
-        A row a pair: `a`, `b` (the columns' names), `rho`.
+        One row per pair: `a` and `b` (the names of the columns) and `rho`.
     """
     rho = frame.corr("spearman").to_numpy()
     first, second = np.triu_indices(len(frame.columns), k=1)
@@ -75,7 +79,7 @@ def pairwise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def superiority(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return how often a value of `x` is above one of `y`, of all pairs; a tie counts half.
+    """Return the share of pairs in which the value of `x` is above that of `y`; ties count half.
 
     Raises:
         ValueError: A side is empty.
@@ -86,15 +90,13 @@ def superiority(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def table(rows: Mapping[Hashable, pd.Series]) -> pd.DataFrame:
-    """Return results of `mean` or `rank_correlation` as a frame, a row each, labelled for reading.
+    """Return results of `mean` or `rank_correlation` as a frame for reading, one row per result.
 
     Args:
-        rows: Results by label; tuples make levels of the index.
+        rows: Results by label; tuples become levels of the index.
     """
-    frame = pd.DataFrame(dict(rows)).T.astype({"n": int})
-    return frame.rename(columns={"rho": "rank correlation", "low": "95% from", "high": "to"}).round(
-        2
-    )
+    names = {"rho": "rank correlation", "low": "95% from", "high": "to"}
+    return pd.DataFrame(dict(rows)).T.astype({"n": int}).rename(columns=names).round(2)
 
 
 def _numbers(values: Sequence[float]) -> np.ndarray:

@@ -5,10 +5,8 @@ import json
 import pytest
 
 from benchmarks import bench
-from mlq_utils import modeling
+from mlq_utils import modeling, scoring
 from mlq_utils.modeling import prompts, training, translation
-from mlq_utils.scoring import metrics as scoring
-from mlq_utils.scoring.spm import cldr_spm
 from mlq_utils.tokenization import measurements
 
 
@@ -69,7 +67,7 @@ def test_what_translation_is_compared_with_translates_alike():
     )
     found = bench._generate(base, asked, 40)
     scores = [
-        scoring.spbleu(texts, references, tokenizer=cldr_spm(), resamples=1).score
+        scoring.spbleu(texts, references, tokenizer=scoring.cldr_spm(), resamples=1).score
         for texts in (found, list(out["hypothesis"]))
     ]
     assert found == out["hypothesis"].tolist() and scores[0] == scores[1]

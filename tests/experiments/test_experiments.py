@@ -11,15 +11,13 @@ import torch
 from sacrebleu.tokenizers import tokenizer_spm
 from safetensors.torch import load_file
 
-from mlq_utils import experiments, modeling
+from mlq_utils import experiments, modeling, scoring
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec, runner
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import training
 from mlq_utils.modeling.device import placement
 from mlq_utils.modeling.extension import Extension
-from mlq_utils.scoring import metrics as scoring
-from mlq_utils.scoring.spm import cldr_spm
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +174,7 @@ def real(data, monkeypatch, tmp_path):
     monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", str(tmp_path))
     path = scoring.flores101_path()
     path.parent.mkdir()
-    path.write_bytes(cldr_spm().backend.serialized_model_proto())
+    path.write_bytes(scoring.cldr_spm().backend.serialized_model_proto())
     return path
 
 
