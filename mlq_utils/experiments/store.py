@@ -1,26 +1,21 @@
-"""Where the records of runs are kept: a folder a run, written once, whole, or not at all.
+"""The store of records: one JSON file per run, written atomically and only once.
 
     store = Store("_build/store")
-    store = Store("s3://bucket/prefix")  # or gs://…: needs s3fs or gcsfs
+    store = Store("s3://bucket/prefix")  # or gs://…; credentials come from the environment
 
-A store is a local folder or a prefix of an object store. A record appears at once and only where
-there is none, so a process that is killed leaves either the whole record or none, and several
-processes may share a store: the first to finish a run wins, and the others take its record. Each
-record carries a checksum of itself and of the hypotheses beside it; one that does not match counts
-as missing, and is set aside when the run is done again.
-
-What an object store needs to know besides (credentials, a region, an endpoint) is in the
-environment, as its own tools want it, of every process that uses the store.
-
-Records that are shipped stand in files of JSON lines, without hypotheses: `write_lines` and
-`read_lines`. A store may have a folder of such files behind it.
+A process that is killed leaves a whole record or none, and several processes may share a store: the
+first to finish a run wins, and the others take its record. Each record carries a checksum; one that
+does not match counts as missing. Older stores, with a folder per run, stay readable.
 """
 
-import csv
+import contextlib
 import hashlib
 import io
 import json
 import os
+import re
+import shutil
+import time
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,70 +25,85 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from mlq_utils.data import written_whole
-from mlq_utils.experiments import places as _places
-from mlq_utils.experiments.places import RECORD
 
-HYPOTHESES = "hypotheses.csv"
+CONFLICTS = 6
+"""How often a conflicting write is sent; S3 asks its clients to repeat it."""
+LEFTOVER_SECONDS = 3600
+"""Age from which the unfinished files of killed writers are removed."""
+LEFTOVER = re.compile(r"\.[\w-]+(\.json)?[.-][0-9a-f]{32}")
 
 
 class Store:
-    """A folder of records, here or in an object store.
+    """A folder of records, on this machine or in an object store.
 
     Attributes:
-        url: Where it lies, an absolute path or a URL: `Store(store.url)` is the same store in
-            another process.
-        shipped: A folder of `*.jsonl` files whose records are returned where the store has none.
+        url: Absolute path or URL. `Store(store.url)` is the same store in another process.
+        shipped: Folder of `*.jsonl` files whose records are returned if the store has none.
     """
 
     def __init__(self, folder: str | os.PathLike, shipped: str | os.PathLike | None = None) -> None:
-        """Open a store, which need not exist yet; nothing is asked of it.
+        """Open a store, which need not exist yet. Nothing is read or written.
 
         Args:
-            folder: A path, or a URL of fsspec: `s3://bucket/prefix`, `gs://bucket/prefix`. The
-                bucket must exist.
-            shipped: As above.
+            folder: Path or fsspec URL. The bucket of a URL must exist.
+            shipped: Folder of `*.jsonl` files whose records are returned if the store has none.
 
         Raises:
             ModuleNotFoundError: fsspec lacks the package for this kind of URL.
-            ValueError: fsspec does not know this kind of URL.
+            ValueError: fsspec does not know this kind of URL, or pathlib has mangled it.
         """
-        self._place = _places.at(folder)
-        self.url = self._place.url
+        text = os.fspath(folder)
+        if isinstance(folder, Path) and re.match(r"[a-z][a-z0-9]+:/", text):
+            raise ValueError(f"{text!r}: pathlib removes a slash from URLs; pass it as a string")
+        try:
+            # Cached listings would hide what other processes write. With max_concurrency=1, s3fs
+            # reads a file in one request instead of asking for its size first.
+            self._fs, root = url_to_fs(text, use_listings_cache=False, max_concurrency=1)
+        except ImportError as error:
+            raise ModuleNotFoundError(f"the store {text} needs a package: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"the store {text} has an unknown kind of URL: {error}") from error
+        self._root = root.rstrip("/")
+        self._local = isinstance(self._fs, LocalFileSystem)
+        self.url = self._root if self._local else text
         self.shipped = shipped and Path(shipped)
 
     @cached_property
-    def _lines(self) -> dict[str, dict[str, Any]]:
+    def shipped_records(self) -> dict[str, dict[str, Any]]:
+        """The shipped records by identity."""
         files = sorted(self.shipped.glob("*.jsonl")) if self.shipped else []
         return {key: record for file in files for key, record in read_lines(file).items()}
 
     def check(self) -> None:
-        """Write a record and remove it: what is refused is refused before anything is computed.
+        """Write a file and remove it, and clear what killed writers have left.
 
         Raises:
             OSError: The store cannot be read or written to; the message says why.
         """
-        key = f".check-{uuid.uuid4().hex}"
+        name = f".check.{uuid.uuid4().hex}"
         try:
-            self.get(key)
-            first, again = (self._place.put(key, {RECORD: text}) for text in (b"1", b"2"))
-            self._place.remove(key, [])
+            self.get(name)
+            first, again = (self._create(name, content) for content in (b"1", b"2"))
+            self._ask("rm_file", name)
+            self._clear_leftovers()
         except OSError as error:
             raise OSError(f"the store {self.url} cannot be used: {error}") from error
         if again or not first:
-            warnings.warn(
-                f"{self.url} writes over what is there: where two processes do the same run, the "
-                "record of the last is kept, not of the first",
-                stacklevel=2,
-            )
+            warnings.warn(f"{self.url} overwrites records: the last one is kept", stacklevel=2)
 
     def keys(self) -> Iterator[str]:
-        """Return the keys of all records in the folder, whole or damaged."""
-        return iter(self._place.keys())
+        """Return the keys of all records in the store, whole or damaged, in order."""
+        paths = self._ask("find", "") if self._ask("exists", "") else []
+        names = (path[len(self._root) :].lstrip("/") for path in paths)
+        found = (re.fullmatch(r"([^./][^/]*?)(\.json|/record\.json)", name) for name in names)
+        return iter(sorted({match[1] for match in found if match}))
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return a record, or None where there is none; a damaged one counts as none.
+        """Return a record, or None if there is none or it is damaged.
 
         Raises:
             OSError: The store cannot be read.
@@ -103,129 +113,174 @@ class Store:
         except FileNotFoundError:
             pass
         except ValueError as error:
-            warnings.warn(f"the record {key} is damaged ({error}), counts as none", stacklevel=2)
-        return self._lines.get(key)
+            warnings.warn(f"the record {key} is damaged and ignored: {error}", stacklevel=2)
+        return self.shipped_records.get(key)
 
     def get_all(self, keys: Iterable[str]) -> dict[str, dict[str, Any] | None]:
-        """Return what `get` returns, by key, reading several at a time."""
+        """Return what `get` returns for each key, reading several records at a time."""
         keys = list(dict.fromkeys(keys))
         with ThreadPoolExecutor(16) as pool:
             return dict(zip(keys, pool.map(self.get, keys), strict=True))
 
     def hypotheses(self, key: str) -> pd.DataFrame:
-        """Return the hypotheses of a record that has them.
+        """Return the hypotheses of a record.
 
         Raises:
-            FileNotFoundError: It has none, or is damaged; shipped records come without.
+            FileNotFoundError: The record has none, is missing or damaged, or is a shipped one.
         """
-        try:
-            (content,) = self._read(key)[1].values()
-        except ValueError as error:
-            raise FileNotFoundError(f"no hypotheses of {key} in {self.url}") from error
-        return pd.read_csv(
-            io.BytesIO(content),
-            keep_default_na=False,
-            dtype={"source": str, "hypothesis": str, "target": str},
-        )
+        with contextlib.suppress(ValueError):
+            if (frame := self._read(key)[1]) is not None:
+                return frame
+        raise FileNotFoundError(f"no hypotheses of {key} in {self.url}")
 
     def put(
         self, key: str, record: Mapping[str, Any], hypotheses: pd.DataFrame | None = None
     ) -> dict[str, Any]:
         """Write a record, unless there is one already, and return the one that is kept.
 
-        A damaged one is moved to `.damaged-…`, with a warning.
+        A damaged record is renamed to `.damaged-…`, with a warning.
 
         Args:
             key: The run's identity.
             record: What JSON can hold.
-            hypotheses: Written beside it.
+            hypotheses: Table that is kept with the record.
 
         Raises:
-            OSError: The store cannot be written to; nothing of the record is left in it.
+            OSError: The store cannot be written to. Nothing of the record is left in it.
         """
-        files = {}
+        whole = record = json.loads(json.dumps(record))  # what a reader gets: tuples become lists
         if hypotheses is not None:
-            # All text in quotes: a reader takes a bare carriage return for the end of a row.
-            text = hypotheses.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-            files[self._place.own_name(HYPOTHESES)] = text.encode()
-        record = dict(record) | {"files": {name: _sha256(files[name]) for name in files}}
-        record = json.loads(json.dumps(record))  # what a reader will get, tuples as lists
-        files[RECORD] = json.dumps(record | {"sha256": _digest(record)}, indent=1).encode()
-        while not self._place.put(key, files):
+            whole = record | {"hypotheses": hypotheses.to_dict("list")}
+        text = json.dumps(whole | {"sha256": _digest(whole)}, indent=1, ensure_ascii=False)
+        while not self._create(f"{key}.json", text.encode()):
             try:
                 return self._read(key)[0]
             except (FileNotFoundError, ValueError) as error:
-                self._set_aside(key, error)
+                damaged = f".damaged-{key}-{uuid.uuid4().hex[:8]}.json"
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    self._ask("mv", f"{key}.json", f"{self._root}/{damaged}")
+                    message = f"the record {key} is damaged ({error}): set aside as {damaged}"
+                    warnings.warn(message, stacklevel=2)
         return record
 
     def remove(self, key: str) -> None:
-        """Remove a record, at once.
+        """Remove a record.
 
         Raises:
             FileNotFoundError: There is none.
         """
-        try:
-            names = list(self._read(key)[1])
-        except ValueError:
-            names = []
-        self._place.remove(key, names)
+        names = [name for name in (f"{key}.json", key) if self._ask("exists", name)]
+        if not names:
+            raise FileNotFoundError(f"no record {key} in {self.url}")
+        for name in names:
+            self._ask("rm", name, recursive=name == key)
 
-    def _read(self, key: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Return a record and the files that it names; ValueError where it is damaged."""
-        text = self._place.read(key, RECORD)
+    def _read(self, key: str) -> tuple[dict[str, Any], pd.DataFrame | None]:
+        """Return a record and its hypotheses; raise ValueError if it is damaged."""
         try:
-            record = json.loads(text)
-            if record.pop("sha256") == _digest(record):
-                files = {n: self._place.read(key, n) for n in record.get("files", {})}
-                if {n: _sha256(files[n]) for n in files} == record.get("files", {}):
-                    return record, files
-        except (ValueError, KeyError, AttributeError, FileNotFoundError):
-            pass
-        raise ValueError("it was edited or cut short")
+            record = _checked(self._ask("cat_file", f"{key}.json"))
+        except FileNotFoundError:
+            return self._read_folder(key)
+        columns = record.pop("hypotheses", None)
+        return record, None if columns is None else pd.DataFrame(columns)
 
-    def _set_aside(self, key: str, reason: Exception) -> None:
-        damaged = f".damaged-{key}-{uuid.uuid4().hex[:8]}"
-        if self._place.move(key, damaged):
-            reason = "it has no record.json" if isinstance(reason, OSError) else reason
-            warnings.warn(
-                f"the record {key} is damaged ({reason}): set aside as {damaged}", stacklevel=3
-            )
+    def _read_folder(self, key: str) -> tuple[dict[str, Any], pd.DataFrame | None]:
+        """Read a record of the older layout: a folder with record.json and at most one CSV file."""
+        record, frame = _checked(self._ask("cat_file", f"{key}/record.json")), None
+        for name, digest in record.pop("files", {}).items():
+            content = self._ask("cat_file", f"{key}/{name}")
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ValueError(f"{name} was edited or cut short")
+            texts = {"source": str, "hypothesis": str, "target": str}
+            frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=texts)
+        return record, frame
+
+    def _create(self, name: str, content: bytes) -> bool:
+        """Write a file atomically; return False, and change nothing, if it exists."""
+        if self._local:
+            return _link(Path(self._root) / name, content)
+        for attempt in range(CONFLICTS):
+            try:
+                self._ask("pipe_file", name, content, mode="create")
+                break
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if "ConditionalRequestConflict" not in str(error) or attempt == CONFLICTS - 1:
+                    raise
+            time.sleep(0.1 * 2**attempt)
+        return True
+
+    def _clear_leftovers(self) -> None:
+        # Object stores show complete files only. Folders are leftovers of the older layout.
+        for path in Path(self._root).glob(".*") if self._local else ():
+            with contextlib.suppress(FileNotFoundError):
+                old = time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
+                if old and LEFTOVER.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _ask(self, what: str, name: str, *arguments: Any, **options: Any) -> Any:
+        """Call fsspec for a file of the store; all errors become OSErrors."""
+        try:
+            call = getattr(self._fs, what)
+            return call(f"{self._root}/{name}".rstrip("/"), *arguments, **options)
+        except OSError:
+            raise
+        except Exception as error:  # no credentials, no connection: each library has its own
+            raise OSError(f"{self.url}: {type(error).__name__}: {error}") from error
+
+
+def _link(path: Path, content: bytes) -> bool:
+    """Write a file aside, sync it, and link it into place; return False if the place is taken."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(aside, path)
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records into a file, whole or not at all, in the order of their identities.
+    """Write records to one file of JSON lines, atomically, in the order of their identities.
 
     Args:
         path: The file.
-        records: As `Store.get` returns them; their hypotheses are left out.
+        records: Records as `Store.get` returns them.
     """
-    plain = [{k: v for k, v in record.items() if k != "files"} for record in records]
-    lines = [
-        json.dumps(record | {"sha256": _digest(record)})
-        for record in sorted(plain, key=lambda record: record["identity"])
-    ]
+    ordered = sorted(records, key=lambda record: record["identity"])
+    lines = [json.dumps({**record, "sha256": _digest(record)}) for record in ordered]
     with written_whole(path) as aside, aside.open("w", encoding="utf8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
 def read_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the records of a file by identity; damaged ones are left out, with a warning."""
+    """Return the records of a file by identity, without damaged ones, of which it warns."""
     records, damaged = {}, []
     for number, line in enumerate(path.read_text("utf8").splitlines(), 1):
         try:
-            record = json.loads(line)
-            if record.pop("sha256") != _digest(record):
-                raise ValueError("another checksum")
+            record = _checked(line)
             records[record["identity"]] = record
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError):
             damaged.append(number)
     if damaged:
         warnings.warn(f"{path}: the records of lines {damaged} are damaged", stacklevel=2)
     return records
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _checked(text: str | bytes) -> dict[str, Any]:
+    """Return a record without its checksum; raise ValueError if that does not match."""
+    with contextlib.suppress(ValueError, KeyError, AttributeError, TypeError):
+        record = json.loads(text)
+        if record.pop("sha256") == _digest(record):
+            return record
+    raise ValueError("it was edited or cut short")
 
 
 def _digest(record: Mapping[str, Any]) -> str:

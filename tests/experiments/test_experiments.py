@@ -397,7 +397,7 @@ def test_a_damaged_part_is_computed_again(small, record, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "CHECKPOINTS", tmp_path / "checkpoints")
     part = f"{small.identity()}-ro"
     store.put(part, {"training": None, "row": {"target": "ro", "spbleu": 99.0}})
-    file = tmp_path / "runs" / part / "record.json"
+    file = tmp_path / "runs" / f"{part}.json"
     file.write_text(file.read_text("utf8").replace("99.0", "98.0"), "utf8")
     with pytest.warns(UserWarning, match="edited or cut short"):
         again = experiments.run(small, store, progress=False)
@@ -459,7 +459,7 @@ def test_a_store_that_takes_nothing_is_told_before_work(small, tmp_path, monkeyp
         raise PermissionError("read-only")
 
     store = Store(tmp_path / "store")
-    monkeypatch.setattr(store._place, "put", refuse)
+    monkeypatch.setattr(store, "_create", refuse)
     monkeypatch.setattr(modeling, "load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(OSError, match=r"the store .* cannot be used: read-only"):
         experiments.run(small, store)

@@ -206,7 +206,7 @@ def test_a_failed_run_costs_what_it_does_anew(tmp_path):
 def test_shipped_records_tell_what_the_mini_world_takes(tmp_path):
     """Untouched studies as planned from the others' records, against what they took."""
     store = Store(tmp_path, experiments.SHIPPED)
-    records = [r for r in map(store.get, store._lines) if r["training"]]
+    records = [r for r in store.shipped_records.values() if r["training"]]
     seen, unseen = records[::2], records[1::2]
     for record in seen:
         store.put(record["identity"], record)

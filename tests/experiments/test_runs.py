@@ -96,7 +96,7 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(small, tmp_path):
     # Nothing of the run itself is wrong: it is tried again.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "run", lambda s, *_, **__: store.put(s.identity(), {"ok": 1}))
-        assert run_all([bad], store) == [{"ok": 1, "files": {}}]
+        assert run_all([bad], store) == [{"ok": 1}]
 
 
 def test_a_failing_run_on_a_cluster_is_recorded_too(small, tmp_path):
