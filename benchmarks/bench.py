@@ -32,7 +32,6 @@ from mlq_utils.data import PACKAGE_DATA, some_of, written_whole
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import prompts, training, translation
 from mlq_utils.modeling.device import hardware
-from mlq_utils.tokenization import measurements
 
 RUNS = 7
 OUTPUT = Path("_build/bench.json")
@@ -63,14 +62,16 @@ def compare(first: Callable[[], object], second: Callable[[], object], runs: int
 
 def tokenizer() -> dict[str, dict]:
     """Measure the tokenizer analysis against SentencePiece alone, and shortening against none."""
-    if measurements.missing():
-        what = "a tokenizer trained on CLDR, on CLDR text of all languages, 1012 sentences each"
-        words = measurements.english_centric_tokenizer(3072)
-        texts = measurements.texts("cldr", "test", 1012)
-    else:
-        what = "the LLaMA tokenizer on FLORES-200 devtest, all languages"
+    try:
+        if corpora.find("flores200") is None:
+            raise FileNotFoundError("FLORES-200 is not in the data folder")
         words = tokenization.load("llama")
-        texts = measurements.texts("flores200", measurements.SPLIT)
+        texts = corpora.texts("flores200", "devtest")
+        what = "the LLaMA tokenizer on FLORES-200 devtest, all languages"
+    except FileNotFoundError:
+        words = corpora.english_centric_tokenizer(3072)
+        texts = corpora.texts("cldr", "test", 1012)
+        what = "a tokenizer trained on CLDR, on CLDR text of all languages, 1012 sentences each"
     shortener = tokenization.PrefixShortener.fit(words, texts["te"])
 
     def bare() -> None:

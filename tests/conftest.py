@@ -11,11 +11,8 @@ import pytest
 import tokenizers
 from hypothesis import settings
 
-from mlq_utils import experiments
-from mlq_utils.corpora import loading as corpora
+from mlq_utils import corpora, experiments, tokenization
 from mlq_utils.modeling import pretraining
-from mlq_utils.tokenization import fertility as tokenization
-from mlq_utils.tokenization import measurements
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
@@ -108,7 +105,7 @@ def tokenizers_by_name(mixed_sentences):
         ),
     )
     return {
-        "sentencepiece": measurements.english_centric_tokenizer(1500, sentences=4000),
+        "sentencepiece": corpora.english_centric_tokenizer(1500, sentences=4000),
         "byte-level": tokenization.wrap(byte_level, "byte-level"),
     }
 

@@ -30,11 +30,10 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from mlq_utils import corpora
+from mlq_utils import corpora, paper, tokenization
 from mlq_utils.book.pages import declarations, validate
 from mlq_utils.data import data_folder, one_of, written_whole
 from mlq_utils.experiments.store import Store
-from mlq_utils.tokenization import measurements
 
 # A kernel writes into its page: no bars, no chatter.
 QUIET = {
@@ -316,7 +315,7 @@ def make(root: Path, profile: str, site: Path | None = None) -> Path:
     """
     listed = chapters(root, profile)
     try:
-        measurements.check_data()
+        check_data()
         inputs = inputs_key(root)
     except (FileNotFoundError, ValueError) as error:
         raise InputError(error) from error
@@ -325,6 +324,22 @@ def make(root: Path, profile: str, site: Path | None = None) -> Path:
         for chapter in _announced(root, profile, listed, inputs)
     }
     return build(stage(root, profile, runs), site or root / "_build/html")
+
+
+def check_data() -> None:
+    """Read all shipped data, so that damage is found before any notebook runs.
+
+    Raises:
+        ValueError: A table of the paper contradicts itself where the printed one does not, a
+            record was edited, or a file of a local FLORES-200 is damaged or short.
+        FileNotFoundError: A local FLORES-200 lacks a file.
+    """
+    for number in range(1, 17):
+        paper.table(number)
+    for name in ("fertility", "shortening"):
+        tokenization.recorded(name)
+    if corpora.find("flores200"):
+        corpora.texts("flores200", "devtest")
 
 
 def _announced(

@@ -11,11 +11,10 @@ from functools import cache
 
 import pandas as pd
 
-from mlq_utils import languages, paper, quadrants
+from mlq_utils import corpora, languages, paper, quadrants, tokenization
 from mlq_utils.experiments import studies
 from mlq_utils.modeling.extension import Extension
 from mlq_utils.scoring import intervals
-from mlq_utils.tokenization import measurements
 
 Numbers = dict[str, float]
 RISEN = 5.0
@@ -413,16 +412,16 @@ def errors_trained() -> Numbers:
 
 def overlap_tokenizer() -> Numbers:
     """Correlate the paper's overlap with English and the multilingual change of Table 12."""
-    record = measurements.recorded("fertility").query("tokenizer == 'llama'")
+    record = tokenization.recorded("fertility").query("tokenizer == 'llama'")
     shares = record.set_index("language")["of_language"]
     return _correlated(shares, _ted()["multilingual_delta"])
 
 
 def overlap_trained() -> Numbers:
     """Correlate the paper's overlap with English and the multilingual change in the mini world."""
-    from mlq_utils import modeling, tokenization
+    from mlq_utils import modeling
 
-    texts = measurements.texts("cldr", "test", 200)
+    texts = corpora.texts("cldr", "test", 200)
     words = tokenization.analyse(tokenization.load(modeling.MINI), texts).set_index("language")
     return _correlated(words["of_language"], _mini_mean()["multilingual_delta"])
 
@@ -471,16 +470,16 @@ def _others() -> list[str]:
 
 def overtokenised_tokenizer() -> Numbers:
     """Count the over-tokenised among languages that Table 2 prints as stagnant, and as others."""
-    record = measurements.recorded("fertility").query("tokenizer == 'llama'")
+    record = tokenization.recorded("fertility").query("tokenizer == 'llama'")
     length = record.set_index("language")["tokens_per_char"]
     return _over(_printed(), length >= OVERTOKENISED)
 
 
 def overtokenised_trained() -> Numbers:
     """Count those that fall to bytes among the mini world's stagnant languages, and others."""
-    from mlq_utils import modeling, tokenization
+    from mlq_utils import modeling
 
-    texts = measurements.texts("cldr", "test", 200)
+    texts = corpora.texts("cldr", "test", 200)
     words = tokenization.analyse(tokenization.load(modeling.MINI), texts).set_index("language")
     return _over(_mini_mean().reset_index(), words["tokens_per_char"] >= OVERTOKENISED)
 
@@ -574,14 +573,14 @@ def extensions() -> pd.DataFrame:
 
 def same_prefix_tokenizer() -> Numbers:
     """Count the first bytes of over-tokenised characters, by language (LLaMA, FLORES-200)."""
-    rows = measurements.recorded("shortening").query("kind == 'one token'")
+    rows = tokenization.recorded("shortening").query("kind == 'one token'")
     first = rows.set_index("language")["prefix_bytes"].str.upper()
     return {"e0": int((first == "E0").sum()), "languages": len(first), "bytes": first.nunique()}
 
 
 def lossless_tokenizer() -> Numbers:
     """Return the least share of sentences restored after shortening, and the median saving."""
-    rows = measurements.recorded("shortening").query("kind == 'one token'")
+    rows = tokenization.recorded("shortening").query("kind == 'one token'")
     saving = 1 - rows["shortened_tokens_per_sentence"] / rows["tokens_per_sentence"]
     return {"restored": rows["restored"].min(), "saving": saving.median(), "languages": len(rows)}
 
@@ -589,7 +588,7 @@ def lossless_tokenizer() -> Numbers:
 def shortening_published() -> Numbers:
     """Return Table 7's gain, and the gain that the limit on length predicts alone."""
     printed = paper.table(7).pivot(index="target", columns="setting", values="value").drop("AVG")
-    rows = measurements.recorded("shortening").query("kind == 'one token'").set_index("language")
+    rows = tokenization.recorded("shortening").query("kind == 'one token'").set_index("language")
     brevity = rows["shortened_brevity"] / rows["brevity"]
     predicted = (printed["full"] * (brevity.loc[printed.index] - 1)).mean()
     return {"gain": (printed["shorten"] - printed["full"]).mean(), "predicted": predicted}

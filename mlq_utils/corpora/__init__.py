@@ -1,5 +1,6 @@
 """Parallel and monolingual text."""
 
+from mlq_utils.corpora.by_language import english_centric_tokenizer, texts
 from mlq_utils.corpora.loading import (
     CORPORA,
     NAMES,
@@ -22,10 +23,12 @@ __all__ = [
     "TRAINING",
     "cache_folder",
     "draw",
+    "english_centric_tokenizer",
     "evaluation_keys",
     "find",
     "load",
     "monolingual",
     "sentence_keys",
+    "texts",
     "training_pairs",
 ]

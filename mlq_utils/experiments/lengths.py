@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlq_utils import corpora, modeling
+from mlq_utils import corpora, modeling, tokenization
 from mlq_utils.experiments.spec import Spec
 from mlq_utils.modeling import prompts
-from mlq_utils.tokenization import measurements
 from mlq_utils.tokenization import tokenizer as tokenizers
 
 PHRASES = 40
@@ -53,7 +52,7 @@ def lengths(spec: Spec) -> Lengths:
 @cache
 def recorded() -> Lengths:
     """Return those of LLaMA's tokenizer on FLORES-200."""
-    frame = measurements.recorded("fertility").query("tokenizer == 'llama'").set_index("language")
+    frame = tokenization.recorded("fertility").query("tokenizer == 'llama'").set_index("language")
     tokens = frame["tokens_per_sentence"]
     sizes = tokens / frame["tokens_per_byte"]
     return Lengths(dict(tokens), dict(sizes), frame.loc["en", "tokens_per_char"])

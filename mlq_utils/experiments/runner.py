@@ -29,8 +29,7 @@ from mlq_utils.modeling import extension, prompts, training
 from mlq_utils.modeling import parallel as _parallel
 from mlq_utils.modeling import translation as decoding
 from mlq_utils.modeling.device import hardware, placement
-from mlq_utils.tokenization.measurements import LENGTHS
-from mlq_utils.tokenization.shortening import PrefixShortener
+from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
 TEST_SEED = 0
 """Random seed for the test sentences: all runs are scored on the same ones."""
@@ -199,7 +198,7 @@ def _tune(
     if spec.extension is not None:
         base = _extended(base, spec)
     if spec.shorten is not None:
-        codec = PrefixShortener.fit(base.tokenizer, frame["target"], LENGTHS[spec.shorten])
+        codec = PrefixShortener.fit(base.tokenizer, frame["target"], PREFIXES[spec.shorten])
         base = replace(base, tokenizer=codec.shortened())
     result = training.fine_tune(
         base,

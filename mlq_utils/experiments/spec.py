@@ -28,7 +28,7 @@ from mlq_utils.experiments.store import Store
 from mlq_utils.modeling.bases import digest
 from mlq_utils.modeling.extension import Extension
 from mlq_utils.modeling.settings import Schedule
-from mlq_utils.tokenization.measurements import LENGTHS
+from mlq_utils.tokenization import PREFIXES
 
 SEMANTICS = 2
 """Version of the code's semantics. Raise it when the same specification gives another result."""
@@ -61,7 +61,7 @@ class Spec:
         seed: Random seed for sampling and shuffling the training pairs. Defaults to 0.
         beam_size: Number of beams. Defaults to 4, as in the paper.
         base: Base model, as `modeling.load` takes it. Defaults to the packaged one, "mini".
-        shorten: How to shorten byte sequences (Section 4.3), a key of `measurements.LENGTHS`. The
+        shorten: How to shorten byte sequences (Section 4.3), a key of `tokenization.PREFIXES`. The
             prefix is chosen on the training targets. None shortens nothing.
         cap: Maximum number of new tokens. Defaults to a cap scaled to the target
             (`translation.scaled_cap`).
@@ -124,7 +124,7 @@ class Spec:
                 f"unshortened sequences: languages={self.languages}, shorten={self.shorten!r}"
             )
         if self.shorten is not None:
-            one_of("way to shorten", self.shorten, LENGTHS)
+            one_of("way to shorten", self.shorten, PREFIXES)
             if not self.languages:
                 raise ValueError(
                     "shorten needs languages: the prefix is chosen on the training targets"

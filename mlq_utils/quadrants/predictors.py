@@ -17,8 +17,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlq_utils import languages, paper
-from mlq_utils.tokenization import measurements
+from mlq_utils import languages, paper, tokenization
 
 PREDICTORS: Mapping[str, tuple[str, ...]] = {
     "none (class frequencies)": (),
@@ -76,7 +75,7 @@ def features(fertility: pd.DataFrame) -> pd.DataFrame:
 
 def llama() -> pd.DataFrame:
     """Return the features of all 101 languages with LLaMA's tokenizer on the FLORES-200 devtest."""
-    record = measurements.recorded("fertility")
+    record = tokenization.recorded("fertility")
     return features(record[record["tokenizer"] == "llama"])
 
 

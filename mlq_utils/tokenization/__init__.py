@@ -1,17 +1,35 @@
-"""Tokenizers and what they do to a language."""
+"""Tokenizers and how well they serve each language.
 
-from mlq_utils.tokenization.fertility import (
+This room loads any SentencePiece or Hugging Face tokenizer behind one interface, measures
+fertility and overlap with English, shortens the byte sequences of over-tokenised languages, and
+keeps what was measured of the LLaMA and GPT-NeoX tokenizers on FLORES-200.
+"""
+
+from mlq_utils.tokenization.analysis import analyse, fertility, overlap
+from mlq_utils.tokenization.record import checksums, ratios, recorded
+from mlq_utils.tokenization.shortening import (
+    OVERTOKENIZED,
+    PREFIXES,
     PrefixShortener,
-    Tokenizer,
-    analyse,
-    load,
-    train,
+    gain,
+    gains,
 )
+from mlq_utils.tokenization.tokenizer import Tokenizer, load, train, wrap
 
 __all__ = [
+    "OVERTOKENIZED",
+    "PREFIXES",
     "PrefixShortener",
     "Tokenizer",
     "analyse",
+    "checksums",
+    "fertility",
+    "gain",
+    "gains",
     "load",
+    "overlap",
+    "ratios",
+    "recorded",
     "train",
+    "wrap",
 ]

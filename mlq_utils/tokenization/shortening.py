@@ -1,4 +1,4 @@
-"""Prefix shortening (Section 4.3, practice guidance 2) as a codec on token ids."""
+"""Prefix shortening of byte sequences (Section 4.3, practice guidance 2)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,90 +10,73 @@ import pandas as pd
 
 from mlq_utils.tokenization.tokenizer import Tokenizer, missing_bytes, wrap
 
-_CONTINUATION = bytes(range(0x80, 0xC0))
+PREFIXES = {"one token": 1, "two tokens": 2, "table": None}
+"""The kinds of prefix, and the `length` of `PrefixShortener.fit` that each stands for."""
+OVERTOKENIZED = 0.1
+"""`gains` measures languages with at least this share of characters split over several tokens."""
 
-Prefix = tuple[int, ...]
+_CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 class PrefixShortener:
-    """Drops a prefix from over-tokenised characters, and puts it back.
+    """Drop the token that over-tokenised characters have in common, and restore it.
 
-    A character that is not in the vocabulary becomes several tokens: in LLaMA its bytes of UTF-8.
-    Characters of one script share the first of them. A prefix is one token or several, which
-    together open a character without closing it: `(227,)`, the byte E0, for most scripts of
-    India, Thai and Lao; `(228,)`, the byte E1, for Khmer, Burmese, Amharic and Georgian;
-    `(228, 161)`, the bytes E1 9E, for most of Khmer.
+    A character outside the vocabulary becomes several tokens, in LLaMA its UTF-8 bytes, and the
+    characters of one script share the first of them: the byte E0 (token 227) in most scripts of
+    India, E1 9E (tokens 228 and 161) in Khmer. `encode` drops this prefix wherever a token that
+    begins with a continuation byte follows; `decode` inserts it before each such token that stands
+    where no character is open.
 
-    `encode` drops the prefix wherever a token that begins with a continuation byte follows.
-    `decode` inserts it before each orphan: a token that begins with a continuation byte where no
-    character is open.
+    Any text comes back unchanged, because valid UTF-8 has a continuation byte only inside a
+    character and a prefix begins only outside one. Several prefixes need a table that gives each
+    following token one prefix, since otherwise what is left would not tell which one was dropped.
 
-    **Lossless for which prefixes, and why.** For any one prefix, of one token or several, and any
-    ids that spell valid UTF-8 (every text in every language; also one that is cut off anywhere):
-    `decode(encode(ids)) == ids`. In valid UTF-8 a continuation byte occurs only in an open
-    character, so `ids` holds no orphan; and a prefix begins with a lead byte, which occurs only
-    where no character is open. By induction on the tokens that `decode` has restored: where a
-    prefix was dropped, the next token begins with a continuation byte while no character is open,
-    and `decode` inserts the prefix; elsewhere the next token is no orphan, and `decode` inserts
-    nothing. Which characters are open depends on the restored tokens alone, so both agree.
-
-    **Several prefixes** are lossless on one condition: the orphan must tell which prefix it lost.
-    So a table gives each orphan token one prefix, and `encode` drops a prefix only before tokens
-    that own it; the proof is the same. Dropping two prefixes before every orphan is not lossless:
-    the bytes 9E 80 may have lost E1 or E2. The released code drops E0 alone and restores it from
-    tables of a language's characters, which lack digits and the letters of other scripts.
-
-    Ids that do not spell valid UTF-8, which a model may emit, are decoded all the same: nothing
-    raises, and what is no character stays none.
+    Ids that do not spell valid UTF-8, which a model may generate, are decoded without an error.
     """
 
-    def __init__(self, tokenizer: Any, prefix: int | Sequence[int] | Mapping[int, Prefix]) -> None:
-        """Make a codec.
+    def __init__(
+        self, tokenizer: Any, prefix: int | Sequence[int] | Mapping[int, Sequence[int]]
+    ) -> None:
+        """Create a codec.
 
         Args:
-            tokenizer: Any tokenizer that `tokenization.wrap` takes.
-            prefix: The id, or the ids, to drop; or, for several prefixes, a table from the token
-                that follows to the prefix that is dropped before it.
+            tokenizer: Any tokenizer that `tokenization.wrap` accepts.
+            prefix: The id or the ids to drop. For several prefixes, a table from the token that
+                follows to the prefix that is dropped before it.
 
         Raises:
-            ValueError: The ids are no prefix: unknown, or they do not open a character; or the
-                table has a token that does not begin with a continuation byte.
+            ValueError: The ids are unknown or do not open a character, or the table has a token
+                that does not begin with a continuation byte.
         """
         self.tokenizer = wrap(tokenizer)
         table = self.tokenizer.token_bytes
-        starts = _starts_inside(table)
+        leading = _leading_continuations(table)
         if isinstance(prefix, Mapping):
             self.prefixes = {int(i): tuple(map(int, p)) for i, p in prefix.items()}
-            if not set(self.prefixes) <= set(starts):
+            if not set(self.prefixes) <= set(leading):
                 raise ValueError("a prefix can be dropped only before a continuation byte")
         else:
             prefix = (int(prefix),) if np.isscalar(prefix) else tuple(map(int, prefix))
-            self.prefixes = dict.fromkeys(starts, prefix)
-        # Longest first: a token may open a shorter and a longer prefix.
+            self.prefixes = dict.fromkeys(leading, prefix)
+        # A token may open a shorter and a longer prefix, so the longest is tried first.
         self._distinct = sorted(set(self.prefixes.values()), key=len, reverse=True)
         for ids in self._distinct:
             _check_prefix(ids, table)
         self._owned = {
-            ids: [i for i, owned in self.prefixes.items() if owned == ids] for ids in self._distinct
+            ids: np.array([i for i, owned in self.prefixes.items() if owned == ids])
+            for ids in self._distinct
         }
-        self._first = sorted({ids[0] for ids in self._distinct})
-        # What decode needs to know of a token: the continuation bytes it begins with, and those
-        # that its last character lacks (None: it holds continuation bytes only).
-        self._leading = starts
+        # The number of bytes that the last character of a token lacks. It is negative for a token
+        # of continuation bytes only, which reduces what an earlier character lacks.
         self._missing = {
-            i: None if starts.get(i) == len(piece) else missing_bytes(piece)
+            i: -len(piece) if leading.get(i) == len(piece) else missing_bytes(piece)
             for i, piece in enumerate(table)
             if piece
         }
-        self._prefix_missing = {
-            ids: missing_bytes(b"".join(table[i] for i in ids)) for ids in self._distinct
-        }
 
     @property
-    def prefix(self) -> Prefix:
-        """The prefix, where there is one; the commonest in the table, where there are several."""
-        if len(self._distinct) == 1:
-            return self._distinct[0]
+    def prefix(self) -> tuple[int, ...]:
+        """The prefix, or the commonest one if there are several."""
         return max(self._distinct, key=list(self.prefixes.values()).count)
 
     @classmethod
@@ -103,14 +86,13 @@ class PrefixShortener:
         """Choose the prefix that saves the most tokens on a text.
 
         Args:
-            tokenizer: Any tokenizer that `tokenization.wrap` takes.
-            sentences: The text.
-            length: How many tokens the prefix has; 1 in the paper. None chooses a table: for each
-                token that may follow, the prefix of one or two tokens that saves the most.
+            tokenizer: Any tokenizer that `tokenization.wrap` accepts.
+            sentences: The text to save tokens on.
+            length: Number of tokens of the prefix. Defaults to 1, as in the paper. None builds a
+                table with the best prefix of one or two tokens for each token that may follow.
 
         Raises:
-            ValueError: There is nothing to drop: no character of the text takes more than
-                `length` tokens.
+            ValueError: No character of the text takes more than `length` tokens.
         """
         tokenizer = wrap(tokenizer)
         ids = np.fromiter(chain.from_iterable(tokenizer.encode(list(sentences))), dtype=np.int64)
@@ -119,8 +101,8 @@ class PrefixShortener:
         )
         if found.empty:
             raise ValueError(
-                f"no character of the text takes more than {length or 1} token(s) of this "
-                "tokenizer: there is no prefix to drop"
+                f"there is no prefix to drop: no character of the text takes more than "
+                f"{length or 1} token(s) of this tokenizer"
             )
         by = ["following", "prefix"] if length is None else ["prefix"]
         saved = found.groupby(by)["saved"].sum().sort_values(ascending=False).reset_index()
@@ -130,7 +112,7 @@ class PrefixShortener:
         return cls(tokenizer, saved["prefix"].iloc[0])
 
     def shortened(self) -> Tokenizer:
-        """Return the tokenizer with this codec behind it: for a model that is tuned on its ids."""
+        """Return a tokenizer that shortens what it encodes, for a model tuned on shortened ids."""
         plain = self.tokenizer
         return dataclasses.replace(
             plain,
@@ -139,70 +121,54 @@ class PrefixShortener:
             _decode=lambda ids: plain.decode(self.decode(ids)),
         )
 
-    def kept(self, ids: np.ndarray) -> np.ndarray:
-        """Return which of `ids`, shape (tokens,), `encode` keeps: an array of booleans."""
-        keep = np.ones(len(ids), dtype=bool)
+    def encode(self, ids: Sequence[int] | np.ndarray) -> list[int] | np.ndarray:
+        """Return `ids` without the prefix wherever `decode` can restore it.
+
+        An array gives an array and a list gives a list. An array may hold several sentences.
+        """
+        array = np.asarray(ids, dtype=np.int64)
+        keep = np.ones(len(array), dtype=bool)
         for prefix in self._distinct:
             size = len(prefix)
-            hits = np.flatnonzero(ids[: len(ids) - size] == prefix[0])
-            hits = hits[np.isin(ids[hits + size], self._owned[prefix]) & keep[hits]]
+            hits = np.flatnonzero(array[: len(array) - size] == prefix[0])
+            hits = hits[np.isin(array[hits + size], self._owned[prefix]) & keep[hits]]
             for n in range(1, size):
-                hits = hits[ids[hits + n] == prefix[n]]
+                hits = hits[array[hits + n] == prefix[n]]
             for n in range(size):
                 keep[hits + n] = False
-        return keep
-
-    def encode(self, ids: Sequence[int] | np.ndarray) -> list[int] | np.ndarray:
-        """Return `ids` without the prefix, wherever `decode` can put it back.
-
-        An array gives an array, a list a list. Several sentences may stand in one array.
-        """
-        if isinstance(ids, np.ndarray):
-            return ids[self.kept(ids)]
-        ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
-        if not any(first in ids for first in self._first):
-            return ids
-        if len(self._distinct) > 1 or len(self.prefix) > 1:
-            array = np.array(ids)
-            return array[self.kept(array)].tolist()
-        # One prefix of one token: making an array of a sentence would cost more than this.
-        lead, owners, following = self.prefix[0], self.prefixes, [*ids[1:], -1]
-        pairs = zip(ids, following, strict=True)
-        return [token for token, after in pairs if token != lead or after not in owners]
+        return ids[keep] if isinstance(ids, np.ndarray) else array[keep].tolist()
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> list[int] | np.ndarray:
-        """Return `ids` with its prefix before every orphan; never raises, whatever the ids."""
+        """Return `ids` with the prefix restored. No ids raise an error."""
         out, open_bytes = [], 0
-        for token in np.asarray(ids).tolist():
-            leading = self._leading.get(token, 0)
-            if leading and not open_bytes and token in self.prefixes:
-                out.extend(self.prefixes[token])
-                open_bytes = self._prefix_missing[self.prefixes[token]]
-            out.append(token)
-            missing = self._missing.get(token, 0)
-            open_bytes = max(0, open_bytes - leading) if missing is None else missing
+        for given in np.asarray(ids).tolist():
+            lost = () if open_bytes else self.prefixes.get(given, ())
+            for token in (*lost, given):
+                out.append(token)
+                change = self._missing.get(token, 0)
+                open_bytes = change if change >= 0 else max(0, open_bytes + change)
         return np.array(out, dtype=np.int64) if isinstance(ids, np.ndarray) else out
 
 
 def gain(
     tokenizer: Any, sentences: Sequence[str], length: int | None = 1, cap: int = 256
 ) -> pd.Series:
-    """Measure what shortening does to a text, the prefix being fitted on the same text.
+    """Measure how shortening changes a text, with a prefix fitted on the same text.
 
     Args:
-        tokenizer: Any tokenizer that `tokenization.wrap` takes.
-        sentences: The text: references that a model would have to generate.
+        tokenizer: Any tokenizer that `tokenization.wrap` accepts.
+        sentences: The references that a model would have to generate.
         length: As in `PrefixShortener.fit`.
-        cap: The most tokens that a model may generate; 256 in the released evaluation.
+        cap: Most tokens that a model may generate. Defaults to 256, as in the released evaluation.
 
     Returns:
-        A Series with `prefix_bytes` (the commonest, in hexadecimal); `tokens_per_sentence`;
+        A Series with `prefix_bytes` (the commonest prefix in hexadecimal); `tokens_per_sentence`;
         `over_cap`, the share of sentences longer than the cap; `brevity`, BLEU's brevity penalty
-        if all of a reference up to the cap were generated; each of them followed by
-        `shortened_...`; and `restored`, the share of sentences that come back unchanged.
+        if each reference were generated up to the cap; the last three again with the prefix
+        `shortened_`; and `restored`, the share of sentences that decode to the original.
 
     Raises:
-        ValueError: As `PrefixShortener.fit`.
+        ValueError: There is no prefix to drop, as for `PrefixShortener.fit`.
     """
     tokenizer = wrap(tokenizer)
     rows = tokenizer.encode(list(sentences))
@@ -222,10 +188,38 @@ def gain(
     return pd.Series(measures)
 
 
-def _candidates(tokenizer: Any, ids: np.ndarray, length: int) -> pd.DataFrame:
+def gains(tokenizer: Any, texts: Mapping[str, Sequence[str]], cap: int = 256) -> pd.DataFrame:
+    """Measure prefix shortening for each language that the tokenizer over-tokenises.
+
+    Args:
+        tokenizer: Any tokenizer that `tokenization.wrap` accepts.
+        texts: Sentences by language.
+        cap: As in `gain`.
+
+    Returns:
+        One row per language and kind of prefix (a key of `PREFIXES`): `language`, `kind`,
+        `overtokenized_share` and the columns of `gain`.
+    """
+    tokenizer = wrap(tokenizer)
+    rows = []
+    for language, sentences in texts.items():
+        ids = np.fromiter(chain.from_iterable(tokenizer.encode(list(sentences))), dtype=np.int64)
+        share = tokenizer.opens[ids].sum() / sum(map(len, sentences))
+        if share < OVERTOKENIZED:
+            continue
+        for kind, length in PREFIXES.items():
+            row = {"language": language, "kind": kind, "overtokenized_share": share}
+            try:
+                rows.append(row | dict(gain(tokenizer, sentences, length, cap)))
+            except ValueError:  # No character is split into three tokens: no prefix of two.
+                continue
+    return pd.DataFrame(rows)
+
+
+def _candidates(tokenizer: Tokenizer, ids: np.ndarray, length: int) -> pd.DataFrame:
     """Count what prefixes of a length would save: columns `prefix`, `following`, `saved`."""
     table = tokenizer.token_bytes
-    starts = np.isin(np.arange(len(table)), list(_starts_inside(table)))
+    starts = np.isin(np.arange(len(table)), list(_leading_continuations(table)))
     at = np.flatnonzero(tokenizer.opens[ids[: max(0, len(ids) - length)]])
     for n in range(1, length + 1):
         at = at[starts[ids[at + n]]]
@@ -240,29 +234,26 @@ def _candidates(tokenizer: Any, ids: np.ndarray, length: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["prefix", "following", "saved"])
 
 
-def _starts_inside(table: Sequence[bytes | None]) -> dict[int, int]:
-    """Return the tokens that begin inside a character, with how many of its bytes they begin."""
+def _leading_continuations(table: Sequence[bytes | None]) -> dict[int, int]:
+    """Return the number of continuation bytes of each token that begins with one."""
     leading = {i: len(t) - len(t.lstrip(_CONTINUATION)) for i, t in enumerate(table) if t}
     return {i: n for i, n in leading.items() if n}
 
 
-def _check_prefix(ids: Prefix, table: Sequence[bytes | None]) -> None:
+def _check_prefix(ids: tuple[int, ...], table: Sequence[bytes | None]) -> None:
     pieces = [table[i] if 0 <= i < len(table) else None for i in ids]
     if not pieces or None in pieces or not _opens_one_character(b"".join(pieces)):
         raise ValueError(
-            f"{ids} is no prefix of this tokenizer: its tokens must be the first bytes of one "
-            f"character, and not all of them; they are {pieces}"
+            f"{ids} is no prefix of this tokenizer: its tokens must spell the first bytes of one "
+            f"character, but not all of them; they spell {pieces}"
         )
 
 
 def _opens_one_character(text: bytes) -> bool:
-    """Say whether `text` is the beginning of one character of UTF-8, and not all of it."""
+    """Return whether `text` is the incomplete beginning of one UTF-8 character."""
     missing = missing_bytes(text)
-    return missing > 0 and any(_is_character(text + bytes([b]) * missing) for b in (0x80, 0xBF))
-
-
-def _is_character(text: bytes) -> bool:
-    try:
-        return len(text.decode()) == 1
-    except UnicodeDecodeError:
-        return False
+    for completed in (text + b"\x80" * missing, text + b"\xbf" * missing):
+        character = completed.decode(errors="ignore")
+        if missing and len(character) == 1 and character.encode() == completed:
+            return True
+    return False

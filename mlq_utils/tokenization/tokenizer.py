@@ -1,4 +1,4 @@
-"""One interface over SentencePiece and Hugging Face tokenizers, and how they are loaded."""
+"""One interface to SentencePiece and Hugging Face tokenizers, and loading them."""
 
 import io
 import json
@@ -22,15 +22,15 @@ _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """One interface over SentencePiece and Hugging Face tokenizers.
+    """One interface to SentencePiece and Hugging Face tokenizers.
 
     Attributes:
-        name: What it was loaded as.
-        backend: The tokenizer itself.
-        token_bytes: For each id, the bytes of text that the token stands for; None for special
-            tokens. A space is a space here, whatever sign the vocabulary uses for it.
-        is_byte: For each id, whether it is a byte token: a single byte that the tokenizer falls
-            back to, or (byte-level BPE) a piece that is not made of whole characters.
+        name: The name or path that the tokenizer was loaded from.
+        backend: The SentencePiece or Hugging Face tokenizer.
+        token_bytes: The bytes of text that each id stands for, or None for special tokens. A
+            space is always a plain space, whatever sign the vocabulary uses for it.
+        is_byte: Whether each id is a byte token: a single fallback byte or, in byte-level BPE, a
+            piece that does not consist of whole characters.
     """
 
     name: str
@@ -45,20 +45,20 @@ class Tokenizer:
         return len(self.token_bytes)
 
     def encode(self, text: str | Sequence[str]) -> list[int] | list[list[int]]:
-        """Return the ids of a text, or a list of ids for a list of texts; no special tokens."""
+        """Return the ids of a text, or one list of ids per text, without special tokens."""
         if isinstance(text, str):
             return self._encode_batch([text])[0]
         return self._encode_batch(list(text))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; bytes that are no character become U+FFFD."""
+        """Return the text of ids. Bytes that form no character become U+FFFD."""
         return self._decode([int(i) for i in ids])
 
     @property
     def opening(self) -> int | None:
-        """The special token that a Hugging Face tokenizer puts before a text; None for none.
+        """The id of the special token that the tokenizer puts before a text, or None.
 
-        SentencePiece puts none by itself; whether its `bos_id` is used is the model's affair.
+        SentencePiece adds none itself; whether its `bos_id` is used depends on the model.
         """
         if not isinstance(self.backend, tokenizers.Tokenizer):
             return None
@@ -69,15 +69,15 @@ class Tokenizer:
 
     @cached_property
     def opens(self) -> np.ndarray:
-        """For each id, whether a character begins in the token and does not end in it."""
+        """Whether a character begins in each token without ending in it."""
         return np.array([t is not None and missing_bytes(t) > 0 for t in self.token_bytes])
 
 
 def missing_bytes(text: bytes) -> int:
-    """Return how many continuation bytes the last character of `text` still lacks (0 to 3)."""
+    """Return how many continuation bytes the last character of `text` lacks, from 0 to 3."""
     for back in range(1, min(4, len(text)) + 1):
         byte = text[-back]
-        if byte & 0xC0 != 0x80:  # not a continuation byte: the last character begins here
+        if byte & 0xC0 != 0x80:  # No continuation byte, so the last character begins here.
             size = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC2 else 1
             return max(0, size - back) if byte <= 0xF4 else 0
     return 0
@@ -86,19 +86,19 @@ def missing_bytes(text: bytes) -> int:
 def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
     """Load a tokenizer from a file, a folder, the data folder or the Hugging Face Hub.
 
-    A SentencePiece `tokenizer.model` is read by SentencePiece itself where there is one: it is
-    the reference, and conversions of it differ (on spaces, for one). Otherwise `tokenizer.json`
-    is read, and `AutoTokenizer` converts older formats. Remote code is never run.
+    If a folder has a SentencePiece `tokenizer.model`, SentencePiece reads it, because conversions
+    of it differ, for example on spaces. Otherwise `tokenizer.json` is read, and `AutoTokenizer`
+    converts older formats. Remote code is never run.
 
     Args:
-        name_or_path: A `.model` or `.json` file; a folder; a name under `$MLQ_DATA/tokenizers`
-            such as `llama`; or a name of the Hub such as `huggyllama/llama-7b`.
-        revision: The Hub's branch, tag or commit.
+        name_or_path: A `.model` or `.json` file, a folder, a name under `$MLQ_DATA/tokenizers`
+            such as `llama`, or a name on the Hub such as `huggyllama/llama-7b`.
+        revision: Branch, tag or commit on the Hub. Defaults to the main branch.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
         ConnectionError: The Hub cannot be reached.
-        ValueError: The file is truncated or no tokenizer.
+        ValueError: The file is truncated or is not a tokenizer.
     """
     path = Path(name_or_path).expanduser()
     folder = data_folder()
@@ -109,8 +109,8 @@ def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
             return _from_folder(candidate, str(name_or_path))
     if not HUB_NAME.fullmatch(str(name_or_path)) or path.suffix in {".model", ".json"}:
         raise FileNotFoundError(
-            f"no tokenizer at {str(name_or_path)!r}: it is no file or folder, not a name under "
-            "$MLQ_DATA/tokenizers, and no name of the Hugging Face Hub (owner/name)"
+            f"no tokenizer at {str(name_or_path)!r}: it is neither a file or folder, nor a name "
+            "under $MLQ_DATA/tokenizers, nor a name on the Hugging Face Hub (owner/name)"
         )
     name = str(name_or_path)
     remedy = f"Put its files into a folder and give its path, or into $MLQ_DATA/tokenizers/{name}"
@@ -118,15 +118,15 @@ def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
 
 
 def train(sentences: Iterable[str], vocabulary_size: int, name: str = "") -> Tokenizer:
-    """Train a tokenizer of LLaMA's kind: SentencePiece BPE with byte fallback, digits split.
+    """Train a tokenizer like LLaMA's: SentencePiece BPE with byte fallback and split digits.
 
     Args:
-        sentences: The text, one sentence each; no sentence may be longer than 4,192 bytes.
-        vocabulary_size: Number of pieces, the 256 byte pieces and 3 special ones included.
-        name: What to call it.
+        sentences: The training text. No sentence may be longer than 4,192 bytes.
+        vocabulary_size: Number of pieces, including the 256 byte pieces and 3 special ones.
+        name: Name of the tokenizer. Defaults to the empty string.
 
     Raises:
-        ValueError: The text is too small for the vocabulary, or the vocabulary for the bytes.
+        ValueError: The text is too small for the vocabulary, or the vocabulary is too small.
     """
     model = io.BytesIO()
     try:
@@ -139,7 +139,7 @@ def train(sentences: Iterable[str], vocabulary_size: int, name: str = "") -> Tok
             split_digits=True,
             character_coverage=0.9995,
             normalization_rule_name="identity",
-            num_threads=1,  # so that the same text gives the same pieces
+            num_threads=1,  # makes training deterministic
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -151,14 +151,14 @@ def _from_folder(folder: Path, name: str) -> Tokenizer:
     for file in ("tokenizer.model", "tokenizer.json"):
         if (folder / file).is_file():
             return _from_file(folder / file, name)
-    from transformers import AutoTokenizer  # imported here: it takes seconds, and few need it
+    from transformers import AutoTokenizer  # imported late because it takes seconds
 
     try:
         return wrap(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileNotFoundError(
             f"no tokenizer in {name!r}: neither tokenizer.model, nor tokenizer.json, nor files "
-            f"that transformers reads ({str(error).splitlines()[0]})"
+            f"that transformers can read ({str(error).splitlines()[0]})"
         ) from error
 
 
@@ -168,14 +168,18 @@ def _from_file(path: Path, name: str) -> Tokenizer:
             return wrap(tokenizers.Tokenizer.from_file(str(path)), name)
         return wrap(sentencepiece.SentencePieceProcessor(model_file=str(path)), name)
     except Exception as error:  # the tokenizers library raises plain Exception
-        raise ValueError(f"{path} is truncated or no tokenizer file: {error}") from error
+        raise ValueError(f"{path} is truncated or not a tokenizer file: {error}") from error
 
 
 def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
-    """Return a `Tokenizer` over a SentencePiece, `tokenizers` or transformers tokenizer.
+    """Wrap a SentencePiece, `tokenizers` or fast transformers tokenizer as a `Tokenizer`.
+
+    Args:
+        tokenizer: The tokenizer. A `Tokenizer` is returned as it is.
+        name: Name of the tokenizer. Defaults to the name that transformers knows.
 
     Raises:
-        TypeError: It is none of these, or a transformers tokenizer written in Python alone.
+        TypeError: The object is none of these, for example a slow transformers tokenizer.
     """
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
@@ -185,12 +189,12 @@ def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
         return Tokenizer(
             name, tokenizer, tuple(token_bytes), is_byte, tokenizer.encode, tokenizer.decode
         )
-    if hasattr(tokenizer, "backend_tokenizer"):  # transformers' own, without importing it
+    if hasattr(tokenizer, "backend_tokenizer"):  # a fast transformers tokenizer
         name = name or tokenizer.name_or_path
         tokenizer = tokenizer.backend_tokenizer
     if not isinstance(tokenizer, tokenizers.Tokenizer):
         raise TypeError(
-            f"{type(tokenizer).__name__} is no tokenizer that can be analysed: give a "
+            f"cannot analyse a tokenizer of type {type(tokenizer).__name__}; pass a "
             "SentencePieceProcessor, a tokenizers.Tokenizer or a fast transformers tokenizer"
         )
     token_bytes, is_byte = _tokenizers_bytes(tokenizer)
@@ -216,7 +220,7 @@ def _sentencepiece_bytes(model: sentencepiece.SentencePieceProcessor, i: int) ->
 def _tokenizers_bytes(
     tokenizer: tokenizers.Tokenizer,
 ) -> tuple[tuple[bytes | None, ...], np.ndarray]:
-    """Return each token's bytes and whether it is a byte token, from the tokenizer's own file."""
+    """Return `token_bytes` and `is_byte`, read from the tokenizer's JSON."""
     spec = json.loads(tokenizer.to_str())
     parts = json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")])
     byte_level = '"ByteLevel"' in parts
@@ -233,7 +237,8 @@ def _tokenizers_bytes(
         else:
             token_bytes[i] = piece.replace("▁", " ").removeprefix("##").encode()
     if byte_level:
-        is_byte = [t is not None and not _whole(t) for t in token_bytes]
+        # A token that is not made of whole characters does not survive decoding.
+        is_byte = [t is not None and t.decode(errors="ignore").encode() != t for t in token_bytes]
     else:
         fallback = {i for p, i in tokenizer.get_vocab().items() if _BYTE_PIECE.fullmatch(p)}
         is_byte = [i in fallback for i in range(len(token_bytes))]
@@ -241,20 +246,12 @@ def _tokenizers_bytes(
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """Return the byte that each character of byte-level BPE's alphabet stands for.
+    """Return the byte that each character of the alphabet of byte-level BPE stands for.
 
-    GPT-2's rule: printable Latin-1 characters stand for themselves, the other bytes, in order,
-    for the characters from U+0100 on.
+    By GPT-2's rule printable Latin-1 characters stand for themselves, and the characters from
+    U+0100 on stand for the other bytes in order.
     """
     alphabet = set(ByteLevel.alphabet())
     own = [b for b in range(256) if chr(b) in alphabet]
     others = [b for b in range(256) if chr(b) not in alphabet]
     return {chr(b): b for b in own} | {chr(256 + n): b for n, b in enumerate(others)}
-
-
-def _whole(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

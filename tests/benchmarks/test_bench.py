@@ -5,9 +5,8 @@ import json
 import pytest
 
 from benchmarks import bench
-from mlq_utils import modeling, scoring
+from mlq_utils import corpora, modeling, scoring
 from mlq_utils.modeling import prompts, training, translation
-from mlq_utils.tokenization import measurements
 
 
 def test_compare_gives_the_ratio_of_medians(monkeypatch):
@@ -21,10 +20,10 @@ def test_compare_gives_the_ratio_of_medians(monkeypatch):
 
 def test_bench_writes_its_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(measurements, "missing", lambda: ["everything"])
+    monkeypatch.setattr(corpora, "find", lambda _: None)
     monkeypatch.setattr(bench, "RUNS", 1)
     few = {c: ["joi, 9 ianuarie తెలుగు"] * 3 for c in ("en", "te")}
-    monkeypatch.setattr(measurements, "texts", lambda *_: few)
+    monkeypatch.setattr(corpora, "texts", lambda *_: few)
     monkeypatch.setattr(bench.compare, "__defaults__", (1,))
     bench.OUTPUT.parent.mkdir()
     bench.OUTPUT.write_text('{"other": {"ratio": 2}}')

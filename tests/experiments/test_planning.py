@@ -7,14 +7,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-from mlq_utils import experiments, modeling
+from mlq_utils import experiments, modeling, tokenization
 from mlq_utils.experiments import Spec, planning
 from mlq_utils.experiments import lengths as _lengths
 from mlq_utils.experiments.planning import Assumptions, by_group, plan, size, totals
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import prompts
-from mlq_utils.tokenization import fertility as tokenization
-from mlq_utils.tokenization import measurements
 
 LLAMA = "huggyllama/llama-7b"
 TWELVE = ("af", "et", "ha", "he", "km", "luo", "mi", "ro", "ta", "th", "tr", "zh")
@@ -248,5 +246,5 @@ def test_phrases_are_measured_with_the_base_that_is_there():
     assert len(words.encode([prompts.translation("ro", "")])[0]) == pytest.approx(
         lengths.prompt("ro") - 1 - lengths.tokens["en"]
     )
-    flores = measurements.recorded("fertility").query("tokenizer == 'llama'")
+    flores = tokenization.recorded("fertility").query("tokenizer == 'llama'")
     assert lengths.tokens["ro"] < flores.set_index("language")["tokens_per_sentence"]["ro"] / 2

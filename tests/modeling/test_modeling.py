@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mlq_utils import modeling
+from mlq_utils import modeling, tokenization
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.tokenization import fertility as tokenization
 
 VOCABULARY = 400
 PARTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")

@@ -9,10 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mlq_utils import languages
+from mlq_utils import languages, tokenization
 from mlq_utils.corpora import cldr
 from mlq_utils.modeling import pretraining, pretraining_text
-from mlq_utils.tokenization import fertility as tokenization
 
 SMALL = pretraining.RECIPE | {
     "vocabulary_size": 700,

@@ -16,11 +16,10 @@ from safetensors import safe_open
 from torch.optim import AdamW
 from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
 
-from mlq_utils import modeling
+from mlq_utils import modeling, tokenization
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.modeling import checkpoint as _checkpoint
 from mlq_utils.modeling import training
-from mlq_utils.tokenization import fertility as tokenization
 
 SCHEDULE = training.Schedule(3e-3, epochs=2, batch_size=8, warmup_steps=2)
 

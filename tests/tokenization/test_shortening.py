@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlq_utils import languages, modeling
+from mlq_utils import languages, modeling, tokenization
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.tokenization import fertility as tokenization
 from mlq_utils.tokenization.shortening import PrefixShortener, gain
 
 LLAMA = [(227,), (228,), (229,), (230,), (240,), (198,), (228, 161), (227, 179), (243, 162), (243,)]

@@ -1,4 +1,4 @@
-"""The record: whole, recomputed where the data is, refused where it was edited."""
+"""The record: complete, equal to a new measurement, and refused if it was edited."""
 
 import json
 import shutil
@@ -6,86 +6,52 @@ import shutil
 import pandas as pd
 import pytest
 
-from mlq_utils import published
+from benchmarks import record_tokenizers
+from mlq_utils import published, tokenization
 from mlq_utils.data import sha256
 from mlq_utils.scoring import intervals
-from mlq_utils.tokenization import fertility as tokenization
-from mlq_utils.tokenization import measurements
+from mlq_utils.tokenization import record
+
+NAMES = ("fertility", "shortening")
 
 
-@pytest.fixture
-def no_data(monkeypatch, tmp_path):
-    monkeypatch.delenv("MLQ_DATA", raising=False)
-    monkeypatch.setattr("mlq_utils.corpora.loading.cache_folder", lambda: tmp_path)
-
-
-@pytest.mark.parametrize("name", measurements.MEASURES)
-def test_the_record_is_what_is_measured_now(llama, flores, data, name):
-    if measurements.missing():
-        pytest.skip(f"cannot measure: {measurements.missing()}")
-    record = measurements.recorded(name)
-    frame = measurements.measure(name)
-    pd.testing.assert_frame_equal(frame, record, rtol=1e-6, check_dtype=False, obj=name)
-    assert record.attrs["tokenizers"]["llama"]["sha256"] == sha256(
-        data / "tokenizers/llama/tokenizer.model"
-    )
-
-
-@pytest.mark.parametrize("name", measurements.MEASURES)
-def test_without_data_the_record_is_shown_and_said_to_be_one(no_data, name):
-    frame = measurements.load(name)
-    assert frame.attrs["origin"].startswith(f"Recorded on {frame.attrs['date']}; not measured")
-    assert "FLORES-200" in frame.attrs["origin"] and "llama" in frame.attrs["origin"]
-    with pytest.raises(FileNotFoundError, match="FLORES-200"):
-        measurements.measure(name)
+def test_the_record_is_what_is_measured_now(llama, flores, data):
+    if not (data / "tokenizers/gpt-neox-20b").is_dir():
+        pytest.skip("no GPT-NeoX tokenizer in the data folder")
+    measured = record_tokenizers.measure()
+    assert tuple(measured) == NAMES
+    for name, frame in measured.items():
+        on_record = tokenization.recorded(name)
+        pd.testing.assert_frame_equal(frame, on_record, rtol=1e-6, check_dtype=False, obj=name)
+        for words, file in record_tokenizers.TOKENIZERS.items():
+            digest = sha256(data / "tokenizers" / words / file)
+            assert on_record.attrs["tokenizers"][words]["sha256"] == digest
 
 
 def test_an_edited_record_is_refused(monkeypatch, tmp_path):
-    folder = shutil.copytree(measurements.FOLDER, tmp_path / "recorded")
-    monkeypatch.setattr(measurements, "FOLDER", folder)
+    folder = shutil.copytree(record.FOLDER, tmp_path / "recorded")
+    monkeypatch.setattr(record, "FOLDER", folder)
     path = folder / "fertility.csv"
     path.write_text(path.read_text().replace("llama,ro,2", "llama,ro,3"))
-    with pytest.raises(ValueError, match=r"fertility.csv is not the record"):
-        measurements.recorded("fertility")
-
-
-def test_compare_tells_difference():
-    record = measurements.recorded("fertility")
-    assert "0e+00" in measurements.compare(record, record)
-    changed = record.assign(tokens_per_word=record["tokens_per_word"] * 1.5)
-    assert measurements.compare(changed, record).endswith("5e-01")
-    assert "rows or columns" in measurements.compare(record.head(3), record)
-    assert "languages" in measurements.compare(record.assign(language="xx"), record)
+    with pytest.raises(ValueError, match=r"fertility.csv is not the file that was recorded"):
+        tokenization.recorded("fertility")
 
 
 def test_unknown_measurement():
     with pytest.raises(ValueError, match=r"unknown measurement .fertilty.*Did you mean fertility"):
-        measurements.recorded("fertilty")
+        tokenization.recorded("fertilty")
 
 
 def test_every_shortened_sentence_came_back():
-    record = measurements.recorded("shortening")
-    assert record["restored"].eq(1).all()
-    assert {"km", "lo", "gu", "te"} <= set(record["language"])
+    shortened = tokenization.recorded("shortening")
+    assert shortened["restored"].eq(1).all()
+    assert {"km", "lo", "gu", "te"} <= set(shortened["language"])
 
 
 def test_provenance_names_every_file():
-    provenance = json.loads((measurements.FOLDER / "provenance.json").read_text())
-    assert {p.name for p in measurements.FOLDER.glob("*.csv")} == set(provenance["files"])
-    assert provenance["date"] in measurements.checksums()
-
-
-def test_texts_of_a_corpus():
-    texts = measurements.texts("cldr", "test", 5)
-    assert {len(t) for t in texts.values()} == {5} and "en" in texts and "km" in texts
-
-
-def test_the_tokenizer_is_english_centric():
-    tokenizer = measurements.english_centric_tokenizer(1000, sentences=3000)
-    texts = measurements.texts("cldr", "test", 60)
-    words = tokenization.analyse(tokenizer, texts).set_index("language")["tokens_per_char"]
-    assert words["en"] == words.min()
-    assert words["km"] > 2  # outside its text: bytes
+    provenance = json.loads((record.FOLDER / "provenance.json").read_text())
+    assert {p.name for p in record.FOLDER.glob("*.csv")} == set(provenance["files"])
+    assert provenance["date"] in tokenization.checksums()
 
 
 def test_llamax_scores():
