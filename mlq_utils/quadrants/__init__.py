@@ -1,12 +1,26 @@
-"""Quadrants."""
+"""The paper's four quadrants, and advice on how to tune a language.
 
+This room holds Equation 1 and the assignment of quadrants, shows how much the assignment depends
+on the threshold, the factor and sampling error, and predicts the quadrant of a new language.
+"""
+
+from mlq_utils.quadrants.advice import (
+    Advice,
+    compare_predictors,
+    examples,
+    features,
+    recommend,
+    recommendations,
+)
 from mlq_utils.quadrants.assignment import (
     QUADRANTS,
     REFERENCE_TARGETS,
-    Advice,
     assign,
+    delta,
     published,
-    recommend,
+    quadrant,
+    sensitivity,
+    stability,
     summarise,
     threshold,
     trained,
@@ -17,8 +31,16 @@ __all__ = [
     "REFERENCE_TARGETS",
     "Advice",
     "assign",
+    "compare_predictors",
+    "delta",
+    "examples",
+    "features",
     "published",
+    "quadrant",
     "recommend",
+    "recommendations",
+    "sensitivity",
+    "stability",
     "summarise",
     "threshold",
     "trained",

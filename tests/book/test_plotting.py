@@ -8,9 +8,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from mlq_utils import paper
+from mlq_utils import paper, quadrants
 from mlq_utils.book import plotting
-from mlq_utils.quadrants import assignment as quadrants
 
 
 @pytest.fixture(autouse=True)

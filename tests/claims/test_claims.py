@@ -6,10 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from mlq_utils import claims, paper
+from mlq_utils import claims, paper, quadrants
 from mlq_utils.experiments import studies
 from mlq_utils.languages import table as all_languages
-from mlq_utils.quadrants import assignment as quadrants
 
 CLAIMS = claims.read()
 TESTS = [(claim, test) for claim in CLAIMS for test in claim.tests]

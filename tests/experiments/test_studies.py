@@ -8,13 +8,12 @@ import pandas as pd
 import pytest
 
 from benchmarks import ablations
-from mlq_utils import experiments, modeling
+from mlq_utils import experiments, modeling, quadrants
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import studies
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import pretraining
 from mlq_utils.modeling.pretraining_text import pretraining_languages
-from mlq_utils.quadrants import assignment as quadrants
 
 
 @pytest.mark.parametrize("name", studies.STUDIES)

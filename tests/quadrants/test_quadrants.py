@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlq_utils import paper
-from mlq_utils.quadrants import assignment as quadrants
+from mlq_utils import paper, quadrants
 
 scores = st.floats(0, 100, allow_subnormal=False)
 thresholds = st.floats(0.01, 50)
@@ -115,13 +114,6 @@ def test_threshold():
     assert quadrants.threshold([1, 2, 6]) == 3
     with pytest.raises(ValueError, match="no scores"):
         quadrants.threshold([])
-
-
-def test_agreement_counts_what_is_expected():
-    printed = paper.table(2).query("dataset == 'Ted'").set_index("language")["quadrant"]
-    found = quadrants.agreement(quadrants.published(), printed, {"a": 2.0, "b": 3.0})
-    assert found["as expected"].to_dict() == {"a": 50, "b": 45}
-    assert found["languages"].eq(50).all() and found["T"].tolist() == [2.0, 3.0]
 
 
 def test_sensitivity_counts_every_language_once(ted):
