@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from mlq_utils import experiments
-from mlq_utils.data import PACKAGE_DATA, one_of, some_of, written_whole
+from mlq_utils.data import PACKAGE_DATA, atomic_write, one_of, some_of
 from mlq_utils.experiments import Spec
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.store import Store
@@ -145,7 +145,7 @@ def main() -> None:
             rows = pd.concat([known[known["base"] != name], rows])
         rows = rows.sort_values("base", key=lambda b: b.map(NAMES.index), kind="stable")
         columns = ["base", "steps", "seed"]
-        with written_whole(TABLE) as path:
+        with atomic_write(TABLE) as path:
             rows[columns + [c for c in rows if c not in columns]].to_csv(path, index=False)
 
 

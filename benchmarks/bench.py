@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.bench_at_size import SHAPES, at_size
 from mlq_utils import corpora, experiments, modeling, scoring, tokenization
-from mlq_utils.data import PACKAGE_DATA, some_of, written_whole
+from mlq_utils.data import PACKAGE_DATA, atomic_write, some_of
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import prompts, training, translation
 from mlq_utils.modeling.device import hardware
@@ -300,12 +300,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figure = next(result[k] for k in FIGURES if k in result)
             more = {k: v for k, v in result.items() if k in ("held_out_loss", "spbleu")}
             print(f"{key}: {figure:.3f} ({result['what']}; {hardware()}) {more or ''}", flush=True)
-        with written_whole(OUTPUT) as path:
+        with atomic_write(OUTPUT) as path:
             path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
     if given.record:
         known = json.loads(RECORD.read_text("utf8")) if RECORD.exists() else {}
         measured = json.loads(OUTPUT.read_text("utf8"))
-        with written_whole(RECORD) as path:  # figures of other hardware stay
+        with atomic_write(RECORD) as path:  # figures of other hardware stay
             path.write_text(json.dumps(known | measured, indent=2) + "\n", encoding="utf8")
 
 

@@ -12,6 +12,7 @@ import tokenizers
 from hypothesis import settings
 
 from mlq_utils import corpora, experiments, tokenization
+from mlq_utils.data import cache_folder
 from mlq_utils.modeling import pretraining
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +64,15 @@ def data():
     if not folder or not Path(folder).is_dir():
         pytest.skip("no real data: MLQ_DATA names no folder and ../shared/data is not there")
     return Path(folder)
+
+
+@pytest.fixture
+def no_local_data(monkeypatch, tmp_path):
+    """No local copy of any corpus, and an empty cache; gives the cache's folder."""
+    monkeypatch.delenv("MLQ_DATA", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return cache_folder()
 
 
 @pytest.fixture(scope="session")

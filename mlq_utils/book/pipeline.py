@@ -32,7 +32,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 from mlq_utils import corpora, paper, tokenization
 from mlq_utils.book.pages import declarations, validate
-from mlq_utils.data import data_folder, one_of, written_whole
+from mlq_utils.data import atomic_write, cache_folder, data_folder, one_of
 from mlq_utils.experiments.store import Store
 
 # A kernel writes into its page: no bars, no chatter.
@@ -157,7 +157,7 @@ def run(root: Path, profile: str, chapter: Chapter, inputs: str) -> Path:
     _refuse_machine_paths(notebook, chapter.path, root)
     _tidy(notebook, key)
     notebook.metadata["mlq_seconds"] = round(perf_counter() - start, 1)
-    with written_whole(target) as path:
+    with atomic_write(target) as path:
         nbformat.write(notebook, path)
     return target
 
@@ -180,7 +180,7 @@ def inputs_key(root: Path) -> str:
 
 
 def _data_folders() -> list[Path]:
-    return [p for p in (data_folder(), corpora.cache_folder()) if p and p.is_dir()]
+    return [p for p in (data_folder(), cache_folder()) if p and p.is_dir()]
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -1,32 +1,37 @@
-"""Parallel and monolingual text."""
+"""The room of parallel and monolingual text.
 
-from mlq_utils.corpora.by_language import english_centric_tokenizer, texts
-from mlq_utils.corpora.loading import (
-    CORPORA,
-    NAMES,
+`load` reads every corpus and `training_pairs` draws pairs to tune on. `monolingual` gives text in
+one language, `texts` in all languages, and `alpaca` gives instructions. `cldr` composes the
+embedded corpus, and `inventory` tells which corpora there are and how much of them is here.
+"""
+
+from mlq_utils.corpora.loading import draw, evaluation_keys, load, sentence_keys, training_pairs
+from mlq_utils.corpora.readers import MARGIN, lines
+from mlq_utils.corpora.releases import CORPORA, NAMES, TRAINING, Corpus, find
+from mlq_utils.corpora.texts import (
     TEXTS,
-    TRAINING,
-    cache_folder,
-    draw,
-    evaluation_keys,
-    find,
-    load,
+    alpaca,
+    english_centric_tokenizer,
+    mc4_files,
     monolingual,
-    sentence_keys,
-    training_pairs,
+    texts,
 )
 
 __all__ = [
     "CORPORA",
+    "MARGIN",
     "NAMES",
     "TEXTS",
     "TRAINING",
-    "cache_folder",
+    "Corpus",
+    "alpaca",
     "draw",
     "english_centric_tokenizer",
     "evaluation_keys",
     "find",
+    "lines",
     "load",
+    "mc4_files",
     "monolingual",
     "sentence_keys",
     "texts",

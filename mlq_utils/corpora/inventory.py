@@ -1,22 +1,20 @@
-"""What corpora there are, and how much of each is on this machine (Table 10, Appendix E).
-
-python -m mlq_utils.corpora.inventory           # or with the names of corpora
-"""
+"""What corpora there are, and how much of each is on this machine (Table 10, Appendix E)."""
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from mlq_utils import languages, paper
-from mlq_utils.corpora import loading as corpora
-from mlq_utils.corpora import mc4, released
+from mlq_utils.corpora import loading, readers, releases
+from mlq_utils.corpora.readers import Row
+from mlq_utils.corpora.releases import CORPORA, TRAINING
 from mlq_utils.data import one_of, some_of
 
 FEW = 10_000
-"""Pairs below which the paper's Table 2 has no results by number of pairs."""
+"""Number of pairs below which the paper's Table 2 has no results by number of pairs."""
 DATASETS = {
     "Lego-MT": ("Lego-MT", ("lego_mt",)),
     "Wikimatrix & Newscommentary": ("New", ("wikimatrix", "news_commentary")),
@@ -26,12 +24,11 @@ DATASETS = {
 
 
 def overview() -> pd.DataFrame:
-    """Return what there is: every corpus, its licence and origin, and how much it covers.
+    """Return one row per corpus: what it is, and how many languages it covers.
 
     Returns:
-        A row a corpus: `corpus`, `description`, `splits`, `licence`, `origin`, `languages` (of the
-        paper's 101, into which English is translated) and `here` (whether a folder of it is on
-        this machine).
+        A frame with columns `corpus`, `description`, `splits`, `licence`, `origin`, `languages`
+        (how many of the paper's 101) and `here` (whether its folder is on this machine).
     """
     rows = [
         {
@@ -39,38 +36,33 @@ def overview() -> pd.DataFrame:
             "description": corpus.description,
             "splits": ", ".join(corpus.splits),
             "licence": corpus.licence,
-            "origin": corpus.origin,
-            "languages": len(set(languages.codes(name)) - {"en"}),
-            "here": corpus.find() is not None,
+            "origin": corpus.origin or corpus.url,
+            "languages": len(_codes(name)),
+            "here": releases.find(name) is not None,
         }
-        for name, corpus in corpora.CORPORA.items()
+        for name, corpus in CORPORA.items()
+        if name in languages.COVERAGE
     ]
-    rows.append(
-        {
-            "corpus": "mc4",
-            "description": mc4.DESCRIPTION,
-            "splits": "",
-            "licence": mc4.LICENCE,
-            "origin": "https://huggingface.co/datasets/allenai/c4",
-            "languages": len(set(languages.codes("mc4")) - {"en"}),
-            "here": mc4.find(None, corpora.cache_folder()) is not None,
-        }
-    )
     return pd.DataFrame(rows)
+
+
+def _codes(name: str) -> list[str]:
+    """Return the languages of a corpus into which English is translated."""
+    return [code for code in languages.codes(name) if code != "en"]
 
 
 def datasets() -> pd.DataFrame:
     """Compare how many languages the paper's datasets have with what it prints (Table 10).
 
     Returns:
-        A row a dataset: `dataset`, `corpora` (their names here), `languages` (of the 101, in any
-        of them), `printed` (Table 10) and `in_table_2` (languages that have a quadrant there).
+        One row per dataset: `dataset`, `corpora` (their names here), `languages` (of the 101, in
+        any of them), `printed` (Table 10) and `in_table_2` (languages with a quadrant there).
     """
     used = paper.table(2).groupby("dataset")["language"].nunique()
     rows = []
     for row in paper.table(10).itertuples():
         short, names = DATASETS[row.dataset]
-        covered = {code for name in names for code in languages.codes(name)} - {"en"}
+        covered = {code for name in names for code in _codes(name)}
         rows.append((row.dataset, ", ".join(names), len(covered), row.n_languages, used[short]))
     columns = ["dataset", "corpora", "languages", "printed", "in_table_2"]
     return pd.DataFrame(rows, columns=columns)
@@ -79,49 +71,75 @@ def datasets() -> pd.DataFrame:
 def statistics(
     names: Iterable[str] | None = None, data: str | os.PathLike | None = None
 ) -> pd.DataFrame:
-    """Count the training pairs of every language that lie on this machine (compare Table 10).
+    """Count the training pairs per language that are on this machine (compare Table 10).
 
-    Files are read once and nothing of them is kept but what tells repeated pairs apart, and that
-    only up to `FEW` pairs: millions of lines take minutes, and little memory.
+    Each file is read once, and at most `FEW` pairs per language are kept to recognise repeated
+    ones. Millions of lines take minutes, but little memory.
 
     Args:
-        names: Corpora; all with a training split whose files are released, where None.
-        data: As in `corpora.load`; nothing is downloaded.
+        names: Some of `TRAINING`. Defaults to all.
+        data: Folder searched before `MLQ_DATA` and the cache. Nothing is downloaded.
 
     Returns:
-        A row a corpus and language: `corpus`, `language`, `pairs` (as released; missing where its
-        file is not here), `usable` (without repeated ones and those that occur in the FLORES-200
-        devtest, as `corpora.training_pairs` has it; counted up to `FEW` only) and `few`, whether
-        those are under `FEW`. `attrs["unlike"]` says whether the devtest was here.
+        One row per corpus and language: `corpus`, `language`, `pairs` (as released, missing if the
+        file is not here), `usable` (without repeated pairs and those in the FLORES-200 devtest, as
+        in `corpora.training_pairs`, counted up to `FEW` only) and `few` (whether `usable` is below
+        `FEW`). `attrs["unlike"]` says whether the devtest was here.
 
     Raises:
-        ValueError: Unknown name, or a damaged file.
+        ValueError: A name is unknown, or a file is damaged.
     """
     rows = []
-    devtest = corpora.find("flores200", data) is not None
-    for name in [one_of("corpus", name, released.RELEASES) for name in names or corpora.TRAINING]:
-        codes = [code for code in languages.codes(name) if code != "en"]
+    devtest = releases.find("flores200", data) is not None
+    for name in [one_of("corpus", name, TRAINING) for name in names or TRAINING]:
         counts: dict[str, tuple[int, int]] = {}
-        for group, pairs in released.stream(name, codes, "train", data, corpora.cache_folder()):
-            known = {
-                code: corpora.evaluation_keys(code, data) if devtest else set() for code in group
-            }
+        for codes, pairs in _local_pairs(name, data):
+            known = {code: loading.evaluation_keys(code, data) if devtest else () for code in codes}
             counts |= _count(pairs, known)
-        for code in codes:
+        for code in _codes(name):
             pairs, usable = counts.get(code, (None, None))
             rows.append({"corpus": name, "language": code, "pairs": pairs, "usable": usable})
-    frame = pd.DataFrame(rows, columns=["corpus", "language", "pairs", "usable"])
-    frame = frame.astype({"pairs": "Int64", "usable": "Int64"})
+    frame = pd.DataFrame(rows).astype({"pairs": "Int64", "usable": "Int64"})
     frame = frame.assign(few=frame["usable"] < FEW)
     frame.attrs["unlike"] = ["flores200 devtest"] if devtest else []
     return frame
 
 
+def _local_pairs(
+    name: str, data: str | os.PathLike | None
+) -> Iterator[tuple[list[str], Iterator[Row]]]:
+    """Yield the languages of each file on this machine, and its pairs after their languages."""
+    folder = releases.find(name, data)
+    groups: dict[tuple[str, ...], dict[str, str]] = {}
+    for code in _codes(name):
+        files = releases.file_names(name, code, "train")
+        groups.setdefault(files, {})[releases.code_in(name, code)] = code
+    for files, group in groups.items():
+        paths = [folder / file for file in files] if folder else []
+        if paths and all(path.is_file() for path in paths):
+            rows = getattr(readers, CORPORA[name].reader)(paths, list(group))
+            yield list(group.values()), ((group[own], pair) for own, pair in rows)
+
+
+def _count(pairs: Iterable[Row], known: dict[str, Iterable[str]]) -> dict[str, tuple[int, int]]:
+    """Count each language's pairs, and up to `FEW` usable ones, with no key in `known`."""
+    counts = dict.fromkeys(known, 0)
+    forbidden = {code: frozenset(keys) for code, keys in known.items()}
+    distinct: dict[str, set[tuple[str, ...]]] = {code: set() for code in known}
+    for code, pair in pairs:
+        counts[code] += 1
+        if len(distinct[code]) < FEW and forbidden[code].isdisjoint(
+            key := tuple(loading.sentence_keys(pair))
+        ):
+            distinct[code].add(key)
+    return {code: (count, len(distinct[code])) for code, count in counts.items()}
+
+
 def found(counts: pd.DataFrame) -> str:
-    """Say in a sentence or two how much of the counted corpora is here.
+    """Say in a sentence or two how much of the counted corpora is on this machine.
 
     Args:
-        counts: As `statistics` returns them.
+        counts: The result of `statistics`.
     """
     here = counts.dropna(subset="pairs")
     if here.empty:
@@ -139,25 +157,23 @@ def found(counts: pd.DataFrame) -> str:
 
 
 def by_language(counts: pd.DataFrame) -> pd.DataFrame:
-    """Return the counts for readers, a language a row.
+    """Return the counts for readers, one row per language of which something is here.
 
     Args:
-        counts: As `statistics` returns them.
+        counts: The result of `statistics`.
 
     Returns:
-        `code`, `name` and a column a corpus: its pairs, followed by those that are usable
-        where they are under `FEW`; "-" where its file is not here, empty where it lacks the
-        language. Languages of which nothing is here have no row.
+        A frame with columns `code`, `name` and one per corpus: its pairs, followed by the usable
+        ones if these are under `FEW`; "-" if its file is not here, empty if it lacks the language.
     """
     here = counts.groupby("language")["pairs"].transform("count") > 0
     cells = counts[here].copy()
     cells["shown"] = ["-" if pd.isna(row.pairs) else _shown(row) for row in cells.itertuples()]
     wide = cells.pivot(index="language", columns="corpus", values="shown").fillna("")
-    wide = wide.reindex([c for c in languages.codes() if c in wide.index])
+    wide = wide.reindex([code for code in languages.codes() if code in wide.index])
     wide = wide.reindex(columns=list(dict.fromkeys(cells["corpus"])))
-    names = [languages.get(code).name for code in wide.index]
     wide.insert(0, "code", wide.index)
-    wide.insert(1, "name", names)
+    wide.insert(1, "name", [languages.get(code).name for code in wide.index])
     return wide.rename_axis(None, axis=1).reset_index(drop=True)
 
 
@@ -165,40 +181,28 @@ def _shown(row: Any) -> str:
     return f"{row.pairs:,} ({row.usable:,} usable)" if row.few else f"{row.pairs:,}"
 
 
-def _count(
-    pairs: Iterable[tuple[str, tuple[str, str]]], known: dict[str, set[str]]
-) -> dict[str, tuple[int, int]]:
-    """Count each language's pairs, and up to `FEW` of those that could be tuned on.
+def report(counts: pd.DataFrame) -> str:
+    """Return the counts as text, the language with the fewest pairs first in each corpus.
 
     Args:
-        pairs: Pairs, each after its language.
-        known: For each language the keys of sentences that must not be tuned on.
+        counts: The result of `statistics`.
     """
-    counts = dict.fromkeys(known, 0)
-    distinct: dict[str, set[tuple[str, ...]]] = {code: set() for code in known}
-    for code, pair in pairs:
-        counts[code] += 1
-        if len(distinct[code]) < FEW and known[code].isdisjoint(
-            key := tuple(corpora.sentence_keys(pair))
-        ):
-            distinct[code].add(key)
-    return {code: (count, len(distinct[code])) for code, count in counts.items()}
+    lines = []
+    for name, rows in counts.groupby("corpus", sort=False):
+        here = rows.dropna(subset="pairs")
+        lines.append(f"{name}: {len(here)} of {len(rows)} languages here")
+        for row in here.sort_values("pairs").itertuples():
+            few = f"  {row.usable:,} usable, under {FEW:,}" if row.few else ""
+            lines.append(f"  {row.language:7}{row.pairs:>12,}{few}")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print how many training pairs of each language are here, and which languages have few."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument(
-        "corpora", nargs="*", help=f"some of {', '.join(corpora.TRAINING)}; all if none"
-    )
+    parser.add_argument("corpora", nargs="*", help=f"some of {', '.join(TRAINING)}; all if none")
     given = parser.parse_args(arguments)
-    counts = statistics(some_of(parser, "corpus", given.corpora, corpora.TRAINING))
-    for name, rows in counts.groupby("corpus", sort=False):
-        known = rows.dropna(subset="pairs").set_index("language")
-        print(f"{name}: {len(known)} of {len(rows)} languages here")
-        for code, row in known.sort_values("pairs").iterrows():
-            few = f"  {row['usable']:,} usable, under {FEW:,}" if row["few"] else ""
-            print(f"  {code:7}{row['pairs']:>12,}{few}")
+    print(report(statistics(some_of(parser, "corpus", given.corpora, TRAINING))))
 
 
 if __name__ == "__main__":

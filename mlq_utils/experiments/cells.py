@@ -34,7 +34,7 @@ OPEN: dict[Table, tuple[str, ...]] = {
     ),
     2: (
         "Which pairs are drawn is not stated, nor the margin of WikiMatrix: see "
-        "`corpora.training_pairs` and `released.MARGIN`.",
+        "`corpora.training_pairs` and `corpora.MARGIN`.",
         "The two corpora of New are drawn from together.",
         "Languages that a corpus has and the table does not print are run too.",
     ),

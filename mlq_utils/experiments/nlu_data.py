@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mlq_utils.corpora.released import _lines
+from mlq_utils.corpora import lines as _lines
 from mlq_utils.data import data_folder, sha256
 
 Example = dict[str, Any]

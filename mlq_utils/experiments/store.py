@@ -28,7 +28,7 @@ import pandas as pd
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from mlq_utils.data import written_whole
+from mlq_utils.data import atomic_write
 
 CONFLICTS = 6
 """How often a conflicting write is sent; S3 asks its clients to repeat it."""
@@ -256,7 +256,7 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """
     ordered = sorted(records, key=lambda record: record["identity"])
     lines = [json.dumps({**record, "sha256": _digest(record)}) for record in ordered]
-    with written_whole(path) as aside, aside.open("w", encoding="utf8", newline="\n") as file:
+    with atomic_write(path) as aside, aside.open("w", encoding="utf8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 

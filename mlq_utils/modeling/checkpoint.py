@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mlq_utils.data import written_whole
+from mlq_utils.data import atomic_write
 from mlq_utils.modeling import parallel as _parallel
 
 
@@ -52,7 +52,7 @@ def save(
             tensors |= {f"{k} {names[i]}": _whole(value) for k, value in slots.items()}
     if not _parallel.only():
         return
-    with written_whole(path) as aside:
+    with atomic_write(path) as aside:
         save_file(tensors, aside, metadata={"run": run, "state": json.dumps(state)})
 
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from mlq_utils.data import one_of, written_whole
+from mlq_utils.data import atomic_write, one_of
 from mlq_utils.modeling.bases import SAVED, digest, find, saved_as
 from mlq_utils.modeling.device import fast_bf16
 from mlq_utils.modeling.strategies import prepare
@@ -168,7 +168,7 @@ def save(
         **notes: What else `saved_as` should tell, as JSON can hold it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(folder / "trained.safetensors") as aside:
+    with atomic_write(folder / "trained.safetensors") as aside:
         save_file({name: value.cpu().contiguous() for name, value in trained.items()}, aside)
     path = Path(base).expanduser()
     about = {
@@ -179,7 +179,7 @@ def save(
         "strategy": strategy,
         "layers": layers,
     }
-    with written_whole(folder / SAVED) as aside:
+    with atomic_write(folder / SAVED) as aside:
         aside.write_text(json.dumps(about | notes, indent=1), "utf8")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from mlq_utils import corpora, languages
-from mlq_utils.corpora import cldr, released
+from mlq_utils.corpora import cldr
 
 SKELETON = "### Instruction:\n{instruction}\n### Input:\n{source}\n### Response:\n"
 
@@ -134,13 +134,13 @@ def alpaca(
         A frame like that of `mixture`; no prompt comes twice, and each has an answer.
 
     Raises:
-        ValueError: The size is below 1, or what `released.alpaca` raises.
+        ValueError: The size is below 1, or what `corpora.alpaca` raises.
         FileNotFoundError, ConnectionError: As there.
     """
     if size < 1:
         raise ValueError(f"the number of instructions must be 1 or more, not {size}")
     code = languages.get(language).code
-    rows = released.alpaca(code, data, corpora.cache_folder())
+    rows = corpora.alpaca(code, data)
     frame = pd.DataFrame(
         {
             "prompt": [

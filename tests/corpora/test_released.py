@@ -14,11 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlq_utils import languages, paper
-from mlq_utils.corpora import loading as corpora
-from mlq_utils.corpora import released
-from mlq_utils.corpora.flores import SENTENCES
-from mlq_utils.data import downloads as _downloads
+from mlq_utils import corpora, languages, paper
+from mlq_utils.corpora import loading, readers
 from mlq_utils.modeling import prompts
 
 TED = """\
@@ -61,10 +58,8 @@ def write(path, text):
 
 
 @pytest.fixture(autouse=True)
-def nothing_local(monkeypatch, tmp_path):
-    monkeypatch.delenv("MLQ_DATA", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(corpora, "cache_folder", lambda: tmp_path / "cache")
+def nothing_local(no_local_data):
+    pass
 
 
 @pytest.fixture
@@ -72,7 +67,7 @@ def data(tmp_path, monkeypatch):
     """Every corpus, small."""
     folder = tmp_path / "data"
     for name, side in (("src.eng", "Sentence"), ("ref.ron", "Propoziția"), ("ref.zho-TW", "句子")):
-        text = "".join(f"{side} {n}.\n" for n in range(released.NTREX_SENTENCES))
+        text = "".join(f"{side} {n}.\n" for n in range(readers.NTREX_SENTENCES))
         write(folder / f"NTREX-128/newstest2019-{name}.txt", text)
     write(folder / "ted_talks/all_talks_train.tsv", ted())
     write(folder / "WikiMatrix/WikiMatrix.en-ro.tsv.gz", WIKIMATRIX)
@@ -257,15 +252,13 @@ def server(data, monkeypatch):
 
 
 def replaced(monkeypatch, name, **changes):
-    release = released.RELEASES[name]
-    source = replace(release.source, **changes)
-    monkeypatch.setitem(released.RELEASES, name, replace(release, source=source))
+    monkeypatch.setitem(corpora.CORPORA, name, replace(corpora.CORPORA[name], **changes))
 
 
-def test_single_files_are_fetched_once(server, data, monkeypatch, tmp_path):
+def test_single_files_are_fetched_once(server, data, monkeypatch, no_local_data):
     replaced(monkeypatch, "wikimatrix", url=server + "/WikiMatrix/{file}")
     first = corpora.load("wikimatrix", "ro", "train")
-    assert [p.name for p in (tmp_path / "cache/WikiMatrix").glob("W*")] == [
+    assert [p.name for p in (no_local_data / "WikiMatrix").glob("W*")] == [
         "WikiMatrix.en-ro.tsv.gz"
     ]
     (data / "WikiMatrix/WikiMatrix.en-ro.tsv.gz").unlink()
@@ -273,23 +266,21 @@ def test_single_files_are_fetched_once(server, data, monkeypatch, tmp_path):
     assert len(corpora.load("wikimatrix", "bg", "train")) == 2  # another file, into the same folder
 
 
-def test_an_archive_is_fetched_and_unpacked(server, data, monkeypatch, tmp_path):
+def test_an_archive_is_fetched_and_unpacked(server, data, monkeypatch, no_local_data):
     with tarfile.open(data / "ted_talks.tar.gz", "w:gz") as tar:
         tar.add(data / "ted_talks/all_talks_train.tsv", "all_talks_train.tsv")
     digest = hashlib.sha256((data / "ted_talks.tar.gz").read_bytes()).hexdigest()
-    replaced(monkeypatch, "ted", archive=server + "/ted_talks.tar.gz", sha256=digest)
+    replaced(monkeypatch, "ted", url=server + "/ted_talks.tar.gz", sha256=digest)
     assert len(corpora.load("ted", "ro", "train")) == 4
-    assert (tmp_path / "cache/ted_talks/all_talks_train.tsv").is_file()
+    assert (no_local_data / "ted_talks/all_talks_train.tsv").is_file()
 
 
 @pytest.mark.parametrize("name", ["ntrex", "ted", "wikimatrix", "news_commentary"])
 def test_without_a_network_one_error_says_what_to_place_where(name, monkeypatch, tmp_path):
-    changes = {"url": "http://127.0.0.1:9/{file}"}
-    if released.RELEASES[name].source.archive:
-        changes = {"archive": "http://127.0.0.1:9/x.tar.gz"}
-    replaced(monkeypatch, name, **changes)
+    file = corpora.CORPORA[name].url.rpartition("/")[2]
+    replaced(monkeypatch, name, url=f"http://127.0.0.1:9/{file}")
     code, split = ("ru", "test" if name == "ntrex" else "train")
-    folder = released.RELEASES[name].source.folder
+    folder = corpora.CORPORA[name].folder
     with pytest.raises(ConnectionError, match=f"{name} is not here.*{folder}") as error:
         corpora.load(name, code, split)
     assert "MLQ_DATA" in str(error.value)
@@ -349,7 +340,7 @@ def test_a_damaged_alpaca_is_named(tasks, content, message):
 
 @pytest.fixture
 def flores(data):
-    for split, count in SENTENCES.items():
+    for split, count in readers.FLORES_SENTENCES.items():
         for code in ("eng_Latn", "ron_Latn", "bul_Cyrl"):
             lines = [f"{code} {n}" for n in range(count)]
             if code == "eng_Latn":
@@ -410,7 +401,7 @@ def test_what_is_drawn(rows, known, size, seed):
         if not set(filter(None, key(pair))) & set(filter(None, key(known))):
             left.setdefault(tuple(key(pair)), pair)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpora, "load", lambda name, code, split, **_: loaded[split].copy())
+        patch.setattr(loading, "load", lambda name, code, split, **_: loaded[split].copy())
         draw = partial(corpora.training_pairs, "cldr", "ro", seed=seed, unlike=(("cldr", "test"),))
         if not left:
             with pytest.raises(ValueError, match="no pair of cldr"):
@@ -421,14 +412,3 @@ def test_what_is_drawn(rows, known, size, seed):
     assert len(found) == min(size, len(left))
     assert set(found) <= set(left.values()) and len(set(found)) == len(found)
     assert more[: len(found)] == found
-
-
-def test_local_folders_come_in_order(tmp_path, monkeypatch):
-    for name in ("given", "named", "kept"):
-        (tmp_path / name / "x").mkdir(parents=True)
-    monkeypatch.setenv("MLQ_DATA", str(tmp_path / "named"))
-    find = partial(_downloads.local, "x", cache=tmp_path / "kept")
-    assert find(data=tmp_path / "given").parent.name == "given"
-    assert find(data=None).parent.name == "named"
-    monkeypatch.delenv("MLQ_DATA")
-    assert find(data=None).parent.name == "kept"

@@ -1,0 +1,134 @@
+"""The released corpora: where their files are, and which files hold a language.
+
+The files of a release are looked for in the folder given as `data`, in `MLQ_DATA` and in the
+download cache, each time under the release's own name (`Corpus.folder`). They are fetched only if
+there is no such folder. An incomplete folder of the user's is an error, never a reason to download.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import babel
+import yaml
+from babel import localedata
+from babel.core import get_cldr_version
+
+from mlq_utils import languages
+from mlq_utils.data import PACKAGE_DATA, cache_folder, fetch, find_folder, one_of, unpack
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus and the files of its release.
+
+    Attributes:
+        description: What the corpus is, in one line.
+        licence: SPDX identifier or a phrase.
+        version: The release, as its publisher names it.
+        origin: Where a person finds the release. Empty if that is `url`.
+        splits: Names of the splits that `corpora.load` reads. Empty for text without pairs.
+        options: Names of the options that `corpora.load` takes.
+        folder: Folder that holds the files. Empty for CLDR, which has none.
+        files: Paths in that folder, with `{code}`, `{split}` and `{pair}` (the two codes, sorted).
+            If there are two, English comes first.
+        reader: Name of the function in `readers` that reads pairs from these files.
+        url: Address of each file, with `{file}`, or of the archive that holds all. Empty if only a
+            person can get the files.
+        sha256: Checksum of the archive. None if the publisher provides none.
+    """
+
+    description: str
+    licence: str
+    version: str = f"CLDR {get_cldr_version()} in Babel {babel.__version__}"
+    origin: str = ""
+    splits: Sequence[str] = ()
+    options: Sequence[str] = ()
+    folder: str = ""
+    files: Sequence[str] = ()
+    reader: str = ""
+    url: str = ""
+    sha256: str | None = None
+
+
+CORPORA = {
+    name: Corpus(**fields)
+    for name, fields in yaml.safe_load((PACKAGE_DATA / "corpora.yaml").read_text("utf-8")).items()
+}
+NAMES = tuple(name for name, corpus in CORPORA.items() if corpus.splits)
+"""The corpora that `load` reads."""
+TRAINING = [name for name in NAMES if name != "cldr" and "train" in CORPORA[name].splits]
+"""The released corpora to tune on."""
+
+
+def find(name: str, data: str | os.PathLike | None = None) -> Path | None:
+    """Return the folder that `load` would read, without downloading anything.
+
+    Args:
+        name: A key of `CORPORA`.
+        data: Folder searched before `MLQ_DATA` and the cache.
+
+    Returns:
+        The corpus's folder (Babel's own for cldr), or None if it would have to be downloaded.
+
+    Raises:
+        ValueError: The name is unknown.
+        FileNotFoundError: The folder given, or `MLQ_DATA`, does not exist.
+    """
+    corpus = CORPORA[one_of("corpus", name, CORPORA)]
+    if not corpus.folder:
+        return Path(localedata.resolve_locale_filename("root")).parent
+    return find_folder(corpus.folder, data)
+
+
+def code_in(name: str, language: str) -> str:
+    """Return a language's code in a corpus."""
+    return getattr(languages.get(language), languages.COVERAGE[name])
+
+
+def file_names(name: str, language: str, split: str) -> tuple[str, ...]:
+    """Return the files that hold a language's pairs, relative to the corpus's folder."""
+    code = code_in(name, language)
+    pair = "-".join(sorted(("en", code)))
+    files = [file.format(code=code, split=split, pair=pair) for file in CORPORA[name].files]
+    # English is its own translation: NTREX, for one, has no second file of it.
+    return tuple(files if language != "en" else files[:1] * len(files))
+
+
+def fetched(
+    name: str, files: Sequence[str], data: str | os.PathLike | None = None, by_hand: bool = False
+) -> list[Path]:
+    """Return the paths of a corpus's files, which are fetched if they are not on this machine.
+
+    Args:
+        name: A key of `CORPORA`.
+        files: The files, relative to the corpus's folder.
+        data: Folder searched before `MLQ_DATA` and the cache.
+        by_hand: Whether the files are not among those at the corpus's `url`. Defaults to False.
+
+    Raises:
+        FileNotFoundError: A file is missing in the user's folder, or only a person can get it.
+        ConnectionError: There is no network.
+    """
+    corpus = CORPORA[name]
+    kept = cache_folder() / corpus.folder
+    folder = find_folder(corpus.folder, data) or kept
+    single = "{file}" in corpus.url and not by_hand
+    if corpus.url.endswith(".tar.gz") and not folder.is_dir():
+        archive = cache_folder() / corpus.url.rpartition("/")[2]
+        remedy = f"set MLQ_DATA to the folder that holds {corpus.folder}/{files[-1]}"
+        fetch(corpus.url, archive, name, remedy, corpus.sha256)
+        unpack(archive, folder, files[-1])
+    paths = [folder / file for file in files]
+    for path in paths:
+        if path.is_file():
+            continue
+        place = f"{corpus.folder} in the folder MLQ_DATA"
+        if folder != kept or not single:
+            raise FileNotFoundError(
+                f"{path} is missing. The release is at {corpus.origin or corpus.url}; {name} is "
+                f"read from {place}"
+            )
+        fetch(corpus.url.format(file=path.name), path, name, f"put it into {place}")
+    return paths

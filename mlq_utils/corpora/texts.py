@@ -1,0 +1,175 @@
+"""Text to learn vocabularies and tokenizers from, and instructions."""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from mlq_utils import languages, tokenization
+from mlq_utils.corpora import readers, releases
+from mlq_utils.corpora.loading import about, composed, draw, load
+from mlq_utils.data import PACKAGE_DATA, cache_folder, one_of
+
+TEXTS = {"cldr": "train", "flores101": "dev", "flores200": "dev"}
+"""Corpora whose translations serve as text in one language, and the split that does."""
+
+
+def monolingual(
+    name: str,
+    language: str,
+    size: int,
+    seed: int = 0,
+    *,
+    data: str | os.PathLike | None = None,
+) -> pd.Series:
+    """Return text in one language, from which a vocabulary is learned (Section 4.3, Table 6).
+
+    Args:
+        name: "mc4", whose lines are read until there are enough, or a key of `TEXTS`, whose
+            sentences are drawn. The paper takes mC4 and the dev set of FLORES-101.
+        language: The paper's code.
+        size: Largest number of lines.
+        seed: Random seed for the order of files or sentences.
+        data: Folder searched before `MLQ_DATA`, the cache and the network.
+
+    Returns:
+        A Series `text` with one row per line or sentence. Its `attrs` are those of `load`, with
+        `lines` instead of `pairs`.
+
+    Raises:
+        ValueError: The name or language is unknown, the corpus lacks the language, `size` is less
+            than 1, or a file is damaged.
+        FileNotFoundError: See `load`.
+        ConnectionError: See `load`.
+    """
+    one_of("source of text", name, ("mc4", *TEXTS))
+    record = languages.get(language)
+    one_of("language of " + name, language, languages.codes(name))
+    if size < 1:
+        raise ValueError(f"size must be 1 or more, not {size}")
+    if name == "mc4":
+        lines = list(itertools.islice(_mc4_lines(record, seed, data), size))
+        if not lines:
+            raise ValueError(f"mC4 has no text in {record.name}: no line of its files is left")
+        text = pd.Series(lines, name="text")
+        digest = hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
+        text.attrs = {"size": size, "seed": seed, "sha256": digest, **about(name)}
+    else:
+        options = composed(name, size, seed)
+        frame = load(name, language, TEXTS[name], data=data, **options)
+        text = (frame if options else draw(frame, size, seed))["target"].rename("text")
+        text.attrs = {key: value for key, value in frame.attrs.items() if key != "pairs"}
+        text.attrs |= {"size": size, "seed": seed}
+    text.attrs |= {"corpus": name, "language": language, "lines": len(text)}
+    return text
+
+
+def _mc4_lines(
+    language: languages.Language, seed: int, data: str | os.PathLike | None
+) -> Iterator[str]:
+    """Yield the lines of mC4's files in drawn order; of a user's folder, only files that it has."""
+    files = mc4_files(language.mc4, seed)
+    folder = releases.find("mc4", data)
+    if folder is not None and folder.parent != cache_folder():
+        files, first = [file for file in files if (folder / file).is_file()], files[0]
+        if not files:
+            raise FileNotFoundError(
+                f"{folder} has no file of {language.name}, such as {first}. Get some from "
+                f"{releases.CORPORA['mc4'].origin}, or take the folder away"
+            )
+    for file in files:  # one by one, because the first is mostly enough
+        (path,) = releases.fetched("mc4", [file], data)
+        yield from readers.mc4(path)
+
+
+def mc4_files(code: str, seed: int) -> list[str]:
+    """Return the names of mC4's files of a language, in the order in which they are read.
+
+    Args:
+        code: The language's code in mC4.
+        seed: Random seed for the order.
+    """
+    counts = pd.read_csv(PACKAGE_DATA / "mc4.csv").set_index("language")["files"]
+    order = np.random.default_rng(seed).permutation(counts[code])
+    return [f"c4-{code}.tfrecord-{n:05d}-of-{counts[code]:05d}.json.gz" for n in order]
+
+
+def alpaca(language: str = "en", data: str | os.PathLike | None = None) -> pd.DataFrame:
+    """Return the instructions of Alpaca (Taori et al. 2023), or a translation of them.
+
+    Only the English ones are downloaded. Translations are published in many places, none of them
+    the paper's: put one into the folder `alpaca` as `alpaca_data_<language>.json`.
+
+    Args:
+        language: The paper's code.
+        data: Folder searched before `MLQ_DATA`, the cache and the network.
+
+    Returns:
+        A frame with columns `instruction`, `input` (often empty) and `output`, one row per
+        instruction.
+
+    Raises:
+        ValueError: The file is damaged or not in Alpaca's format.
+        FileNotFoundError: The translation is not here.
+        ConnectionError: The English instructions are not here and cannot be downloaded.
+    """
+    english = languages.get(language).code == "en"
+    file = "alpaca_data.json" if english else f"alpaca_data_{language}.json"
+    (path,) = releases.fetched("alpaca", [file], data, by_hand=not english)
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is truncated or no JSON: {error}") from None
+    columns = ["instruction", "input", "output"]
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{path} holds no list of instructions")
+    for number, row in enumerate(rows):
+        texts = [row.get(name) for name in columns] if isinstance(row, dict) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{path}, entry {number}: no texts for {', '.join(columns)}")
+    return pd.DataFrame(rows)[columns]
+
+
+def texts(
+    corpus: str, split: str, sentences: int | None = None, seed: int = 0
+) -> dict[str, list[str]]:
+    """Return the sentences of every language of a corpus.
+
+    Args:
+        corpus: Name of the corpus, as in `corpora.load`.
+        split: One of its splits.
+        sentences: Most sentences per language. Defaults to all.
+        seed: Random seed of a corpus that is sampled, such as `cldr`.
+
+    Returns:
+        Sentences by language, including English.
+    """
+    options = {"size": sentences, "seed": seed} if corpus == "cldr" else {}
+    frames = {code: load(corpus, code, split, **options) for code in languages.codes(corpus)}
+    return {code: frame["target"].tolist()[:sentences] for code, frame in frames.items()}
+
+
+def english_centric_tokenizer(
+    vocabulary_size: int, sentences: int = 20_000, seed: int = 0
+) -> tokenization.Tokenizer:
+    """Train a tokenizer on CLDR text that is half English, like LLaMA's.
+
+    The other half is shared equally by the 19 other languages of LLaMA's Wikipedia text
+    (footnote 2 of the paper).
+
+    Args:
+        vocabulary_size: Number of pieces. LLaMA has 32,000 for a far larger corpus.
+        sentences: Total number of sentences. Defaults to 20,000.
+        seed: Random seed for sampling the sentences.
+    """
+    table = languages.table().query("pretraining and code != 'en'")
+    half = sentences // 2
+    text = [load("cldr", "en", "train", size=half, seed=seed)["target"]]
+    for code in table["code"]:
+        size = half // len(table)
+        text.append(load("cldr", code, "train", size=size, seed=seed)["target"])
+    return tokenization.train(pd.concat(text), vocabulary_size, "CLDR")
