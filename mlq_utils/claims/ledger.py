@@ -1,10 +1,11 @@
 """The paper's claims, and the verdict of each kind of evidence on them.
 
-    table()     # one row per claim and kind of evidence, with the verdict and its numbers
+    table()                               # one row per claim and kind of evidence
+    find("overlap", "trained").numbers    # what was measured
 
 No verdict is typed by hand. For each kind of evidence, `claims.yaml` names a function of `evidence`
-that measures, and a rule that draws the verdict from the measured numbers. To add a claim, add an
-entry there; `CLAIMS_FILE` explains its fields.
+that measures, and a rule that draws the verdict from the numbers. To add a claim, add an entry
+there; its first lines explain the fields.
 """
 
 import ast
@@ -21,6 +22,7 @@ import pandas as pd
 import yaml
 
 from mlq_utils.claims.evidence import MEASUREMENTS
+from mlq_utils.claims.frames import FRAMES, select
 from mlq_utils.data import PACKAGE_DATA, one_of
 
 CLAIMS_FILE = PACKAGE_DATA / "claims" / "claims.yaml"
@@ -29,8 +31,6 @@ VERDICTS = ("holds", "holds in part", "does not hold", "not testable here")
 
 _CLAIM_FIELDS = ("key", "section", "claim", "supports", "chapter")
 _TEST_FIELDS = ("measure", "words", "holds")
-# The fields of a test that its claim may give once for all of its tests.
-_SHARED = ("words", "holds", "in_part")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +39,12 @@ class Test:
 
     Attributes:
         evidence: The kind of evidence, one of `EVIDENCE`.
-        measure: Measures and returns the numbers by name.
+        measure: Measures, and returns the numbers by name.
         words: A format string that tells the numbers.
         holds: An expression over the numbers that is true if the claim holds.
-        in_part: An expression that is true if the claim holds in part. It is asked only if `holds`
+        in_part: An expression that is true if the claim holds in part. It counts only if `holds`
             is false. Empty if the claim cannot hold in part.
-        where: The claim and the evidence, for error messages.
+        where: The claim and the kind of evidence, for error messages.
     """
 
     evidence: str
@@ -62,18 +62,17 @@ class Test:
             return "holds in part"
         return "does not hold"
 
-    def told(self) -> str:
-        """Return the measured numbers in words."""
-        return self.words.format(**self.numbers)
-
     @cached_property
     def numbers(self) -> Mapping[str, float]:
         """The measured numbers.
 
         Raises:
-            ValueError: A rule or the words use a number that the measurement does not return.
+            ValueError: The source, a rule or the words use a name that does not exist.
         """
-        numbers = self.measure()
+        try:
+            numbers = self.measure()
+        except (ValueError, KeyError, pd.errors.UndefinedVariableError) as error:
+            raise ValueError(f"{self.where} cannot be measured: {error}") from error
         used = [name for rule in (self.holds, self.in_part) if rule for name in _names(rule)]
         used += [name for _, name, _, _ in string.Formatter().parse(self.words) if name]
         for name in used:
@@ -104,33 +103,34 @@ class Claim:
 
 @cache
 def read(path: Path = CLAIMS_FILE) -> tuple[Claim, ...]:
-    """Return the claims of a file, with their rules.
-
-    Args:
-        path: A YAML file. Defaults to the one in the package.
+    """Return the claims of a YAML file, with their tests.
 
     Raises:
-        ValueError: The file is not YAML, a field is missing or unknown, a kind of evidence or a
-            measurement is unknown, a rule is no expression, or two claims have the same key. The
-            message names the claim and, for an unknown name, the nearest one that exists.
+        ValueError: The file is not YAML, a field is missing or unknown, a kind of evidence, a
+            measurement or a frame is unknown, a rule is no expression, or two claims have the same
+            key. The message names the claim and the nearest name that exists.
     """
     try:
         entries = yaml.safe_load(path.read_text("utf8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
-    claims = [_claim(entry) for entry in entries]
+    claims = tuple(_claim(entry) for entry in entries)
     keys = [claim.key for claim in claims]
     if repeated := {key for key in keys if keys.count(key) > 1}:
         raise ValueError(f"{path}: several claims have the key {min(repeated)!r}")
-    return tuple(claims)
+    return claims
 
 
 def _claim(entry: Mapping[str, Any]) -> Claim:
     where = f"the claim {entry.get('key', entry)!r}"
-    _check_fields(where, entry, _CLAIM_FIELDS, (*_CLAIM_FIELDS, *_SHARED, "evidence"))
-    shared = {name: entry[name] for name in _SHARED if name in entry}
-    tests = [_test(where, kind, shared | test) for kind, test in entry.get("evidence", {}).items()]
-    return Claim(*(entry[name] for name in _CLAIM_FIELDS), tuple(tests))
+    _check_fields(where, entry, _CLAIM_FIELDS)
+    kinds = entry.get("evidence", {})
+    if not kinds:
+        _check_fields(where, entry, (), _CLAIM_FIELDS)
+    # What is neither a field of the claim nor its evidence is shared by its tests.
+    shared = {name: entry[name] for name in entry if name not in (*_CLAIM_FIELDS, "evidence")}
+    tests = tuple(_test(where, kind, shared | (test or {})) for kind, test in kinds.items())
+    return Claim(*(entry[name] for name in _CLAIM_FIELDS), tests)
 
 
 def _test(claim: str, kind: str, entry: Mapping[str, Any]) -> Test:
@@ -140,25 +140,23 @@ def _test(claim: str, kind: str, entry: Mapping[str, Any]) -> Test:
     parameters = inspect.signature(function).parameters
     needed = [name for name, one in parameters.items() if one.default is one.empty]
     _check_fields(where, entry, needed, (*_TEST_FIELDS, "in_part", *parameters))
-    for rule in ("holds", "in_part"):
+    source = entry["source"]
+    _check_fields(f"the source of {where}", source, ["frame"], inspect.signature(select).parameters)
+    one_of(f"frame of {where}:", source["frame"], FRAMES)
+    rules = [entry["holds"], entry.get("in_part", "")]
+    for rule in filter(None, rules):
         try:
-            _names(entry.get(rule, "True"))
+            ast.parse(rule, mode="eval")
         except SyntaxError as error:
-            raise ValueError(f"{where}: {rule} is no expression: {entry[rule]!r}") from error
-    return Test(
-        kind,
-        partial(function, **{name: entry[name] for name in parameters if name in entry}),
-        entry["words"],
-        entry["holds"],
-        entry.get("in_part", ""),
-        where,
-    )
+            raise ValueError(f"the rule of {where} is no expression: {rule!r}") from error
+    given = {name: entry[name] for name in parameters if name in entry}
+    return Test(kind, partial(function, **given), entry["words"], *rules, where)
 
 
 def _check_fields(
     where: str, entry: Mapping[str, Any], needed: Iterable[str], known: Iterable[str] = ()
 ) -> None:
-    """Refuse an entry that lacks a needed field or has a field that is not among those known."""
+    """Refuse an entry that lacks a needed field, or has one that is not among those known."""
     for name in needed:
         if name not in entry:
             raise ValueError(f"{where} lacks the field {name!r}; it has: {', '.join(entry)}")
@@ -167,13 +165,12 @@ def _check_fields(
 
 
 def _names(rule: str) -> list[str]:
-    """Return the names that an expression uses."""
     nodes = ast.walk(ast.parse(rule, mode="eval"))
     return [node.id for node in nodes if isinstance(node, ast.Name)]
 
 
 def _is_true(rule: str, numbers: Mapping[str, float]) -> bool:
-    # With empty globals the rule sees the numbers and none of this module's names.
+    # With empty globals a rule sees the numbers, and none of this module's names.
     return bool(pd.eval(rule, engine="python", local_dict=dict(numbers), global_dict={}))
 
 
@@ -190,44 +187,24 @@ def table(verbose: bool = False) -> pd.DataFrame:
     """
     rows = []
     for claim in read():
-        found = [(t.evidence, t.verdict(t.numbers), t.told()) for t in claim.tests]
-        for evidence, verdict, numbers in found or [("", VERDICTS[-1], "")]:
+        tested = [
+            (test.evidence, test.verdict(test.numbers), test.words.format(**test.numbers))
+            for test in claim.tests
+        ]
+        for found in tested or [("", VERDICTS[-1], "")]:
             rows.append(
-                {
-                    "claim": claim.claim,
-                    "section": claim.section,
-                    "evidence": evidence,
-                    "verdict": verdict,
-                    "numbers": numbers,
-                    "key": claim.key,
-                    "chapter": claim.chapter,
-                    "supports": claim.supports,
-                }
+                vars(claim) | dict(zip(("evidence", "verdict", "numbers"), found, strict=True))
             )
-    frame = pd.DataFrame(rows)
-    return frame if verbose else frame.loc[:, :"numbers"]
+    columns = ["claim", "section", "evidence", "verdict", "numbers"]
+    return pd.DataFrame(rows)[columns + ["key", "chapter", "supports"] * verbose]
 
 
-def verdict(key: str, evidence: str) -> str:
-    """Return the verdict of one kind of evidence on a claim.
-
-    Raises:
-        KeyError: There is no such claim, or no such evidence on it.
-    """
-    test = _find(key, evidence)
-    return test.verdict(test.numbers)
-
-
-def numbers(key: str, evidence: str) -> Mapping[str, float]:
-    """Return the numbers that one kind of evidence gives on a claim, by name.
+def find(key: str, evidence: str) -> Test:
+    """Return the test of a claim by one kind of evidence.
 
     Raises:
         KeyError: There is no such claim, or no such evidence on it.
     """
-    return _find(key, evidence).numbers
-
-
-def _find(key: str, evidence: str) -> Test:
     for claim in read():
         for test in claim.tests:
             if (claim.key, test.evidence) == (key, evidence):
@@ -236,16 +213,12 @@ def _find(key: str, evidence: str) -> Test:
 
 
 def report() -> str:
-    """Return the verdicts as plain text, for a terminal."""
+    """Return the claims and the verdicts on them as plain text, for a terminal."""
     lines = []
     for key, rows in table(verbose=True).groupby("key", sort=False):
-        claim = rows.iloc[0]
-        lines += textwrap.wrap(f"{key} ({claim['section']}): {claim['claim']}", 100)
+        section, claim = rows[["section", "claim"]].iloc[0]
+        lines += ["", *textwrap.wrap(f"{key} ({section}): {claim}", 100)]
         for row in rows.itertuples():
-            told = f"  {row.evidence:<9}  {row.verdict:<13}  "
-            wrapped = textwrap.wrap(
-                row.numbers or "-", 100, initial_indent=told, subsequent_indent=" " * len(told)
-            )
-            lines += wrapped
-        lines.append("")
-    return "\n".join(lines)
+            start = f"  {row.evidence:<9}  {row.verdict:<13}  "
+            lines += textwrap.wrap(start + row.numbers, 100, subsequent_indent=" " * len(start))
+    return "\n".join(lines[1:])

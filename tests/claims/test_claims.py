@@ -105,7 +105,7 @@ def test_numbers_are_measured_told_and_judged(claim, test):
     row = claims.table(verbose=True).query("key == @claim.key and evidence == @test.evidence")
     assert row["verdict"].item() == test.verdict(numbers)
     assert row["numbers"].item() == test.words.format(**numbers)
-    assert claims.verdict(claim.key, test.evidence) == row["verdict"].item()
+    assert claims.find(claim.key, test.evidence) is test
 
 
 def test_the_table():
@@ -127,7 +127,7 @@ def test_claims_point_to_chapters(root):
 
 def test_an_unknown_verdict():
     with pytest.raises(KeyError, match="no tokenizer evidence on a claim 'factor'"):
-        claims.verdict("factor", "tokenizer")
+        claims.find("factor", "tokenizer")
 
 
 def test_the_report_tells_every_verdict():
@@ -141,15 +141,20 @@ def test_the_report_tells_every_verdict():
 
 # A file of claims that has one fault.
 
+TESTED = {
+    "measure": "values",
+    "source": {"frame": "shortening of LLaMA's tokens", "rows": "kind == 'one token'"},
+    "numbers": {"bytes": {"distinct": "prefix_bytes"}, "languages": {"count": "language"}},
+}
 ENTRY = {
     "key": "one-prefix",
     "section": "4.3",
     "claim": "All characters begin with the same token.",
     "supports": "One first byte for all languages.",
     "chapter": "stagnant",
-    "words": "{e0} of {languages} languages begin with E0",
+    "words": "{bytes} first bytes of {languages} languages",
     "holds": "bytes == 1",
-    "evidence": {"tokenizer": {"measure": "same_prefix_tokenizer"}},
+    "evidence": {"tokenizer": TESTED},
 }
 
 
@@ -167,32 +172,45 @@ def test_a_file_without_a_fault(tmp_path):
     assert test.verdict(test.numbers) == "does not hold"
 
 
+def with_test(**changes):
+    """Return changes to `ENTRY` that change its one test."""
+    test = {name: value for name, value in (TESTED | changes).items() if value is not None}
+    return {"evidence": {"tokenizer": test}}
+
+
+NAMED = r"the claim 'one-prefix' \(tokenizer\)"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
-            {"evidence": {"tokenizer": {"measure": "same_prefix_tokeniser"}}},
-            "unknown measurement of the claim 'one-prefix' .tokenizer.: 'same_prefix_tokeniser'. "
-            "Did you mean same_prefix_tokenizer",
+            with_test(measure="value"),
+            rf"unknown measurement of {NAMED}: 'value'\. Did you mean values\?",
         ),
         (
-            {"evidence": {"tokeniser": {"measure": "same_prefix_tokenizer"}}},
-            "unknown evidence of the claim 'one-prefix': 'tokeniser'. Did you mean tokenizer",
+            with_test(source={"frame": "mixture"}),
+            rf"unknown frame of {NAMED}: 'mixture'\. Did you mean mixtures",
         ),
-        ({"evidence": {"tokenizer": {}}}, "'one-prefix' .tokenizer. lacks the field 'measure'"),
+        (
+            with_test(source=TESTED["source"] | {"row": "language == 'km'"}),
+            rf"unknown field of the source of {NAMED}: 'row'\. Did you mean rows\?",
+        ),
+        (with_test(source={"rows": "size > 1"}), f"the source of {NAMED} lacks the field 'frame'"),
+        (
+            {"evidence": {"tokeniser": TESTED}},
+            "unknown evidence of the claim 'one-prefix': 'tokeniser'. Did you mean tokenizer?",
+        ),
+        (with_test(measure=None), f"{NAMED} lacks the field 'measure'"),
+        (with_test(numbers=None), f"{NAMED} lacks the field 'numbers'"),
         ({"supports": None}, "the claim 'one-prefix' lacks the field 'supports'"),
-        ({"holds": None}, "the claim 'one-prefix' .tokenizer. lacks the field 'holds'"),
+        ({"holds": None}, f"{NAMED} lacks the field 'holds'"),
+        ({"inpart": "e0 > 1"}, rf"unknown field of {NAMED}: 'inpart'\. Did you mean in_part\?"),
+        (with_test(hold="bytes"), rf"unknown field of {NAMED}: 'hold'\. Did you mean holds"),
+        ({"holds": "bytes = 1"}, f"the rule of {NAMED} is no expression: 'bytes = 1'"),
         (
-            {"inpart": "e0 > 1"},
-            "unknown field of the claim 'one-prefix': 'inpart'. Did you mean in_part",
-        ),
-        (
-            {"evidence": {"tokenizer": {"measure": "same_prefix_tokenizer", "hold": "e0"}}},
-            "unknown field of the claim 'one-prefix' .tokenizer.: 'hold'. Did you mean holds",
-        ),
-        (
-            {"holds": "bytes = 1"},
-            "the claim 'one-prefix' .tokenizer.: holds is no expression: 'bytes = 1'",
+            {"evidence": None, "words": None, "holds": None, "support": "One."},
+            r"unknown field of the claim 'one-prefix': 'support'\. Did you mean supports\?",
         ),
     ],
 )
@@ -202,15 +220,28 @@ def test_a_faulty_file_is_refused_before_anything_is_measured(tmp_path, changes,
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"holds": "byte == 1"}, {"in_part": "byte > 1"}, {"words": "{byte} first bytes"}],
+    ("changes", "message"),
+    [
+        ({"holds": "byte == 1"}, rf"unknown number of {NAMED}: 'byte'\. Did you mean bytes\?"),
+        ({"in_part": "byte > 1"}, rf"unknown number of {NAMED}: 'byte'\. Did you mean bytes\?"),
+        ({"words": "{byte}"}, rf"unknown number of {NAMED}: 'byte'\. Did you mean bytes\?"),
+        (
+            with_test(numbers={"bytes": {"distict": "prefix_bytes"}}),
+            rf"{NAMED} cannot be measured: unknown reduction 'distict'\. Did you mean distinct\?",
+        ),
+        (
+            with_test(numbers={"bytes": {"distinct": "prefix_byte"}}),
+            f"{NAMED} cannot be measured: name 'prefix_byte' is not defined",
+        ),
+        (
+            with_test(source=TESTED["source"] | {"by": "languages"}),
+            f"{NAMED} cannot be measured: 'languages'",
+        ),
+    ],
 )
-def test_a_number_that_is_not_measured(tmp_path, changes):
+def test_a_name_that_is_not_in_the_data(tmp_path, changes, message):
     (claim,) = faulty(tmp_path, **changes)
-    with pytest.raises(
-        ValueError,
-        match=r"unknown number of the claim 'one-prefix' .tokenizer.: 'byte'. Did you mean bytes",
-    ):
+    with pytest.raises(ValueError, match=message):
         _ = claim.tests[0].numbers
 
 
@@ -235,7 +266,7 @@ def test_supported_languages_by_hand():
     rows = paper.table(9)
     named = set(all_languages().query("pretraining")["code"])
     risen = [r.target for r in rows.itertuples() if r.alpaca - r.llama > 4.95]
-    found = claims.numbers("more-languages", "published")
+    found = claims.find("more-languages", "published").numbers
     assert found["unnamed"] == len(set(risen) - named) and found["risen"] == 26
 
 
@@ -257,7 +288,7 @@ def test_trained_numbers_by_hand():
             for score in record["scores"]:
                 sums.setdefault(score["target"], []).append(score["spbleu"])
     risen = {t for t, v in sums.items() if sum(v) / 3 - before[t] > 5 and t != "ro"}
-    found = claims.numbers("others-rise", "trained")
+    found = claims.find("others-rise", "trained").numbers
     assert found["risen"] == len(risen) and found["of"] == len(sums) - 1 == 97
 
 
@@ -273,5 +304,5 @@ def test_the_mini_quadrants_are_those_of_the_means():
             (int(own), int(help_)), "stagnant"
         )
     counts = pd.Series(by_hand).value_counts()
-    found = claims.numbers("quadrants", "trained")
+    found = claims.find("quadrants", "trained").numbers
     assert all(found[name] == counts.get(name, 0) for name in quadrants.QUADRANTS)

@@ -1,0 +1,213 @@
+"""The data that the claims are measured on: frames by the names that `claims.yaml` uses.
+
+    select("mixtures", by=["strategy", "n_languages"])              # means over a study's runs
+    select("table 15", by="size", columns="strategy")               # one column per strategy
+
+Scores and changes are in spBLEU. A change is always the score minus the untuned model's.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+
+import pandas as pd
+
+from mlq_utils import corpora, languages, paper, quadrants, tokenization
+from mlq_utils.data import one_of
+from mlq_utils.experiments import studies
+from mlq_utils.modeling.bases import MINI
+from mlq_utils.modeling.extension import Extension
+
+
+def select(
+    frame: str,
+    rows: str = "",
+    add: Mapping[str, str] | None = None,
+    by: str | Sequence[str] = (),
+    columns: str = "",
+    value: str = "spbleu",
+    then: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return rows of a frame, or means over groups of rows. The arguments apply in this order.
+
+    Args:
+        frame: The name of the frame: a table of the paper ("table 15"), a study with the columns
+            that `_compared` adds, or another key of `FRAMES`.
+        add: Columns to add, each an expression over the other columns.
+        rows: A query that the rows must meet. Defaults to all rows.
+        by: One or several columns. If given, rows that agree in them become one row of means.
+        columns: A column whose values become columns themselves, which hold the means of `value`.
+        value: The column whose means are taken if `columns` is given. Of text, the first is taken.
+        then: Further columns to add, to the groups.
+
+    Raises:
+        ValueError: The frame is unknown.
+    """
+    found = _evaluated(_frame(frame), add)
+    if rows:
+        found = found.query(rows, engine="python")
+    by = [by] if isinstance(by, str) else list(by)
+    if columns:
+        how = "mean" if pd.api.types.is_numeric_dtype(found[value]) else "first"
+        found = found.pivot_table(index=by, columns=columns, values=value, aggfunc=how)
+        found = found.rename(columns=str).reset_index()
+    elif by:
+        found = found.groupby(by, dropna=False).mean(numeric_only=True).reset_index()
+    return _evaluated(found, then)
+
+
+@cache
+def _frame(name: str) -> pd.DataFrame:
+    return FRAMES[one_of("frame", name, FRAMES)]()
+
+
+def _evaluated(found: pd.DataFrame, expressions: Mapping[str, str] | None) -> pd.DataFrame:
+    for name, expression in (expressions or {}).items():
+        found = found.assign(**{name: found.eval(expression, engine="python")})
+    return found
+
+
+@cache
+def _scores(study: str) -> pd.DataFrame:
+    return studies.scores(study)
+
+
+def _untuned() -> pd.Series:
+    return _scores("untuned").set_index("target")["spbleu"]
+
+
+def _named() -> pd.Series:
+    """Return, for each language but English, whether LLaMA's pretraining text contains it."""
+    return languages.table().query("code != 'en'").set_index("code")["pretraining"]
+
+
+# Models, one row per model and target.
+
+
+def _compared(scores: pd.DataFrame, untuned: pd.Series) -> pd.DataFrame:
+    """Add the change, the target's properties and the number of languages tuned on."""
+    target, tuned_on = scores["target"], scores["tuned_on"]
+    references = target.isin(quadrants.REFERENCE_TARGETS)
+    return scores.assign(
+        change=scores["spbleu"] - target.map(untuned),
+        own=target == tuned_on,
+        named=target.map(_named()).eq(True),  # English tasks have no target
+        group=references.map({True: "references", False: "others"}),
+        representative=target.isin(paper.table(11)["language"]),
+        n_languages=tuned_on.str.count(r"\+") + 1,
+    )
+
+
+def _study(name: str) -> pd.DataFrame:
+    return _compared(_scores(name), _untuned())
+
+
+def _alpaca() -> pd.DataFrame:
+    """Return Table 9's model on 101 targets, with the change as the paper prints it."""
+    rows = paper.table(9).rename(columns={"delta": "change"})
+    return rows.assign(named=rows["target"].map(_named()))
+
+
+def _ted() -> pd.DataFrame:
+    """Return Table 12's models on its twelve targets, and the quadrants of their languages."""
+    scores = paper.table(12).query("role == 'representative'")
+    vanilla = scores["tuned_on"] == "LLaMA"
+    found = _compared(scores[~vanilla], scores[vanilla].set_index("target")["spbleu"])
+    quadrant = _frame("quadrants of table 12").set_index("language")["quadrant"]
+    return found.assign(quadrant=found["tuned_on"].map(quadrant))
+
+
+def _altruistic_errors() -> pd.DataFrame:
+    """Return the errors on altruistic languages, before and after tuning on themselves."""
+    runs = {"before": _frame("untuned"), "after": _frame("by_language").query("own")}
+    found = pd.concat(scores.assign(when=when) for when, scores in runs.items())
+    codes = _frame("quadrants of the mini world").query("quadrant == 'altruistic'")["language"]
+    return found[found["target"].isin(codes)]
+
+
+def extensions() -> pd.DataFrame:
+    """Return the runs with an extended vocabulary, and their change against those without.
+
+    Returns:
+        One row per language and extension of the study `extended` under a scaled limit of new
+        tokens: `target`, the fields of `Extension`, the number of `seeds`, and the means over
+        them: `spbleu`, `spbleu_plain` (without the extension) and `change`.
+    """
+    run = ["target", "size", "seed"]
+    plain = _scores("shortened").query("cap.isna() and shorten.isna()")[[*run, "spbleu"]]
+    rows = _scores("extended").query("cap.isna()").merge(plain, on=run, suffixes=("", "_plain"))
+    ways = ["target", *(field.name for field in dataclasses.fields(Extension))]
+    means = rows.groupby(ways, as_index=False, sort=False).agg(
+        seeds=("seed", "size"), spbleu=("spbleu", "mean"), spbleu_plain=("spbleu_plain", "mean")
+    )
+    return means.assign(change=means["spbleu"] - means["spbleu_plain"])
+
+
+# Languages and their quadrants.
+
+
+def _described(assigned: pd.DataFrame, words: pd.DataFrame) -> pd.DataFrame:
+    """Add a language's family, whether it is named, and what a tokenizer makes of it."""
+    indo_european = languages.table().set_index("code")["family_1"] == "Indo-European"
+    code = assigned["language"]
+    found = assigned.assign(indo_european=code.map(indo_european), named=code.map(_named()))
+    columns = ["of_language", "tokens_per_char"]
+    return found.join(words.set_index("language")[columns], on="language")
+
+
+def _llama() -> pd.DataFrame:
+    return tokenization.recorded("fertility").query("tokenizer == 'llama'")
+
+
+def _assigned(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Add the quadrants by Equation 1, also with Figure 5's significance factor of 20."""
+    at_20 = quadrants.assign(scores, threshold, factor=20.0)["quadrant"]
+    return quadrants.assign(scores, threshold).assign(quadrant_at_20=at_20)
+
+
+def _ted_quadrants() -> pd.DataFrame:
+    printed = paper.table(2).query("dataset == 'Ted'").set_index("language")["quadrant"]
+    found = _assigned(quadrants.published(), quadrants.threshold())
+    return _described(found.assign(printed=found["language"].map(printed)), _llama())
+
+
+def _mini_by_seed() -> pd.DataFrame:
+    scores = quadrants.trained(_scores("untuned"), _scores("by_language"))
+    return _assigned(scores, quadrants.threshold(_untuned()))
+
+
+def _mini_quadrants() -> pd.DataFrame:
+    """Return the mini world's quadrants by the mean score of the seeds."""
+    scores = quadrants.trained(_scores("untuned"), _scores("by_language"))
+    means = scores.groupby("language", sort=False).mean(numeric_only=True).reset_index()
+    texts = corpora.texts("cldr", "test", 200)
+    words = tokenization.analyse(tokenization.load(MINI), texts)
+    return _described(_assigned(means, quadrants.threshold(_untuned())), words)
+
+
+def _brevity() -> pd.DataFrame:
+    """Return Table 7, with the brevity of outputs that are cut at the limit of new tokens."""
+    printed = paper.table(7).pivot(index="target", columns="setting", values="value").drop("AVG")
+    shortened = tokenization.recorded("shortening").query("kind == 'one token'")
+    return printed.join(shortened.set_index("language"))
+
+
+FRAMES: dict[str, Callable[[], pd.DataFrame]] = (
+    {f"table {n}": partial(paper.table, n) for n in range(1, 17)}
+    | {name: partial(_study, name) for name in studies.STUDIES}
+    | {
+        "models of table 9": _alpaca,
+        "models of table 12": _ted,
+        "reciprocal_sizes by side": lambda: studies.sides(_scores("reciprocal_sizes")),
+        "errors on altruistic languages": _altruistic_errors,
+        "extensions": extensions,
+        "quadrants of table 2": lambda: _described(paper.table(2), _llama()),
+        "quadrants of table 2 by language": lambda: quadrants.summarise(paper.table(2)),
+        "quadrants of table 12": _ted_quadrants,
+        "quadrants of the mini world": _mini_quadrants,
+        "quadrants of the mini world by seed": _mini_by_seed,
+        "shortening of LLaMA's tokens": lambda: tokenization.recorded("shortening"),
+        "table 7 with brevity": _brevity,
+    }
+)
+"""The frames by name."""
