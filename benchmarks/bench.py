@@ -31,7 +31,7 @@ from mlq_utils import corpora, experiments, modeling, scoring, tokenization
 from mlq_utils.data import PACKAGE_DATA, atomic_write, some_of
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import prompts, training, translation
-from mlq_utils.modeling.device import hardware
+from mlq_utils.modeling.distributed import hardware
 
 RUNS = 7
 OUTPUT = Path("_build/bench.json")

@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mlq_utils import modeling
 from mlq_utils.data import one_of
 from mlq_utils.modeling import training, translation
-from mlq_utils.modeling.device import placement
+from mlq_utils.modeling.distributed import placement
 from mlq_utils.modeling.strategies import decoder_layers
 
 SHAPES = {

@@ -25,10 +25,9 @@ import pandas as pd
 from mlq_utils import corpora, modeling, scoring
 from mlq_utils.experiments.spec import STORE, Spec, default_store, scores
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import extension, prompts, training
-from mlq_utils.modeling import parallel as _parallel
+from mlq_utils.modeling import distributed, extension, prompts, training
 from mlq_utils.modeling import translation as decoding
-from mlq_utils.modeling.device import hardware, placement
+from mlq_utils.modeling.distributed import hardware, placement
 from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
 TEST_SEED = 0
@@ -76,17 +75,18 @@ def run(
     """
     store = store or default_store()
     key = spec.identity()
-    if device_map is not None and _parallel.count() > 1:
+    if device_map is not None and distributed.state().num_processes > 1:
         raise ValueError("several processes shard a model themselves: leave device_map out")
     if save is not None:
-        save = _parallel.agreed(lambda: _place(spec, Path(save)))
-    known = _parallel.agreed(lambda: store.get(key))
+        save = distributed.broadcast_from_main(lambda: _place(spec, Path(save)))
+    known = distributed.broadcast_from_main(lambda: store.get(key))
     options = {"progress": progress, "micro_batch": micro_batch, "device_map": device_map}
     if known is not None:
         if save is not None and known["status"] == "done":
             _tune(spec, save, **options)
         return known
-    _parallel.agreed(store.check)  # before anything is computed that it would not take
+    # Before anything is computed that the store would not take.
+    distributed.broadcast_from_main(store.check)
     start = perf_counter()
     record: dict[str, Any] = {"spec": asdict(spec), "identity": key}
     hypotheses = None
@@ -101,7 +101,7 @@ def run(
         "hardware": hardware(),
         "versions": {p: version(p) for p in ("mlq_utils", "torch", "transformers", "sacrebleu")},
     }
-    return _parallel.agreed(lambda: _keep(spec, store, record, hypotheses))
+    return distributed.broadcast_from_main(lambda: _keep(spec, store, record, hypotheses))
 
 
 def _keep(
@@ -146,7 +146,7 @@ def _compute(
         scoring.check_flores101()
         for target in spec.targets:
             _sentences(spec, target)
-    parts = _parallel.agreed(lambda: _kept_parts(spec, store))
+    parts = distributed.broadcast_from_main(lambda: _kept_parts(spec, store))
     trained = next((part["training"] for part, _ in parts.values()), None)
     if len(parts) < len(spec.targets) or save is not None:
         base, trained = _tune(spec, save, **options)
@@ -155,7 +155,11 @@ def _compute(
         if target not in parts:
             row, frame = _score(spec, base, target)
             parts[target] = {"training": trained, "row": row}, frame
-            if row["seconds"] > PART_SECONDS and len(spec.targets) > 1 and _parallel.only():
+            if (
+                row["seconds"] > PART_SECONDS
+                and len(spec.targets) > 1
+                and distributed.state().is_main_process
+            ):
                 store.put(_part(spec, target), *parts[target])
     scores = [parts[target][0]["row"] for target in spec.targets]
     frames = [parts[target][1] for target in spec.targets]
@@ -190,7 +194,7 @@ def _tune(
         device_map=device_map,
     )
     # Of several processes each takes its shard to its device itself: the whole may not fit there.
-    if device_map is None and (_parallel.count() == 1 or not spec.languages):
+    if device_map is None and (distributed.state().num_processes == 1 or not spec.languages):
         base.model.to(device)
     if not spec.languages:
         return base, None
@@ -210,7 +214,7 @@ def _tune(
         checkpoint=_checkpoint_file(spec),
         progress=progress,
     )
-    if save is not None and _parallel.only():
+    if save is not None and distributed.state().is_main_process:
         modeling.save(
             save,
             result.trained,
@@ -233,7 +237,7 @@ def _tune(
         "skipped": result.skipped,
         "precision": result.precision,
         "micro_batch": result.micro_batch,
-        "processes": _parallel.count(),
+        "processes": distributed.state().num_processes,
     }
 
 
@@ -347,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     if record["status"] == "failed":
         parser.error(record["error"])
-    if not _parallel.only():
+    if not distributed.state().is_main_process:
         return
     table = scores([record]).loc[:, "target":]
     print(table.round(1).to_string(index=False))

@@ -1,5 +1,5 @@
 from .bases import MINI, digest, saved_as
-from .device import hardware, placement
+from .distributed import hardware, placement
 from .extension import METHODS, STARTS, Extension, extend, learn, reached
 from .loading import Model, choose_precision, configuration, for_translation, load, save
 from .pretraining_text import Mix, pretraining_languages, shares, trace_languages

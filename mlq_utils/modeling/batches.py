@@ -1,4 +1,4 @@
-"""Tuning data as a model reads it: encoded, cut into batches of like length, labelled."""
+"""Tuning data as a model reads it: encoded, cut into batches of similar length, and labelled."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -10,9 +10,9 @@ import torch
 from mlq_utils.modeling.loading import Model
 
 IGNORED = -100
-"""The label of what is not trained, as in transformers."""
+"""Label of tokens that are not trained on, as in transformers."""
 WINDOW = 16
-"""Batches are made of like lengths within this many batches: little padding, much chance."""
+"""Number of batches within which examples are sorted by length: little padding, much chance."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Examples:
     """Encoded prompts with their targets.
 
     Attributes:
-        ids: For each example BOS, prompt, target and EOS.
-        prompts: For each example how many of these come before the target.
-        skipped: How many pairs were longer than the block, and left out.
+        ids: For each example, the ids of BOS, prompt, target and EOS.
+        prompts: For each example, the number of ids that come before the target.
+        skipped: Number of pairs that were left out because they are longer than the block.
     """
 
     ids: list[list[int]] = field(repr=False)
@@ -30,22 +30,20 @@ class Examples:
     skipped: int
 
     def labels(self, indices: Iterable[int]) -> int:
-        """Return how many tokens of some examples are trained on."""
+        """Return the number of tokens that some examples train."""
         return sum(len(self.ids[i]) - self.prompts[i] for i in indices)
 
 
 def examples(frame: pd.DataFrame, base: Model, block: int = 1024) -> Examples:
-    """Encode prompts and targets: BOS, prompt, target, EOS.
-
-    Prompt and target are encoded apart, so that the prompt's ids are those of inference.
+    """Encode prompts and targets.
 
     Args:
         frame: Columns `prompt` and `target`.
         base: The model whose tokenizer and special ids are used.
-        block: The longest example, in tokens; no longer than the model's context in any case.
+        block: Longest example in tokens, at most the model's context. Defaults to 1024.
 
     Raises:
-        ValueError: There are no pairs, one is no text (its row is named), or all are too long.
+        ValueError: There are no pairs, one has no text (its row is named), or all are too long.
     """
     if frame.empty:
         raise ValueError("no pairs to tune on: the frame is empty")
@@ -55,6 +53,7 @@ def examples(frame: pd.DataFrame, base: Model, block: int = 1024) -> Examples:
             raise ValueError(f"row {wrong[0]} of the tuning data has no text in {column!r}")
     block = min(block, getattr(base.model.config, "max_position_embeddings", block))
     start = [] if base.bos is None else [base.bos]
+    # Prompt and target are encoded separately, so that the prompt has the ids of inference.
     prompts = [start + ids for ids in base.tokenizer.encode(list(frame["prompt"]))]
     targets = [[*ids, base.eos] for ids in base.tokenizer.encode(list(frame["target"]))]
     pairs = [(p, t) for p, t in zip(prompts, targets, strict=True) if len(p) + len(t) <= block]
@@ -65,8 +64,16 @@ def examples(frame: pd.DataFrame, base: Model, block: int = 1024) -> Examples:
 
 
 def batches(lengths: Sequence[int], size: int, seed: int, epoch: int = 0) -> list[list[int]]:
-    """Return the indices of each batch of an epoch: like lengths together, in random order."""
-    draw = random.Random(f"batches {seed} {epoch}").random  # only this is promised to stay the same
+    """Return the batches of an epoch as lists of indices, similar lengths together.
+
+    Args:
+        lengths: Length of each example.
+        size: Number of examples per batch.
+        seed: Random seed for the order of examples and of batches.
+        epoch: Number of the epoch, from 0. Each has an order of its own.
+    """
+    # Python promises that `random` gives the same numbers in later versions, but not `shuffle`.
+    draw = random.Random(f"batches {seed} {epoch}").random
     order = sorted(range(len(lengths)), key=[draw() for _ in lengths].__getitem__)
     found = []
     for start in range(0, len(order), size * WINDOW):
@@ -78,17 +85,17 @@ def batches(lengths: Sequence[int], size: int, seed: int, epoch: int = 0) -> lis
 def collate(
     data: Examples, indices: Sequence[int], pad: int, rows: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids and labels of a batch, padded on the right.
+    """Return the ids and labels of a batch, padded on the right.
 
     Args:
         data: The examples.
-        indices: Those of the batch.
-        pad: The id that fills up.
-        rows: How many rows there should be; what lacks is padding, of which nothing is trained.
+        indices: Indices of the examples of the batch.
+        pad: Id of the padding token.
+        rows: Least number of rows. Missing ones are padding, which trains nothing.
 
     Returns:
-        Two integer tensors of shape (examples, longest of them); prompts and padding are `IGNORED`
-        in the labels, found by position, so that EOS is trained even where it also pads.
+        Two integer tensors of shape (rows, longest example). Labels are `IGNORED` for prompts and
+        padding.
     """
     longest = max((len(data.ids[i]) for i in indices), default=2)
     shape = max(len(indices), rows), longest
@@ -96,5 +103,6 @@ def collate(
     for row, i in enumerate(indices):
         tokens, prompt = torch.tensor(data.ids[i]), data.prompts[i]
         ids[row, : len(tokens)] = tokens
+        # Masked by position and never by token: EOS is trained even where it is also the padding.
         labels[row, prompt : len(tokens)] = tokens[prompt:]
     return ids, labels

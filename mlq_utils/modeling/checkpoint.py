@@ -1,12 +1,13 @@
-"""A training run's state in one safetensors file, whole or not there; nothing is pickled.
+"""Checkpoints: the state of a training run in one safetensors file, without pickles.
 
-One file, so that weights, the optimizer's moments and the step counter can never be of different
-moments: the counters are JSON in its header.
+The weights, the optimizer's moments and the progress (JSON in the header) are in one file, so that
+they can never belong to different steps.
 """
 
 import hashlib
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mlq_utils.data import atomic_write
-from mlq_utils.modeling import parallel as _parallel
+from mlq_utils.modeling import distributed
 
 
 def identity(model: torch.nn.Module, *description: Any) -> str:
-    """Return a hash of what a run is, by which its checkpoint is known.
+    """Return a hash of a run, by which its checkpoint is recognised.
 
     Args:
-        model: The model before training. Of its weights, which can be 28 GB, a sample is hashed.
-        *description: What else decides the result, as JSON can hold it.
+        model: The model before training. Only a sample of its weights is hashed, since they can be
+            as large as 28 GB.
+        *description: Everything else that decides the result, as JSON can hold it.
     """
     digest = hashlib.sha256(json.dumps(description).encode())
     for name, weight in model.named_parameters():
@@ -37,23 +39,29 @@ def identity(model: torch.nn.Module, *description: Any) -> str:
 def save(
     path: Path,
     run: str,
-    state: Mapping[str, Any],
+    progress: Mapping[str, Any],
     weights: Mapping[str, torch.nn.Parameter],
     *optimizers: torch.optim.Optimizer,
 ) -> None:
-    """Write a checkpoint aside, sync it and rename it: a kill leaves the old one or the new one.
+    """Write a checkpoint atomically: a kill leaves the old one or the new one.
 
-    Of several processes the first writes it, whole; so it can be taken up by any number of them.
+    The main process writes whole tensors, so any number of processes can resume from it.
+
+    Args:
+        path: The file.
+        run: The run's `identity`.
+        progress: Anything else that is needed to resume, as JSON can hold it.
+        weights: The trained parameters by name.
+        *optimizers: The optimizers, if their state is still needed.
     """
-    tensors = {f"weight {name}": _whole(weight.detach()) for name, weight in weights.items()}
+    found = {f"weight {name}": weight.detach() for name, weight in weights.items()}
     for optimizer in optimizers:
-        names = _names(weights, optimizer)
-        for i, slots in optimizer.state_dict()["state"].items():
-            tensors |= {f"{k} {names[i]}": _whole(value) for k, value in slots.items()}
-    if not _parallel.only():
-        return
-    with atomic_write(path) as aside:
-        save_file(tensors, aside, metadata={"run": run, "state": json.dumps(state)})
+        for name, weight in weights.items():
+            found |= {f"{k} {name}": v for k, v in optimizer.state.get(weight, {}).items()}
+    tensors = {key: distributed.whole(tensor).cpu().contiguous() for key, tensor in found.items()}
+    if distributed.state().is_main_process:
+        with atomic_write(path) as aside:
+            save_file(tensors, aside, metadata={"run": run, "progress": json.dumps(progress)})
 
 
 def load(
@@ -62,50 +70,47 @@ def load(
     weights: Mapping[str, torch.nn.Parameter],
     *optimizers: torch.optim.Optimizer,
 ) -> dict[str, Any] | None:
-    """Put a checkpoint's tensors into weights and optimizers, and return its counters.
+    """Restore weights and optimizers from a checkpoint.
+
+    Args:
+        path: The file.
+        run: The run's `identity`.
+        weights: The trained parameters by name, changed in place.
+        *optimizers: The optimizers, changed in place.
 
     Returns:
-        The `state` that was saved; None, with a warning, where the file is damaged: the run then
-        starts anew, which costs time and changes nothing.
+        The `progress` that was saved. If the file is damaged, None with a warning: the run then
+        starts again, which costs time but does not change the result.
 
     Raises:
-        ValueError: The checkpoint is another run's.
+        ValueError: The checkpoint belongs to another run.
     """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        state = json.loads(metadata["state"])
-        owner = metadata["run"]
+        owner, progress = metadata["run"], json.loads(metadata["progress"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"{path} is damaged ({error}): the run starts anew", stacklevel=3)
         return None
     if owner != run:
         raise ValueError(
-            f"{path} is the checkpoint of another run: other data, schedule, strategy or base. "
-            "Delete it, or load the base model anew if it was tuned meanwhile"
+            f"{path} is the checkpoint of another run, with other data, schedule, strategy or base."
+            " Delete it, or load the base model anew if it was tuned meanwhile"
+        )
+    slots: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        slot, name = key.split(" ", 1)
+        weight = weights[name]
+        # A step counter has no dimension, and is the same in every shard.
+        slots[name][slot] = (
+            distributed.sharded_like(tensor, weight) if tensor.dim() else tensor.to(weight.device)
         )
     with torch.no_grad():
         for name, weight in weights.items():
-            weight.copy_(_parallel.like(tensors.pop(f"weight {name}"), weight))
-    slots: dict[str, dict[str, torch.Tensor]] = {name: {} for name in weights}
-    for key, tensor in tensors.items():
-        slot, name = key.split(" ", 1)
-        slots[name][slot] = _parallel.like(tensor, weights[name]) if tensor.dim() else tensor
-    for optimizer in optimizers:
-        own = {i: slots[name] for i, name in enumerate(_names(weights, optimizer))}
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": own})
-    return state
-
-
-def _whole(tensor: Any) -> torch.Tensor:
-    tensor = _parallel.whole(torch.as_tensor(tensor)).contiguous()
-    return tensor.cpu() if _parallel.count() > 1 else tensor
-
-
-def _names(
-    weights: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-) -> list[str]:
-    """Return the names of an optimizer's parameters, in the order that its state counts them."""
+            weight.copy_(slots[name].pop("weight"))
     names = {id(weight): name for name, weight in weights.items()}
-    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            optimizer.state.update({p: slots[names[id(p)]] for p in group["params"]})
+    return progress

@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 from mlq_utils.data import atomic_write, one_of
 from mlq_utils.modeling.bases import SAVED, digest, find, saved_as
-from mlq_utils.modeling.device import fast_bf16
+from mlq_utils.modeling.distributed import fast_bf16
 from mlq_utils.modeling.strategies import prepare
 from mlq_utils.tokenization import tokenizer as tokenizers
 

@@ -29,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mlq_utils import tokenization
 from mlq_utils.modeling import checkpoint as _checkpoint
 from mlq_utils.modeling import pretraining_text
-from mlq_utils.modeling.device import fast_bf16
+from mlq_utils.modeling.distributed import fast_bf16
 from mlq_utils.modeling.pretraining_text import Mix
 from mlq_utils.tokenization.tokenizer import Tokenizer
 

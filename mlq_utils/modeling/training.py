@@ -3,11 +3,10 @@
     base = modeling.load("mini")
     result = fine_tune(base, mixture({"ro": 600}), "embed")
 
-What makes it fast: batches of like length; no attention mask, which right padding does not need;
-the head computed where a label is, and nowhere else; bf16 where the processor has it. What makes it
-exact: prompts are masked by position and never by token, so EOS is always trained; the order of
-batches and any noise depend on seed and step alone, so a run that was killed goes on as if it had
-not been.
+It is fast because batches are of similar length, there is no attention mask, the head is computed
+only where a label is, and computation is in bf16 where the processor is fast at it. The order of
+batches and all noise depend on seed and step alone, so a run that was killed ends as if it had not
+been.
 """
 
 import contextlib
@@ -19,35 +18,22 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
+from accelerate.utils import reduce
 from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from mlq_utils.modeling import checkpoint as _checkpoint
-from mlq_utils.modeling import loading as modeling
-from mlq_utils.modeling import parallel as _parallel
-from mlq_utils.modeling.batches import IGNORED, Examples, batches, collate, examples
-from mlq_utils.modeling.device import Peak
-from mlq_utils.modeling.prompts import english_tasks, mixture
+from mlq_utils.modeling import checkpoint as checkpoints
+from mlq_utils.modeling import distributed
+from mlq_utils.modeling.batches import IGNORED, batches, collate, examples
+from mlq_utils.modeling.loading import Model, choose_precision
+from mlq_utils.modeling.memory import BatchSize, track_peak_memory
 from mlq_utils.modeling.settings import Schedule
-
-__all__ = [
-    "Examples",
-    "Result",
-    "Schedule",
-    "batches",
-    "collate",
-    "english_tasks",
-    "examples",
-    "fine_tune",
-    "has_plain_head",
-    "label_loss",
-    "mixture",
-]
+from mlq_utils.modeling.strategies import prepare
 
 
 @dataclass(frozen=True)
@@ -55,26 +41,24 @@ class Result:
     """A tuned model and how it came about.
 
     Attributes:
-        model: The tuned model; LoRA's updates are merged into its weights.
-        losses: Mean cross-entropy in nats a label token, of each step.
-        seconds: Time spent in steps, those before a resumption included.
-        label_tokens_per_second: Tokens of targets (EOS included) trained on, a second.
-        peak_bytes: The most memory that the process (on a GPU: torch) held at once while this
-            call trained; None where the system does not tell.
-        estimated_seconds, estimated_peak_bytes: What was expected of both before the first step,
-            from the largest batch, computed once for nothing. With 90 million parameters on a
-            processor the peak was met within 5%; of a model that is much smaller than what torch
-            keeps for itself (about 500 MB) it is missed.
-        steps: Steps made.
-        resumed_at: The step at which this call took the run up; 0 for the whole run.
-        examples: Pairs trained on.
-        skipped: Pairs left out because they are longer than the block.
+        model: The tuned model. LoRA's updates are merged into its weights.
+        losses: For each step, the mean cross-entropy per label token, in nats.
+        seconds: Time spent in steps, including those before a resumption.
+        label_tokens_per_second: Target tokens (EOS included) trained on per second.
+        peak_bytes: Peak memory during this call (see `memory.track_peak_memory`).
+        estimated_seconds: Estimate of `seconds` from a dry run of the largest batch.
+        estimated_peak_bytes: Estimate of `peak_bytes`. It is within 5% for 90 million parameters on
+            a CPU, and too low for models smaller than what torch itself keeps (about 500 MB).
+        steps: Number of steps of the whole run.
+        resumed_at: Step at which this call resumed, or 0 for the whole run.
+        examples: Number of pairs trained on.
+        skipped: Number of pairs left out because they are longer than the block.
         precision: "bf16" (autocast over fp32 weights) or "fp32".
-        micro_batch: How many examples a process held at once.
-        trained: What was trained, by name, for `modeling.save`; for LoRA before it was merged.
+        micro_batch: Largest number of examples that a process computed at once.
+        trained: The trained parameters by name, for `modeling.save`; LoRA's before merging.
     """
 
-    model: modeling.Model
+    model: Model
     losses: list[float] = field(repr=False)
     seconds: float
     label_tokens_per_second: float
@@ -97,24 +81,21 @@ def label_loss(
     *,
     plain_head: bool = True,
 ) -> torch.Tensor:
-    """Return the loss that `model(ids, labels=labels)` has, computing the head at labels only.
+    """Return the loss of `model(ids, labels=labels)`, with the head computed at labels only.
 
-    The head is 30 to 50% of a model of 3 million parameters, and at 7 billion it is memory. There
-    is no attention mask: what pads stands right of every label, where causal attention looks not.
+    The head is 30 to 50% of a model of 3 million parameters, and much memory at 7 billion.
 
     Args:
         model: A causal language model, wrapped by peft or not.
         ids: Token ids of shape (examples, tokens), padded on the right.
-        labels: The same shape; `IGNORED` where nothing is trained.
-        plain_head: Whether the head is a matrix and no more (`has_plain_head`); otherwise the
-            model's own logits are taken, at every position.
-
-    Returns:
-        Mean cross-entropy in nats a label, a scalar; 0 where there is no label at all.
+        labels: Labels of the same shape, `IGNORED` where nothing is trained.
+        plain_head: Whether the head is just a matrix, see `has_plain_head`. If not, the model's own
+            logits are computed at every position. Defaults to True.
     """
     model = model.get_base_model() if isinstance(model, PeftModel) else model
     targets = labels[:, 1:]
     trained = targets != IGNORED
+    # No attention mask: padding is on the right, where causal attention cannot see it.
     if plain_head:
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
         logits = model.get_output_embeddings()(hidden[:, :-1][trained])
@@ -125,20 +106,20 @@ def label_loss(
 
 
 def has_plain_head(model: PreTrainedModel) -> bool:
-    """Return whether a model's logits are its hidden states times the head's matrix.
+    """Return whether a model's logits are its hidden states times the matrix of the head.
 
-    Gemma 2 caps them, Granite and Cohere scale them; which others do is found out by trying.
+    Gemma 2 caps them, Granite and Cohere scale them. Others are found out by trying.
     """
     ids = torch.arange(4, device=model.device)[None]
     with torch.inference_mode():
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
         plain = model.get_output_embeddings()(hidden)
-        # Equal to the bit: a cap on logits changes small ones little.
+        # Compared exactly, because a cap hardly changes small logits.
         return torch.equal(model(input_ids=ids, use_cache=False).logits, plain)
 
 
 def fine_tune(
-    base: modeling.Model,
+    base: Model,
     frame: pd.DataFrame,
     strategy: str = "full",
     schedule: Schedule | None = None,
@@ -150,258 +131,259 @@ def fine_tune(
     checkpoint_seconds: float = 120,
     progress: bool | None = None,
 ) -> Result:
-    """Tune a model, in place, on the device that it is on.
+    """Tune a model in place, on the device that it is on.
 
-    In several processes (`accelerate launch`) the model and each batch are sharded over them; the
-    result is the same but for rounding, and whole in each.
+    In several processes (`accelerate launch`) the model and each batch are sharded over them. Every
+    process returns the whole result, which is that of one process but for rounding.
 
     Args:
-        base: The model to tune, freshly loaded: a model tuned before is another model.
-        frame: Columns `prompt` and `target`, as `mixture` and `english_tasks` make them.
-        strategy: One of `modeling.STRATEGIES`.
-        schedule: `Schedule.mini(strategy)` where None.
-        layers: For the strategy "layers", see `modeling.prepare`.
-        precision: "auto" is bf16 where it is fast or where some weights are in bf16 anyway.
-        micro_batch: How many examples a process holds at once, at most. It changes no result, as
-            gradients are added up. As many as fit where None: half of them, and again half, where
-            memory ends; and where one does not fit, activations are computed twice (gradient
-            checkpointing).
-        checkpoint: A file, written aside and renamed, that holds the run's state. Where it exists
-            the run goes on from it. It stays, for the caller to delete once results are safe.
-        checkpoint_seconds: How often it is written; also at the end.
-        progress: Whether to show a bar, and before it what memory and time are expected; where
-            None, outside notebooks, and as TQDM_DISABLE says.
+        base: The model to tune, freshly loaded.
+        frame: Columns `prompt` and `target`, as `mixture` and `english_tasks` return them.
+        strategy: A key of `modeling.STRATEGIES`. Defaults to "full".
+        schedule: Length and learning rate. Defaults to `Schedule.mini(strategy)`.
+        layers: Decoder layers for the strategy "layers", see `modeling.prepare`.
+        precision: See `modeling.choose_precision`. Defaults to "auto".
+        micro_batch: Largest number of examples that a process computes at once. It does not change
+            the result, since gradients are accumulated. By default it is the whole batch, halved
+            while memory runs out; if one example does not fit, gradient checkpointing is used.
+        checkpoint: File for the state of the run. If it exists, the run resumes from it. The caller
+            deletes it once the results are safe.
+        checkpoint_seconds: Seconds between checkpoints. The last step is always saved.
+        progress: Whether to show a progress bar and the expected time and memory. By default they
+            are shown outside notebooks, unless the environment variable TQDM_DISABLE is set.
 
     Returns:
-        The tuned model with losses, times and counts. The same arguments on the same machine give
-        the same weights, bit for bit in fp32, interrupted or not.
+        The tuned model with losses, times and counts. In fp32 the same arguments give the same
+        weights on the same machine, bit by bit, whether the run was interrupted or not.
 
     Raises:
         FloatingPointError: The loss or its gradient became NaN or infinite.
-        RuntimeError: A parameter that should be trained gets no gradient; or memory ends in one of
-            several processes.
+        RuntimeError: A trained parameter gets no gradient, or one of several processes runs out of
+            memory.
         torch.OutOfMemoryError: A single example does not fit.
         ValueError: Unknown strategy or precision, unusable data, or another run's checkpoint.
     """
-    schedule = schedule or Schedule.mini(strategy)
-    if micro_batch is not None and micro_batch < 1:
-        raise ValueError(f"micro_batch must be 1 or more, not {micro_batch}")
-    data = examples(frame, base, schedule.block)
-    model = modeling.prepare(base.model, strategy, layers=layers, seed=schedule.seed)
-    device = _parallel.state().device if _parallel.count() > 1 else model.device
-    precision = modeling.choose_precision(model, precision, device)
-    with _narrow(model, precision):
-        plain_head = has_plain_head(base.model)
-    run = _run_name(model, schedule, precision, data) if checkpoint else ""
-    shell = _parallel.shard(model, base.model, precision) if _parallel.count() > 1 else None
-    weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(
-        weights.values(), schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
-    )
-    lengths = [len(ids) for ids in data.ids]
-    plan = [
-        batch
-        for epoch in range(schedule.epochs)
-        for batch in batches(lengths, schedule.batch_size, schedule.seed, epoch)
-    ]
-    cuda = [model.device] if model.device.type == "cuda" else []
-    rows = micro_batch or math.ceil(schedule.batch_size / _parallel.count())
-    gradients = _Gradients(model, base, data, precision, plain_head, rows)
-    peak = Peak(model.device)
-    model.train()
-    with torch.random.fork_rng(cuda), _fast_attention(base.model, precision):
-        expected, expected_peak = _trial(gradients, plan, weights, peak)
-    state = {"step": 0, "losses": [], "seconds": 0.0, "labels": 0}
-    if checkpoint and _parallel.agreed(checkpoint.exists):
-        state = _checkpoint.load(checkpoint, run, weights, optimizer) or state
-    resumed_at = state["step"]
-    began = saved = time.perf_counter()
-    before = state["seconds"]
-    bar = _bar(range(resumed_at, len(plan)), strategy, progress)
-    shown = not bar.disable  # which a bar that has ended says of itself
-    if shown:
-        left = expected * (1 - resumed_at / len(plan))
-        bar.write(_cost(f"{strategy}: expecting", left, expected_peak), file=sys.stderr)
-    with torch.random.fork_rng(cuda), _fast_attention(base.model, precision):
-        for step in bar:
-            torch.manual_seed(schedule.seed * 1_000_003 + step)  # so no generator need be saved
-            rate = schedule.rate(step, len(plan))
-            optimizer.param_groups[0]["lr"] = rate
-            loss = gradients(plan[step])
-            norm = torch.nn.utils.clip_grad_norm_(weights.values(), schedule.max_grad_norm)
-            norm = _parallel.whole(norm)
-            if not torch.isfinite(loss + norm):  # before the step: the weights stay finite
-                raise FloatingPointError(
-                    f"step {step} of {len(plan)}, learning rate {rate:.2g}: the loss is "
-                    f"{loss:.3g}, the norm of its gradient {norm:.3g}"
+    trainer = _Trainer(base, frame, strategy, schedule, layers, precision, micro_batch, checkpoint)
+    return trainer.train(checkpoint_seconds, progress)
+
+
+class _Trainer:
+    """One run of `fine_tune`, whose arguments it takes."""
+
+    def __init__(
+        self,
+        base: Model,
+        frame: pd.DataFrame,
+        strategy: str,
+        schedule: Schedule | None,
+        layers: Sequence[int] | None,
+        precision: str,
+        micro_batch: int | None,
+        checkpoint: Path | None,
+    ) -> None:
+        if micro_batch is not None and micro_batch < 1:
+            raise ValueError(f"micro_batch must be 1 or more, not {micro_batch}")
+        self.base, self.strategy, self.checkpoint = base, strategy, checkpoint
+        self.schedule = schedule = schedule or Schedule.mini(strategy)
+        self.data = examples(frame, base, schedule.block)
+        lengths = [len(ids) for ids in self.data.ids]
+        self.plan = [
+            batch
+            for epoch in range(schedule.epochs)
+            for batch in batches(lengths, schedule.batch_size, schedule.seed, epoch)
+        ]
+        self.processes = distributed.state().num_processes
+        rows = micro_batch or math.ceil(schedule.batch_size / self.processes)
+        self.micro_batch, self.recompute = BatchSize(rows, "examples"), False
+        self.model = prepare(base.model, strategy, layers=layers, seed=schedule.seed)
+        device = distributed.state().device if self.processes > 1 else self.model.device
+        self.precision = choose_precision(self.model, precision, device)
+        with self.autocast():
+            self.plain_head = has_plain_head(base.model)
+        if checkpoint:
+            run = dataclasses.asdict(schedule), self.precision, self.data.ids, self.data.prompts
+            self.identity = checkpoints.identity(self.model, *run)
+        if self.processes > 1:
+            self.shell = distributed.shard(self.model, base.model, self.precision)
+        self.weights = _trained(self.model)
+        self.optimizer = torch.optim.AdamW(
+            self.weights.values(),
+            schedule.learning_rate,
+            weight_decay=schedule.weight_decay,
+            fused=True,
+        )
+        self.peak = track_peak_memory(self.model.device)
+
+    def train(self, save_every: float, progress: bool | None) -> Result:
+        """Take the steps that the checkpoint does not have yet."""
+        self.model.train()
+        cuda = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda), _fast_attention(self.base.model, self.precision):
+            expected, expected_peak = self.dry_run()
+            state = {"losses": [], "seconds": 0.0}
+            if self.checkpoint and distributed.broadcast_from_main(self.checkpoint.exists):
+                found = checkpoints.load(
+                    self.checkpoint, self.identity, self.weights, self.optimizer
                 )
-            if step == resumed_at + 2:  # LoRA's first steps leave one of its matrices without
-                _check_gradients(weights)
-            optimizer.step()
-            optimizer.zero_grad()
-            state["step"] = step + 1
-            state["losses"].append(loss.item())
-            state["labels"] += data.labels(plan[step])
-            now = time.perf_counter()
-            state["seconds"] = before + now - began
-            if checkpoint and _due(state, len(plan), now - saved, checkpoint_seconds):
-                # after the last step nothing needs the moments
-                left = () if step + 1 == len(plan) else (optimizer,)
-                _checkpoint.save(checkpoint, run, state, weights, *left)
-                saved = time.perf_counter()
-    if shown:
-        spent = state["seconds"] - before
-        bar.write(_cost(f"{strategy}: took", spent, peak.read()), file=sys.stderr)
-    del optimizer
-    if shell is not None:
-        model = _parallel.restored(shell, model).to(device)
-        weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    model.eval()
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
-    return Result(
-        model=dataclasses.replace(base, model=model),
-        losses=state["losses"],
-        seconds=state["seconds"],
-        label_tokens_per_second=state["labels"] / state["seconds"],
-        peak_bytes=peak.read(),
-        estimated_seconds=expected,
-        estimated_peak_bytes=expected_peak,
-        steps=len(plan),
-        resumed_at=resumed_at,
-        examples=len(data.ids),
-        skipped=data.skipped,
-        precision=precision,
-        micro_batch=gradients.rows,
-        trained={name: weight.detach() for name, weight in weights.items()},
-    )
+                state = found or state
+            losses, before, resumed_at = state["losses"], state["seconds"], len(state["losses"])
+            began = saved = time.perf_counter()
+            bar = _bar(range(resumed_at, len(self.plan)), self.strategy, progress)
+            shown = not bar.disable  # a bar that has ended is disabled, too
+            if shown:
+                left = expected * (1 - resumed_at / len(self.plan))
+                _print_cost(f"{self.strategy}: expecting", left, expected_peak)
+            for step in bar:
+                losses.append(self.step(step, check=step == resumed_at + 2))
+                now = time.perf_counter()
+                state["seconds"] = before + now - began
+                if self.checkpoint and self.is_due(step, now - saved, save_every):
+                    # After the last step the optimizer's moments are no longer needed.
+                    moments = [] if step + 1 == len(self.plan) else [self.optimizer]
+                    checkpoints.save(self.checkpoint, self.identity, state, self.weights, *moments)
+                    saved = time.perf_counter()
+            if shown:
+                _print_cost(f"{self.strategy}: took", state["seconds"] - before, self.peak())
+        return self.result(
+            losses=losses,
+            seconds=state["seconds"],
+            resumed_at=resumed_at,
+            estimated_seconds=expected,
+            estimated_peak_bytes=expected_peak,
+        )
 
+    def dry_run(self) -> tuple[float, int | None]:
+        """Compute the largest batch, so that running out of memory shows before the first step.
 
-@dataclass
-class _Gradients:
-    """How gradients are computed: `rows` examples at once; activations `twice` if need be."""
-
-    model: torch.nn.Module
-    base: modeling.Model
-    data: Examples
-    precision: str
-    plain_head: bool
-    rows: int
-    twice: bool = False
-
-    def __call__(self, batch: list[int]) -> torch.Tensor:
-        """Add a batch's gradients to the model's, and return its loss.
-
-        In several processes each takes its share of the batch, of as many rows in each: what
-        computes together has to take as many steps.
-
-        Raises:
-            torch.OutOfMemoryError: A single example does not fit.
-            RuntimeError: Memory ended in one of several processes.
+        Returns:
+            The expected time for all steps in seconds, and the expected peak memory in bytes.
         """
-        share = math.ceil(len(batch) / _parallel.count())
+
+        def tokens(batch: list[int]) -> int:
+            return len(batch) * max(len(self.data.ids[i]) for i in batch)  # padding included
+
+        largest = max(self.plan, key=tokens)
+        # AdamW's two fp32 moments come with the first step, and need memory as well.
+        held, moments = None, 8 * sum(distributed.local_size(w) for w in self.weights.values())
+        if self.model.device.type == "cuda":
+            self.gradients(largest[: self.processes])  # loads and chooses kernels
+            held = torch.empty(moments, dtype=torch.uint8, device=self.model.device)
+        start = time.perf_counter()
+        self.gradients(largest).item()  # waits for the GPU
+        seconds = time.perf_counter() - start
+        self.model.zero_grad()
+        peak = self.peak()
+        if peak is not None and held is None:
+            peak += moments
+        return seconds * sum(map(tokens, self.plan)) / tokens(largest), peak
+
+    def step(self, step: int, check: bool) -> float:
+        """Take one step and return its loss; check that all weights have a gradient if asked."""
+        # Seeded by the step, so that a resumed run needs no state of the random generator.
+        torch.manual_seed(self.schedule.seed * 1_000_003 + step)
+        rate = self.schedule.rate(step, len(self.plan))
+        self.optimizer.param_groups[0]["lr"] = rate
+        loss = self.gradients(self.plan[step])
+        norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.schedule.max_grad_norm)
+        norm = distributed.whole(norm)
+        if not torch.isfinite(loss + norm):  # before the step, so that the weights stay finite
+            raise FloatingPointError(
+                f"step {step} of {len(self.plan)}, learning rate {rate:.2g}: the loss is "
+                f"{loss:.3g}, the norm of its gradient {norm:.3g}"
+            )
+        if check:  # not at once, since LoRA's second matrix is zero and blocks the first at first
+            _check_gradients(self.weights)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss.item()
+
+    def gradients(self, batch: list[int]) -> torch.Tensor:
+        """Compute the gradients of a batch, and return its loss."""
+        # All processes get the same number of rows, because they must take the same steps.
+        rows = math.ceil(len(batch) / self.processes)
         ids, labels = (
             tensor.to(self.model.device)
-            for tensor in collate(self.data, _parallel.mine(batch), self.base.pad, share)
+            for tensor in collate(self.data, distributed.share(batch), self.base.pad, rows)
         )
         total = self.data.labels(batch)
-        while True:
-            try:
-                return _parallel.summed(self._parts(ids, labels, total))
-            except torch.OutOfMemoryError as error:
-                remedy = self._smaller(min(self.rows, len(ids)))
-                if not remedy:
-                    raise
-                if _parallel.count() > 1:  # the others wait for this one's part of their sums
-                    raise RuntimeError(
-                        f"process {_parallel.rank()} is out of memory with {self.rows} examples "
-                        "at once: start again with a smaller micro_batch, or with more processes"
-                    ) from error
-            self.model.zero_grad()  # what some of the examples have left
-            if self.model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            warnings.warn(f"out of memory with {remedy}, which changes no result", stacklevel=3)
 
-    def _parts(self, ids: torch.Tensor, labels: torch.Tensor, total: int) -> torch.Tensor:
-        loss = torch.zeros((), device=ids.device)
-        for some in zip(ids.split(self.rows), labels.split(self.rows), strict=True):
-            with _narrow(self.model, self.precision):
-                mean = label_loss(self.model, *some, plain_head=self.plain_head)
-            part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
-            (part * _parallel.count()).backward()  # sharded gradients are means over processes
-            loss += part.detach()
-        return loss
+        def accumulate(size: int) -> torch.Tensor:
+            self.model.zero_grad()  # an attempt that ran out of memory has left some
+            loss = torch.zeros((), device=ids.device)
+            for some in zip(ids.split(size), labels.split(size), strict=True):
+                with self.autocast():
+                    mean = label_loss(self.model, *some, plain_head=self.plain_head)
+                part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
+                (part * self.processes).backward()  # FSDP takes the mean over processes
+                loss += part.detach()
+            return loss
 
-    def _smaller(self, failed: int) -> str:
-        """Take less memory from here on, and say how; nothing where there is no way left."""
-        if failed > 1:
-            self.rows = failed // 2
-            return f"{failed} examples at once: gradients are added up over {self.rows} at a time"
-        model = self.base.model
-        if self.twice or not model.supports_gradient_checkpointing:
-            return ""
-        self.twice = True
+        try:
+            if self.processes == 1:
+                return self.micro_batch.run(accumulate, len(ids))
+            return reduce(accumulate(self.micro_batch.size), "sum")
+        except torch.OutOfMemoryError as error:
+            if self.processes > 1:  # the others wait for this one's part, so it cannot try again
+                raise RuntimeError(
+                    f"process {distributed.state().process_index} is out of memory with "
+                    f"{self.micro_batch.size} examples at once: start again with a smaller "
+                    "micro_batch, or with more processes"
+                ) from error
+            if self.recompute or not self.base.model.supports_gradient_checkpointing:
+                raise
+        self.recompute_activations()
+        return self.gradients(batch)
+
+    def recompute_activations(self) -> None:
+        """Turn gradient checkpointing on."""
+        warnings.warn(
+            "out of memory with one example: activations are computed twice", stacklevel=5
+        )
+        self.recompute, model = True, self.base.model
         # Re-entrant checkpointing gives no gradients where the embeddings are frozen.
         enable = getattr(model, "activation_checkpointing_enable", None)  # its later name
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-        return "one example: activations are computed twice"
 
+    def autocast(self) -> torch.autocast:
+        """Compute in the run's precision."""
+        narrow = self.precision == "bf16"
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=narrow)
 
-def _trial(
-    gradients: _Gradients,
-    plan: list[list[int]],
-    weights: dict[str, torch.nn.Parameter],
-    peak: Peak,
-) -> tuple[float, int | None]:
-    """Compute the largest batch for nothing: what does not fit shows before the first step.
+    def is_due(self, step: int, since: float, save_every: float) -> bool:
+        """Return whether to save a checkpoint, on which all processes have to agree."""
+        last = step + 1 == len(self.plan)
+        return last or distributed.broadcast_from_main(lambda: since >= save_every)
 
-    Returns:
-        How many seconds all steps will take, by their tokens, padding included; and how much memory
-        at the peak, None where the system does not tell.
-    """
-    data, model = gradients.data, gradients.model
-
-    def tokens(batch: list[int]) -> int:
-        return len(batch) * max(len(data.ids[i]) for i in batch)
-
-    largest = max(plan, key=tokens)
-    # The optimizer's two moments, in fp32, which are there from the first step on.
-    moments = 8 * sum(_parallel.local(weight).numel() for weight in weights.values())
-    held = None
-    if model.device.type == "cuda":
-        gradients(largest[: _parallel.count()])  # loads and chooses kernels
-        held = torch.empty(moments, dtype=torch.uint8, device=model.device)
-    start = time.perf_counter()
-    gradients(largest).item()  # waits for the GPU
-    seconds = time.perf_counter() - start
-    model.zero_grad()
-    most = peak.read()
-    if most is not None and held is None:
-        most += moments
-    return seconds * sum(map(tokens, plan)) / tokens(largest), most
-
-
-def _run_name(model: torch.nn.Module, schedule: Schedule, precision: str, data: Examples) -> str:
-    settings = dataclasses.asdict(schedule)
-    return _checkpoint.identity(model, settings, precision, data.ids, data.prompts)
-
-
-def _due(state: dict, steps: int, since: float, seconds: float) -> bool:
-    """Return whether a checkpoint is to be written; all processes have to agree."""
-    return state["step"] == steps or _parallel.agreed(lambda: since >= seconds)
-
-
-def _narrow(model: torch.nn.Module, precision: str) -> torch.autocast:
-    """Return autocast to the precision."""
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16")
+    def result(self, **found: Any) -> Result:
+        """Return the tuned model, unsharded and merged, with what is known of the run."""
+        del self.optimizer
+        if self.processes > 1:
+            self.model = distributed.unshard(self.shell, self.model)
+        trained = {name: weight.detach() for name, weight in _trained(self.model).items()}
+        model = self.model.eval()
+        if isinstance(model, PeftModel):
+            model = model.merge_and_unload()
+        labels = sum(map(self.data.labels, self.plan))
+        return Result(
+            model=dataclasses.replace(self.base, model=model),
+            label_tokens_per_second=labels / found["seconds"],
+            peak_bytes=self.peak(),
+            steps=len(self.plan),
+            examples=len(self.data.ids),
+            skipped=self.data.skipped,
+            precision=self.precision,
+            micro_batch=self.micro_batch.size,
+            trained=trained,
+            **found,
+        )
 
 
 @contextlib.contextmanager
 def _fast_attention(model: PreTrainedModel, precision: str) -> Iterator[None]:
     """Attend by plain matrix products where that is faster.
 
-    On processors the fused attention of torch 2.13 goes backward in bf16 at a fifth of its speed in
-    fp32: with it half of a step's time, without it a tenth.
+    The backward pass of torch 2.13's fused attention takes five times as long in bf16 as in fp32 on
+    a CPU: half of a step's time, and a tenth without it.
     """
     usual = model.config._attn_implementation
     try:
@@ -412,21 +394,29 @@ def _fast_attention(model: PreTrainedModel, precision: str) -> Iterator[None]:
         model.set_attn_implementation(usual)
 
 
+def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
 def _check_gradients(weights: dict[str, torch.nn.Parameter]) -> None:
-    without = [n for n, p in weights.items() if p.grad is None or not _parallel.whole(p.grad).any()]
+    """Refuse to go on if a weight is not trained, as may happen in an unknown architecture."""
+    without = [
+        n for n, p in weights.items() if p.grad is None or not distributed.whole(p.grad).any()
+    ]
     if without:
         raise RuntimeError(f"{len(without)} trained parameters get no gradient: {without[0]}, …")
 
 
-def _cost(what: str, seconds: float, peak_bytes: int | None) -> str:
+def _print_cost(what: str, seconds: float, peak_bytes: int | None) -> None:
     memory = "" if peak_bytes is None else f" and {peak_bytes / 2**30:.1f} GiB at the peak"
-    return f"{what} {tqdm.format_interval(seconds)}{memory}"
+    tqdm.write(f"{what} {tqdm.format_interval(seconds)}{memory}", file=sys.stderr)
 
 
 def _bar(steps: range, strategy: str, progress: bool | None) -> tqdm:
-    if not _parallel.only():
+    """Return a progress bar. `disable` is not given if TQDM_DISABLE should decide."""
+    if not distributed.state().is_main_process:
         progress = False
+    elif progress is None and "ipykernel" in sys.modules:
+        progress = False  # a notebook would keep what is printed
     options = {} if progress is None else {"disable": not progress}
-    if progress is None and "ipykernel" in sys.modules:
-        options["disable"] = True  # a notebook keeps what is printed
-    return tqdm(steps, desc=strategy, unit="step", **options)  # plain: auto leaves widgets
+    return tqdm(steps, desc=strategy, unit="step", **options)  # tqdm.auto would leave widgets

@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import GenerationConfig, PreTrainedModel
 
-from mlq_utils.modeling import parallel as _parallel
+from mlq_utils.modeling import distributed
 from mlq_utils.modeling.beam import ENGINE, Batch, Output
 from mlq_utils.modeling.settings import PAPER_CAP
 from mlq_utils.tokenization import tokenizer as tokenizers
@@ -284,7 +284,7 @@ def translate(
     fit = [i for i in range(len(ids)) if room[i] > 0]
     limits = {i: min(caps[i], room[i]) for i in fit}
     own = not fit or _unsearchable(model, [ids[i] for i in fit], list(limits.values())) is None
-    share = _parallel.mine(fit)
+    share = distributed.share(fit)
     outputs = share and (beam_search if own else generate)(
         model,
         [ids[i] for i in share],
@@ -293,7 +293,7 @@ def translate(
         eos_id=eos_id,
         batch_size=batch_size,
     )
-    outputs = _parallel.gathered(outputs, len(fit))
+    outputs = distributed.gather_shares(outputs)
     frame = pd.DataFrame({"hypothesis": "", "tokens": 0, "cap_hit": False}, index=range(len(ids)))
     for i, output in zip(fit, outputs, strict=True):
         text = tokenizer.decode(output.ids).strip()

@@ -16,7 +16,7 @@ from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec, runner
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import training
-from mlq_utils.modeling.device import placement
+from mlq_utils.modeling.distributed import placement
 from mlq_utils.modeling.extension import Extension
 
 

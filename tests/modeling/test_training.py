@@ -3,11 +3,10 @@
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -18,15 +17,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with
 
 from mlq_utils import modeling, tokenization
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.modeling import checkpoint as _checkpoint
-from mlq_utils.modeling import training
+from mlq_utils.modeling import checkpoint as checkpoints
+from mlq_utils.modeling import loading, prompts, training
 
 SCHEDULE = training.Schedule(3e-3, epochs=2, batch_size=8, warmup_steps=2)
 
 
 @pytest.fixture(scope="module")
 def frame():
-    return training.mixture({"ro": 30, "fr": 10})
+    return prompts.mixture({"ro": 30, "fr": 10})
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +227,7 @@ def test_bf16_comes_close_and_keeps_fp32_masters(folder, frame):
 
 def test_precision_follows_the_machine_and_the_weights(folder, frame, monkeypatch):
     for fast, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(modeling, "fast_bf16", lambda device, fast=fast: fast)
+        monkeypatch.setattr(loading, "fast_bf16", lambda device, fast=fast: fast)
         assert tune(folder, frame[:8], precision="auto").precision == expected
     base = modeling.load(folder, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="needs fp32 weights"):
@@ -268,7 +267,7 @@ def test_out_of_memory_takes_smaller_parts_of_the_same_batches(folder, frame, mo
     monkeypatch.setattr(training, "label_loss", small)
     with pytest.warns(UserWarning, match="out of memory with 8 examples") as warned:
         parts = tune(folder, frame, "full")
-    assert [str(w.message).split(" at a time")[0][-1] for w in warned] == ["4", "2"]
+    assert [str(w.message).split(" from here on")[0][-1] for w in warned] == ["4", "2"]
     assert sizes[:3] == [8, 4, 2] and set(sizes[3:]) == {2}  # and it does not try again
     assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
     weights = whole.model.model.state_dict()
@@ -333,7 +332,7 @@ class Stop(Exception):
 
 def stopped(folder, frame, strategy, at, path, monkeypatch, **options):
     """Run with a checkpoint after every step, and break off after one of them."""
-    real, saved = _checkpoint.save, []
+    real, saved = checkpoints.save, []
 
     def save(*arguments):
         real(*arguments)
@@ -342,7 +341,7 @@ def stopped(folder, frame, strategy, at, path, monkeypatch, **options):
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint, "save", save)
+        patch.setattr(checkpoints, "save", save)
         with pytest.raises(Stop):
             tune(folder, frame, strategy, checkpoint=path, checkpoint_seconds=0, **options)
 
@@ -381,29 +380,24 @@ def test_dropout_is_resumed_too(folder, frame, tmp_path, monkeypatch):
 
 
 def test_a_killed_process_s_run_goes_on(folder, frame, tmp_path):
+    """Killed at any moment after its fifth checkpoint."""
     path = tmp_path / "checkpoint.safetensors"
-    frame.to_json(tmp_path / "frame.json")
     schedule = dataclasses.replace(SCHEDULE, epochs=60)
-    program = f"""
-import pandas as pd
-from mlq_utils import modeling; from mlq_utils.modeling import training
-training.fine_tune(
-    modeling.load({str(folder)!r}), pd.read_json({str(tmp_path / "frame.json")!r}), "embed",
-    training.{schedule}, precision="fp32", progress=False,
-    checkpoint=__import__("pathlib").Path({str(path)!r}), checkpoint_seconds=0,
-)
-"""
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    context = multiprocessing.get_context("fork")  # which need not import torch again
+    saved = context.Semaphore(0)
+
+    def work():
+        real = checkpoints.save
+        checkpoints.save = lambda *arguments: (real(*arguments), saved.release())
+        tune(folder, frame, schedule=schedule, checkpoint=path, checkpoint_seconds=0)
+
+    process = context.Process(target=work)
+    process.start()
     try:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if path.exists() and step_of(path) >= 5:
-                break
-            time.sleep(0.005)
+        assert all(saved.acquire(timeout=60) for _ in range(5))
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     resumed = tune(folder, frame, schedule=schedule, checkpoint=path)
     whole = tune(folder, frame, schedule=schedule)
     assert 5 <= resumed.resumed_at < whole.steps == 300
@@ -412,7 +406,7 @@ training.fine_tune(
 
 def step_of(path):
     with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["state"])["step"]
+        return len(json.loads(file.metadata()["progress"])["losses"])
 
 
 def test_another_run_s_checkpoint_is_refused(folder, frame, tmp_path, monkeypatch):
@@ -452,37 +446,43 @@ def test_a_failed_write_leaves_the_old_checkpoint(folder, frame, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint, "save_file", full)
+        patch.setattr(checkpoints, "save_file", full)
         with pytest.raises(OSError, match="No space"):
             tune(folder, frame, checkpoint=path, checkpoint_seconds=0)
     assert os.listdir(tmp_path) == [path.name] and step_of(path) == 4
 
 
-def test_memory_and_time_are_foretold(tmp_path):
-    """Of a model that is larger than what torch itself keeps, in a process of its own."""
+def test_memory_and_time_are_foretold():
+    """Of a model that is larger than what torch itself keeps, in a process of its own.
+
+    tqdm reads TQDM_DISABLE when it is imported: it counts where nobody asks for a bar.
+    """
     script = """
 import dataclasses, torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from mlq_utils import modeling; from mlq_utils.modeling import prompts; from mlq_utils.modeling import training
+from mlq_utils import modeling
+from mlq_utils.modeling import training
 base = modeling.load("mini")
 config = LlamaConfig(
     vocab_size=len(base.tokenizer), hidden_size=768, intermediate_size=2048,
     num_hidden_layers=4, num_attention_heads=12, tie_word_embeddings=False,
 )
 base = dataclasses.replace(base, model=LlamaForCausalLM(config))
-result = training.fine_tune(
-    base, prompts.mixture({"ro": 96}), "full", training.Schedule.mini("full", epochs=1),
-    precision="fp32", progress=True,
+result = modeling.fine_tune(
+    base, modeling.mixture({"ro": 24}), "full",
+    modeling.Schedule.mini("full", epochs=1, batch_size=8), precision="fp32", progress=True,
 )
+assert list(training._bar(range(3), "not asked for", None)) == [0, 1, 2]
 print(result.peak_bytes / result.estimated_peak_bytes, result.seconds / result.estimated_seconds)
 """
+    environment = os.environ | {"TQDM_DISABLE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
     )
     said = done.stderr.replace("\r", "\n")
     expecting, took = (said.index(f"full: {word} 00:") for word in ("expecting", "took"))
     assert expecting < said.index(" 3/3 ") < took
-    assert said.count("GiB at the peak") == 2
+    assert said.count("GiB at the peak") == 2 and "not asked for" not in said
     peak, seconds = map(float, done.stdout.split())
     assert 0.85 < peak < 1.15
     assert 0.3 < seconds < 3  # tests that run beside it take the processor
@@ -490,10 +490,10 @@ print(result.peak_bytes / result.estimated_peak_bytes, result.seconds / result.e
 
 def test_the_batch_that_is_tried_first_changes_nothing(folder, frame, monkeypatch):
     base, calls = modeling.load(folder), []
-    real = training._trial
-    monkeypatch.setattr(training, "_trial", lambda *a: calls.append(None) or real(*a))
+    real = training._Trainer.dry_run
+    monkeypatch.setattr(training._Trainer, "dry_run", lambda self: calls.append(None) or real(self))
     tried = training.fine_tune(base, frame, "full", SCHEDULE, precision="fp32", progress=False)
-    monkeypatch.setattr(training, "_trial", lambda *a: (1.0, 8))
+    monkeypatch.setattr(training._Trainer, "dry_run", lambda self: (1.0, 8))
     plain = tune(folder, frame, "full", precision="fp32", progress=False)
     assert calls and tried.losses == plain.losses
     assert same(tried, plain)
@@ -514,17 +514,3 @@ def test_progress(folder, frame, capfd, monkeypatch):
             tune(folder, frame, progress=progress)
         said = capfd.readouterr()
         assert ("10/10" in said.err) == shown and not said.out
-
-
-def test_progress_is_quiet_on_request():
-    """In a process of its own: tqdm reads TQDM_DISABLE when it is imported."""
-    program = (
-        "from mlq_utils.modeling.training import _bar; print(list(_bar(range(3), 'embed', None)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"TQDM_DISABLE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (0, "[0, 1, 2]\n") and "3/3" not in done.stderr

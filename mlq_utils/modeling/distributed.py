@@ -1,0 +1,144 @@
+"""The device that a run is computed on, and runs in several processes with one GPU each.
+
+`accelerate launch` or `torchrun` starts the processes, and each computes the same run. In training
+the model's parameters, gradients and optimizer state are sharded over them (FSDP2), and so are the
+examples of a batch. In translation each process has the whole model and a share of the sentences.
+Without a launcher there is one process, and all functions here work the same.
+"""
+
+import atexit
+import copy
+import os
+import platform
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from mlq_utils.modeling.strategies import decoder_layers
+
+T = TypeVar("T")
+
+
+@cache
+def state() -> PartialState:
+    """Return accelerate's state: `num_processes`, `process_index`, `is_main_process`, `device`."""
+    # Threads that outlive the group of processes can abort it, so it is left in order at exit.
+    atexit.register(
+        lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
+    )
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+if hasattr(os, "register_at_fork"):
+    # Processes that are launched from a notebook must not take over the state of the notebook.
+    os.register_at_fork(after_in_child=lambda: (state.cache_clear(), PartialState._reset_state()))
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Return whether a device computes faster in bf16 than in fp32; older processors do not."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+def placement() -> tuple[torch.device, torch.dtype]:
+    """Return the device for runs, and the type in which weights are loaded there.
+
+    Returns:
+        This process's GPU, or the CPU if there is none; and bf16 on a GPU that computes in it,
+        otherwise fp32. Parameters that are trained become fp32 in any case (`modeling.prepare`).
+    """
+    device = state().device
+    narrow = device.type == "cuda" and fast_bf16(device)
+    return device, torch.bfloat16 if narrow else torch.float32
+
+
+def hardware() -> str:
+    """Return a description of the hardware of this process, as records name it."""
+    processor = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"
+    if not torch.cuda.is_available():
+        return processor
+    gpus = f"{state().num_processes} x {torch.cuda.get_device_name()}".removeprefix("1 x ")
+    return f"{processor}, {gpus}"
+
+
+def broadcast_from_main(value: Callable[[], T]) -> T:
+    """Call a function in the main process and return its result in every process.
+
+    Processes on several machines need not see the same files, so only one of them looks.
+    """
+    return broadcast_object_list([value() if state().is_main_process else None])[0]
+
+
+def share(things: Sequence[T]) -> list[T]:
+    """Return this process's share: every n-th of some things, for n processes."""
+    # accelerate's split_between_processes repeats the last thing where there are too few.
+    return list(things[state().process_index :: state().num_processes])
+
+
+def gather_shares(own: Sequence[T]) -> list[T]:
+    """Return the things of which each process has its `share`, in their order."""
+    if state().num_processes == 1:  # gather_object returns its argument unchanged
+        return list(own)
+    parts = gather_object([list(own)])
+    total, count = sum(map(len, parts)), len(parts)
+    return [parts[i % count][i // count] for i in range(total)]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor unsharded. Every process has to call this for a sharded one."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local_size(tensor: torch.Tensor) -> int:
+    """Return the number of elements of a tensor, or of this process's shard of it."""
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).numel()
+
+
+def sharded_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return a tensor on the device of another and sharded as that is."""
+    tensor = tensor.to(other.device)
+    if not isinstance(other, DTensor):
+        return tensor
+    return distribute_tensor(tensor, other.device_mesh, other.placements)
+
+
+def shard(model: torch.nn.Module, base: torch.nn.Module, precision: str) -> torch.nn.Module:
+    """Shard a model over the processes.
+
+    Args:
+        model: The model that is trained, with peft's matrices if it has any. Changed in place.
+        base: The model inside peft's wrapper, or the same model.
+        precision: Precision of computation, "bf16" or "fp32". The shards stay fp32 where trained.
+
+    Returns:
+        An unsharded copy of the model without weights, for `unshard`.
+    """
+    empty = {
+        id(p): torch.nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+        for p in model.parameters()
+    }
+    shell = copy.deepcopy(model, empty)
+    narrow = torch.bfloat16 if precision == "bf16" else None
+    options = {
+        "mesh": torch.distributed.init_device_mesh(state().device.type, (state().num_processes,)),
+        "mp_policy": MixedPrecisionPolicy(narrow, torch.float32, cast_forward_inputs=False),
+    }
+    # The decoder and the head are sharded separately, since `training.label_loss` calls each.
+    decoder = base.get_decoder()
+    for module in (*decoder_layers(base), decoder, base.get_output_embeddings()):
+        fully_shard(module, **options)
+    return shell
+
+
+def unshard(shell: torch.nn.Module, model: torch.nn.Module) -> torch.nn.Module:
+    """Return the copy that `shard` made, with the weights that the sharded model has now."""
+    weights = {name: whole(p.detach()) for name, p in model.named_parameters()}
+    shell.load_state_dict(weights, assign=True, strict=False)  # buffers are the copy's own
+    return shell.to(state().device)

@@ -1,0 +1,174 @@
+"""A run in several processes is the run in one: FSDP on processors stands in for that on GPUs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mlq_utils import modeling
+from mlq_utils.experiments.store import Store
+from mlq_utils.modeling import distributed, prompts, training
+
+STRATEGIES = ["embed", "full", "lora", "layers"]
+TEXTS = ["May 3", "France", "10 euros", "x", "Peru"]
+
+
+def tune(folder, strategy, **options):
+    """Tune and translate; return what can be compared, as JSON holds it."""
+    base = modeling.load(folder)
+    options = {"precision": "fp32", "progress": False, "micro_batch": 3} | options
+    result = training.fine_tune(
+        base, prompts.mixture({"ro": 27}), strategy,
+        training.Schedule(1e-2, epochs=2, batch_size=8, warmup_steps=2),
+        layers=[1] if strategy == "layers" else None, checkpoint_seconds=0, **options,
+    )  # fmt: skip
+    frame = modeling.translate(
+        result.model.model.float(), base.tokenizer,
+        [prompts.translation("ro", text) for text in TEXTS],
+        cap=9, bos_id=base.bos, eos_id=base.eos,
+    )  # fmt: skip
+    return {
+        "losses": result.losses,
+        "hypotheses": frame["hypothesis"].tolist(),
+        "resumed": result.resumed_at,
+        "sum": {n: w.double().abs().sum().item() for n, w in result.model.model.named_parameters()},
+        "trained": sorted(result.trained),
+    }
+
+
+def everything(folder, out, checkpoint):
+    """Do all that is compared, in each of two processes."""
+    state = distributed.state()
+    found = {strategy: tune(folder, strategy, progress=True) for strategy in STRATEGIES}
+    found["bf16"] = tune(folder, "full", precision="bf16", progress=True)
+    found["resumed"] = tune(folder, "full", checkpoint=Path(checkpoint), progress=True)
+    found["rank"], found["of"] = state.process_index, state.num_processes
+    found["from main"] = distributed.broadcast_from_main(lambda: state.process_index)
+    (Path(out) / f"{state.process_index}.json").write_text(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def one(base):
+    return {strategy: tune(base, strategy) for strategy in STRATEGIES}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(base, tmp_path_factory):
+    """The checkpoint of a run in one process that stopped in the middle."""
+    path, real = tmp_path_factory.mktemp("stopped") / "checkpoint", training._Trainer.is_due
+
+    class Stop(Exception):
+        pass
+
+    def is_due(self, step, *arguments):
+        if step == 3:
+            raise Stop
+        return real(self, step, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Trainer, "is_due", is_due)
+        with pytest.raises(Stop):
+            tune(base, "full", checkpoint=path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def two(base, checkpoint, tmp_path_factory):
+    """What each of two processes found; they are started once for all tests."""
+    out = tmp_path_factory.mktemp("two")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *map(str, (__file__, base, out, checkpoint)),
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("expecting") == len(STRATEGIES) + 2  # one process speaks
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def assert_same(found, expected, **tolerance):
+    assert found["losses"] == pytest.approx(expected["losses"], **tolerance)
+    assert found["trained"] == expected["trained"]
+    assert found["hypotheses"] == expected["hypotheses"]
+    assert found["sum"] == pytest.approx(expected["sum"], **tolerance)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_compute_what_one_does(one, two, strategy):
+    """Losses, weights and translations; batches of an odd number, too."""
+    places = [(found["rank"], found["of"], found["from main"]) for found in two]
+    assert places == [(0, 2, 0), (1, 2, 0)]
+    for found in two:
+        assert_same(found[strategy], one[strategy], rel=1e-4)
+
+
+def test_bf16_with_fp32_masters(base, two):
+    one = tune(base, "full", precision="bf16")
+    for found in two:
+        assert found["bf16"]["losses"] == pytest.approx(one["losses"], rel=0.02)
+
+
+def test_a_checkpoint_is_taken_up_by_another_number_of_processes(base, one, two, checkpoint):
+    """Two processes take up that of one, and one takes up what they have written."""
+    for found in two:
+        assert found["resumed"]["resumed"] == 3
+        assert_same(found["resumed"], one["full"], rel=1e-4)
+    again = tune(base, "full", checkpoint=checkpoint)
+    assert again["resumed"] == len(one["full"]["losses"])
+    assert_same(again, one["full"], rel=1e-4)
+
+
+def test_one_process_needs_no_group():
+    state = distributed.state()
+    assert (state.num_processes, state.process_index, state.is_main_process) == (1, 0, True)
+    assert distributed.gather_shares(distributed.share("abc")) == ["a", "b", "c"]
+    assert not torch.distributed.is_initialized()
+
+
+def test_shares_are_put_together_in_order(monkeypatch):
+    things, parts = list("abcdefg"), []
+    for rank in range(3):
+        state = SimpleNamespace(process_index=rank, num_processes=3)
+        monkeypatch.setattr(distributed, "state", lambda state=state: state)
+        parts.append(distributed.share(things))
+    monkeypatch.setattr(distributed, "gather_object", lambda own: parts)
+    assert distributed.gather_shares(parts[0]) == things
+
+
+def test_a_run_from_a_notebook(small, tmp_path):
+    """By accelerate's function launcher, that of `notebook_launcher` for processors.
+
+    The launching process has its own state already, as a notebook that has tuned a model.
+    """
+    script = tmp_path / "cell.py"
+    script.write_text(
+        "from accelerate import debug_launcher\n"
+        "from mlq_utils import experiments, modeling\n"
+        "from mlq_utils.experiments import Spec\n"
+        "from mlq_utils.experiments.store import Store\n"
+        f"spec, store = {small!r}, Store({str(tmp_path / 'store')!r})\n"
+        "if __name__ == '__main__':\n"
+        "    modeling.placement()\n"
+        "    debug_launcher(experiments.run, (spec, store), num_processes=2)\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = Store(tmp_path / "store").get(small.identity())
+    assert record["status"] == "done" and record["training"]["processes"] == 2
+
+
+if __name__ == "__main__":
+    everything(*sys.argv[1:])
