@@ -1,29 +1,26 @@
-"""The paper's 101 languages and English: codes, names, families, script.
+"""The paper's 101 languages and English, with their codes, names, families and scripts.
 
-The source of names and families is Table 8 of the paper, of the pre-training languages its
-footnote 2. What the scan of Table 8 leaves open was decided as follows.
+Names and families are those of the paper's Table 8, the pre-training languages those of its
+footnote 2. These decisions fill what the scan of Table 8 leaves open:
 
 * Cells that span several rows were given back to each of those rows. A label stands in the middle
-  row of its span (the upper one of two); with this rule every span comes out at the size that the
-  labels around it need, except among the North Germanic languages, where Icelandic and Swedish
-  "North Germanic", Danish and Norwegian "Northwest Germanic" is one of two readings (the other
-  puts Swedish with Danish).
-* `family_3` is empty for Armenian, Japanese, Korean and Khmer: the paper gives two levels only.
-* The paper is not always consistent (Bengali and Assamese are "Indo-Aryan, Eastern" beside
-  "Indo-Iranian, Indo-Aryan" for Hindi; Kabuverdianu heads a family "Portuguese"): kept as printed.
-* Both Chinese rows are called "Chinese"; here the script is added, so that names are unique.
+  row of its span (the upper one of two). With this rule every span gets the size that the labels
+  around it need, except among the North Germanic languages: Icelandic and Swedish as "North
+  Germanic", Danish and Norwegian as "Northwest Germanic" is one of two readings.
+* `family_3` is empty for Armenian, Japanese, Korean and Khmer, which have two levels.
+* Inconsistencies are kept as printed: Bengali and Assamese are "Indo-Aryan, Eastern" beside
+  "Indo-Iranian, Indo-Aryan" for Hindi, and Kabuverdianu heads a family "Portuguese".
+* Both Chinese rows are called "Chinese". The script is added here, so that names are unique.
 
-Columns that are ours: `script` and `flores` follow the files of FLORES-200, whose `ku` is Sorani in
-Arabic script (the paper does not say which Kurdish it means); `cldr` is the locale that Babel knows
-in that same script, empty where it has none of use (nothing for Umbundu, for Nyanja and Northern
-Sotho the names of months and days only); `space_separated` says whether the standard orthography
-puts spaces between words (in Vietnamese, between syllables). Khmer does not, though its FLORES text
-carries zero-width spaces between some words, which are no whitespace to `str.split`. `ntrex`,
-`ted`, `wikimatrix` and `news_commentary` follow the releases of those corpora, in the script of
-FLORES-200 and with Brazilian Portuguese as there (Fulani has none in NTREX-128, whose Pulaar is
-another language). `flores101` is the list in that release's README; `mc4` is mC4's code, where its
-text is in the same script: mC4's `ku` is Kurmanji in Latin script, and its `zh` both Chinese
-scripts, most of it simplified.
+The other columns are our own. `script` and `flores` follow the files of FLORES-200, whose `ku` is
+Sorani in Arabic script; the paper does not say which Kurdish it means. `cldr` is Babel's locale in
+the same script, empty if it has none of use: it lacks Umbundu, and has only months and days for
+Nyanja and Northern Sotho. `space_separated` says whether the orthography puts spaces between words
+(in Vietnamese, between syllables). Khmer does not, though its FLORES text has zero-width spaces
+between some words. `ntrex`, `ted`, `wikimatrix` and `news_commentary` follow the releases, in the
+script of FLORES-200 and with Brazilian Portuguese (the Pulaar of NTREX-128 is not Fulani).
+`flores101` is the list in that release's README. `mc4` is empty if mC4's text is in another script:
+its `ku` is Kurmanji in Latin script, and its `zh` mixes both Chinese scripts.
 """
 
 from collections.abc import Iterable
@@ -46,30 +43,29 @@ COVERAGE = {
     "lego_mt": "code",
     "mc4": "mc4",
 }
-"""The column that holds a language's code in each corpus, empty where the corpus lacks it."""
+"""The column with a language's code in each corpus, empty if the corpus lacks the language."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """One row of the table.
+    """A language of the paper. Codes are empty if a corpus lacks the language.
 
     Attributes:
         code: The paper's code, e.g. "zhtrad".
         name: The English name, unique.
         family_1: The widest family of Table 8.
         family_2: The family below it.
-        family_3: The narrowest family; empty where the paper gives none.
-        script: ISO 15924 code of the FLORES-200 file, e.g. "Latn".
+        family_3: The narrowest family, empty if the paper gives none.
+        script: ISO 15924 code of the script in FLORES-200, e.g. "Latn".
         space_separated: Whether words are separated by spaces.
         flores: The FLORES-200 code, e.g. "zho_Hant".
-        cldr: The Babel locale, e.g. "zh_Hant"; empty where there is none of use.
+        cldr: The Babel locale, e.g. "zh_Hant".
         pretraining: Whether it is one of the 20 Wikipedia languages of LLaMA (footnote 2).
-        ntrex: The NTREX-128 code, e.g. "zho-TW"; empty where the corpus lacks the language, as in
-            the following.
+        ntrex: The NTREX-128 code, e.g. "zho-TW".
         ted: The column of the TED talks, e.g. "zh-tw".
         wikimatrix: The code in WikiMatrix with English.
         news_commentary: The code in News-Commentary.
-        flores101: The FLORES-101 code, e.g. "zho_trad"; of every language.
+        flores101: The FLORES-101 code, e.g. "zho_trad".
         mc4: The code in mC4, e.g. "iw" for Hebrew.
     """
 
@@ -102,38 +98,31 @@ def _records() -> dict[str, Language]:
 
 
 def table() -> pd.DataFrame:
-    """Return all 102 languages, in the order of Table 8.
+    """Return a frame of all 102 languages in the order of Table 8.
 
-    Returns:
-        A frame of its own (changing it changes nothing else) with one row a language and the
-        attributes of `Language` as columns; `space_separated` and `pretraining` are booleans.
+    Its columns are the attributes of `Language`. It is a copy that may be changed.
     """
     return pd.DataFrame(list(_records().values()))
 
 
 def get(code: str) -> Language:
-    """Return one language.
-
-    Args:
-        code: The paper's code.
+    """Return one language by the paper's code.
 
     Raises:
-        ValueError: The code is unknown; the message gives the nearest codes and all that exist.
+        ValueError: The code is unknown. The message gives the nearest codes and all that exist.
     """
     return _records()[one_of("language", code, _records())]
 
 
 def codes(covered_by: str | None = None) -> list[str]:
-    """Return the codes of all languages, or of those that a corpus covers.
+    """Return codes in the order of Table 8, with English among them.
 
     Args:
-        covered_by: A key of `COVERAGE`, or None for all.
-
-    Returns:
-        Codes in the order of Table 8, English among them.
+        covered_by: A key of `COVERAGE`; only the languages of that corpus are returned. Defaults to
+            all languages.
 
     Raises:
-        ValueError: The name is not one of these.
+        ValueError: The corpus is unknown.
     """
     if covered_by is None:
         return list(_records())
@@ -142,14 +131,11 @@ def codes(covered_by: str | None = None) -> list[str]:
 
 
 def check(codes: Iterable[str]) -> list[str]:
-    """Return the codes as a list if each is known and none comes twice.
-
-    Args:
-        codes: The paper's codes.
+    """Return the codes as a list if each is known and none is repeated.
 
     Raises:
         TypeError: A single string was given, which would be read letter by letter.
-        ValueError: A code is unknown (with the nearest codes) or repeated.
+        ValueError: A code is unknown or repeated.
     """
     if isinstance(codes, str):
         raise TypeError(f"give a list of language codes, not the string {codes!r}")

@@ -1,25 +1,26 @@
-"""The paper's Tables 1-16 and constants as tidy data, and the checks that its redundancy allows.
+"""The paper's Tables 1-16 and constants as tidy data, their checks, and others' published scores.
 
-The tables hold what is printed, contradictions included: nothing is corrected but damage of the
-scan, which `tables.csv` records table by table. What one part of the paper says about another (an
+The tables hold what is printed, contradictions included. Only damage of the scan is corrected,
+which `tables.csv` records table by table. Whatever one part of the paper says about another (an
 average, a difference, a cell printed twice, a count) is a row of `checks.csv`. A check compares two
-sides; each is a table, the rows meant, the columns that name a cell, an expression for its value
-and how the values of one name are combined. The cells known to fail are listed beside the check,
-with the contradiction (`contradictions.csv`) that they belong to.
+sides. Each side is a table, the rows to take, the columns that name a cell, an expression for its
+value, and how the values that share a name are combined. The cells known to fail are listed beside
+the check, with the contradiction (`contradictions.csv`) that they belong to.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mlq_utils.data import PACKAGE_DATA
+from mlq_utils.data import PACKAGE_DATA, one_of
 
 FOLDER = PACKAGE_DATA / "paper"
 
-# For each table the number of rows and its columns: text unless marked; `?` may be empty.
+# For each table the number of rows and the columns, which are text unless marked. Those with `?`
+# may have empty cells.
 _SCHEMA = {
     1: (70, "tuned_on target spbleu:float"),
     2: (225, "dataset quadrant language"),
@@ -39,7 +40,7 @@ _SCHEMA = {
     16: (77, "training_data model strategy task score:float"),
 }
 
-# How the values that share a name become one. "in all three" counts the datasets of Table 2.
+# How the values that share a name are combined. "in all three" means the datasets of Table 2.
 _HOW: dict[str, Callable[[pd.api.typing.SeriesGroupBy], pd.Series]] = {
     "value": lambda groups: groups.first(),
     "mean": lambda groups: groups.mean(),
@@ -52,7 +53,7 @@ _HOW: dict[str, Callable[[pd.api.typing.SeriesGroupBy], pd.Series]] = {
     "in all three": lambda groups: (groups.size() == 3).astype(int),
 }
 
-# Binary floats cannot hold a printed decimal: 0.1 must not fail against a tolerance of 0.1.
+# Binary floats cannot hold printed decimals, and 0.1 must not fail against a tolerance of 0.1.
 _SLACK = 1e-9
 _RELATIONS = {
     "=": lambda printed, other, tolerance: abs(printed - other) <= tolerance + _SLACK,
@@ -66,22 +67,21 @@ _REMEDY = "restore the file from the repository or reinstall mlq_utils"
 
 
 def table(n: int) -> pd.DataFrame:
-    """Return a table of the paper, tidy: one printed cell a row.
+    """Return a table of the paper in tidy form, one row per printed cell.
 
-    Scores are in spBLEU (Table 16: accuracy in percent, and spBLEU for Flores-101), sizes in
-    sentence pairs, Table 7's ratio in percent.
+    Scores are in spBLEU (in Table 16 accuracies in percent, except for Flores-101), sizes in
+    sentence pairs, and Table 7's ratio in percent.
 
     Args:
         n: The table's number in the paper.
 
     Returns:
-        A copy that may be changed; `.attrs` has its title, unit, source (the section) and note
+        A copy that may be changed. Its `attrs` hold the title, unit, source (the section) and note
         (how to read it, and what was repaired of the scan).
 
     Raises:
-        ValueError: There is no such table, or its file is not what the paper prints: a column or
-            row is missing, a cell is no number, or a check within the table fails (or holds)
-            where it does not in print.
+        ValueError: There is no such table, or its file is damaged: a column or row is missing, a
+            cell is no number, or a check within the table has another outcome than in print.
     """
     if n not in _SCHEMA:
         raise ValueError(f"unknown table {n!r}; the paper has Tables 1 to {max(_SCHEMA)}")
@@ -92,23 +92,24 @@ def constants() -> pd.DataFrame:
     """Return the constants of the equations, the settings and the claims made in prose.
 
     Returns:
-        One constant a row: name, value (missing for `threshold`, for which the paper gives a rule
+        One row per constant: name, value (missing for `threshold`, for which the paper gives a rule
         and no number), unit, source (section, equation or caption) and statement.
     """
-    return _constants(FOLDER).copy()
+    return _numbered(FOLDER / "constants.csv", "value").copy()
 
 
 def checks(n: int | None = None) -> pd.DataFrame:
-    """Return every check that the paper's redundancy allows, one compared cell a row.
+    """Return every check that the paper's redundancy allows, one row per compared cell.
 
     Args:
-        n: A table's number, for the checks that involve it; all where it is None.
+        n: Number of a table whose checks are returned. Defaults to all.
 
     Returns:
-        table (the tables compared, "5, 13"), check (the rule in words), where (the cell's names),
-        printed, recomputed (both in the tables' units), tolerance (the rounding that the printed
-        digits allow), relation (of printed to recomputed), holds, and contradiction (the id in
-        `contradictions`, empty where the check holds).
+        A frame with columns `table` (the tables compared, such as "5, 13"), `check` (the rule in
+        words), `where` (the cell's names), `printed` and `recomputed` (in the tables' units),
+        `tolerance` (the rounding that the printed digits allow), `relation` (of printed to
+        recomputed), `holds` and `contradiction` (the id in `contradictions`, empty if the check
+        holds).
 
     Raises:
         ValueError: There is no such table, or a file is damaged (see `table`).
@@ -124,11 +125,11 @@ def contradictions() -> pd.DataFrame:
     """Return each place where the printed paper contradicts itself.
 
     Returns:
-        id, where (tables and sections), printed (what stands there), conflict (what speaks
-        against it), explanation, reading ("plain"; "arguable" where the paper can be read
-        otherwise; "outside" where the conflict is with a fact that the paper does not print), and,
-        from the checks: cells (how many fail), of (how many were compared) and computed (the
-        failing cells in words; empty where no check can tell).
+        A frame with columns `id`, `where` (tables and sections), `printed`, `conflict` (what
+        contradicts it), `explanation`, `reading` ("plain", "arguable" if the paper can be read
+        otherwise, or "outside" if the conflict is with a fact that the paper does not print), and
+        from the checks `cells` (how many fail), `of` (how many were compared) and `computed` (the
+        failing cells in words, empty if no check covers the place).
     """
     listed = _read(FOLDER / "contradictions.csv")
     found = checks()
@@ -142,18 +143,16 @@ def contradictions() -> pd.DataFrame:
 
 
 def _words(failing: pd.DataFrame) -> str:
-    """Say in words which cells fail, check by check."""
-    return "; ".join(
-        f"{check}: "
-        + ", ".join(
-            f"{c.where} {c.printed:g} against {c.recomputed:.4g}" for c in cells.itertuples()
-        )
-        for check, cells in failing.groupby("check", sort=False)
-    )
+    """Return in words which cells fail, check by check."""
+    words = []
+    for check, cells in failing.groupby("check", sort=False):
+        rows = cells[["where", "printed", "recomputed"]].itertuples(index=False)
+        words.append(f"{check}: " + ", ".join(f"{c} {a:g} against {b:.4g}" for c, a, b in rows))
+    return "; ".join(words)
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Read a CSV as text: nothing is guessed, and an empty cell is an empty string."""
+    """Read a CSV file as text; empty cells are empty strings."""
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")
     except ValueError as error:  # what pandas raises for a file that is no CSV in UTF-8
@@ -161,19 +160,15 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 @lru_cache
-def _constants(folder: Path) -> pd.DataFrame:
-    """Read the constants."""
-    frame = _read(folder / "constants.csv")
-    frame["value"] = pd.to_numeric(frame.value)
-    return frame
+def _numbered(path: Path, column: str) -> pd.DataFrame:
+    """Read a CSV file of which one column holds numbers."""
+    frame = _read(path)
+    return frame.assign(**{column: pd.to_numeric(frame[column])})
 
 
-@lru_cache
 def _rules(folder: Path) -> pd.DataFrame:
-    """Read the checks, each a rule that compares many cells."""
-    frame = _read(folder / "checks.csv")
-    frame["tolerance"] = pd.to_numeric(frame.tolerance)
-    return frame
+    """Return the checks, each a rule that compares many cells."""
+    return _numbered(folder / "checks.csv", "tolerance")
 
 
 @lru_cache
@@ -197,7 +192,7 @@ def _typed(folder: Path, n: int) -> pd.DataFrame:
 
 
 def _numbers(path: Path, cells: pd.Series, kind: str) -> pd.Series:
-    """Turn a column into numbers of a kind, or say which cell is none."""
+    """Convert a column to numbers; the error names the cell that is none."""
     numbers = pd.to_numeric(cells, errors="coerce")
     wrong = ~np.isfinite(numbers) & ~(cells.eq("") & kind.endswith("?"))
     if kind.startswith("int"):
@@ -213,7 +208,7 @@ def _numbers(path: Path, cells: pd.Series, kind: str) -> pd.Series:
 
 @lru_cache
 def _checked(folder: Path, n: int) -> pd.DataFrame:
-    """Return a table whose own checks fail where the paper's fail, and nowhere else."""
+    """Return a table after comparing the outcome of its own checks with the recorded outcome."""
     frame = _typed(folder, n)
     rules = _rules(folder)
     own = rules[["printed_table", "other_table"]].eq(str(n)).all(axis=1)
@@ -230,12 +225,13 @@ def _checked(folder: Path, n: int) -> pd.DataFrame:
 
 
 def _side(folder: Path, name: str, rows: str, by: str, value: str, how: str) -> pd.Series:
-    """Return one side of a check: the cells meant, by their names."""
-    frame = _constants(folder) if name == "constants" else _typed(folder, int(name))
+    """Return one side of a check as a series of values by cell name."""
+    path = folder / "constants.csv"
+    frame = _numbered(path, "value") if name == "constants" else _typed(folder, int(name))
     if rows:
         frame = frame.query(rows, engine="python")
     values = pd.Series(frame.eval(value, engine="python"), index=frame.index)
-    # A name is its columns' values in words, so that tables that name columns differently align.
+    # Names are the columns' values in words, so that tables with other column names align.
     keys = frame[by.split()].astype(object).fillna("-").itertuples(index=False)
     names = [" / ".join(map(str, key)) for key in keys] if by else [_WHOLE] * len(frame)
     return _HOW[how](values.groupby(names, sort=False))
@@ -256,7 +252,7 @@ def _compare(folder: Path, rule: dict) -> pd.DataFrame:
     if not rule["other_by"]:  # one value for all of the printed side
         sides[1] = pd.Series(sides[1].iloc[0], index=sides[0].index)
     cells = pd.concat(sides, axis=1, keys=["printed", "recomputed"], join="outer", sort=False)
-    # Where one side counts, what it does not have counts as none.
+    # If one side counts something, then a cell missing there means a count of zero.
     cells = cells.dropna() if rule["join"] == "inner" else cells.fillna(0)
     if rule["join"] == "left":
         cells = cells.loc[sides[0].index]
@@ -270,3 +266,50 @@ def _compare(folder: Path, rule: dict) -> pd.DataFrame:
     return cells.assign(
         holds=holds, contradiction=np.where(known, rule["contradiction"], "").astype(str)
     )
+
+
+def llamax_scores(models: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return en→x spBLEU on FLORES-101 of LLaMA-2 and LLaMA-3, untuned and Alpaca-tuned.
+
+    The scores are from the LLaMAX project's published experiment results (CONE-MT/LLaMAX, MIT
+    licence), whose authors tuned and scored the models.
+
+    Args:
+        models: Some of `LLaMA2-7B`, `LLaMA2-13B` and `LLaMA3-8B`. Defaults to all.
+
+    Returns:
+        One row per model, tuning and target: `model`, `tuning` (`none` or `Alpaca`), `target`,
+        `spbleu` (0 to 100, two decimals), and `label` (the model, with " + Alpaca" if tuned).
+
+    Raises:
+        ValueError: A model is unknown.
+    """
+    scores = pd.read_csv(PACKAGE_DATA / "published/llamax_en_x.csv", keep_default_na=False)
+    for model in models or []:
+        one_of("model", model, scores["model"].unique())
+    return _labelled(scores if models is None else scores[scores["model"].isin(models)])
+
+
+def llama_scores() -> pd.DataFrame:
+    """Return the paper's scores of LLaMA-7B (Table 9), in the form of `llamax_scores`."""
+    scores = table(9).melt("target", ["llama", "alpaca"], "tuning", "spbleu")
+    scores["tuning"] = scores["tuning"].map({"llama": "none", "alpaca": "Alpaca"})
+    return _labelled(scores.assign(model="LLaMA-7B"))
+
+
+def _labelled(scores: pd.DataFrame) -> pd.DataFrame:
+    label = scores["model"] + scores["tuning"].map({"none": "", "Alpaca": " + Alpaca"})
+    return scores.assign(label=label)[["model", "tuning", "target", "spbleu", "label"]]
+
+
+def harness_scores() -> pd.DataFrame:
+    """Return zero-shot accuracies of LLaMA-7B on four tasks of Table 16, language by language.
+
+    The results were published by lm-evaluation-harness in 2023 (EleutherAI, MIT licence,
+    `results/llama/llama-7B` at commit 8085723). There are none for MGSM, and XNLI was scored on its
+    test set then.
+
+    Returns:
+        One row per task and language: `task`, `language` and `score` (percent).
+    """
+    return pd.read_csv(PACKAGE_DATA / "published/harness_llama_7b.csv", keep_default_na=False)

@@ -225,3 +225,16 @@ def test_a_cell_that_two_tables_share_is_compared(folder):
     broken = checks[checks.holds != checks.contradiction.eq("")]
     assert set(broken.table) == {"5, 13", "6, 13", "7, 13"}
     assert isinstance(broken, pd.DataFrame) and broken["where"].str.startswith("te").all()
+
+
+def test_scores_that_others_published():
+    scores = paper.llamax_scores()
+    with pytest.raises(ValueError, match=r"unknown model 'LLaMA2-70B'.*LLaMA2-7B"):
+        paper.llamax_scores(["LLaMA2-70B"])
+    assert set(paper.llamax_scores(["LLaMA3-8B"])["label"]) == {"LLaMA3-8B", "LLaMA3-8B + Alpaca"}
+    assert paper.llama_scores().set_index(["tuning", "target"])["spbleu"]["Alpaca", "pt"] == 40.5
+    assert scores.groupby(["model", "tuning"])["target"].nunique().eq(101).all()
+    assert len(scores) == 6 * 101
+    llama2 = scores.query("model == 'LLaMA2-7B' and tuning == 'Alpaca'").set_index("target")
+    assert llama2.loc["af", "spbleu"] == 19.41 and llama2.loc["zu", "spbleu"] == 0.67
+    assert scores["spbleu"].between(0, 100).all()

@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from mlq_utils import modeling, paper, published, tokenization
+from mlq_utils import modeling, paper, tokenization
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.data import sha256
 from mlq_utils.experiments import nlu
@@ -471,7 +471,7 @@ def test_a_file_missing_from_a_release_is_an_error(releases, store, no_model):
 
 def test_averages_are_over_languages_and_then_over_tasks():
     """The printed row of LLaMA-7B is the harness's own, English left out of two tasks."""
-    found = published.harness()
+    found = paper.harness_scores()
     assert found.groupby("task")["language"].agg(set).to_dict() == {
         name: set(nlu.TASKS[name]["languages"]) for name in nlu.TASKS if name != "mgsm"
     }
@@ -488,7 +488,7 @@ def test_averages_are_over_languages_and_then_over_tasks():
 
 
 def test_what_is_compared_is_printed():
-    found = published.harness().query("task in ('xcopa', 'xnli')")
+    found = paper.harness_scores().query("task in ('xcopa', 'xnli')")
     beside = nlu.compare(found, "Bilingual", "embed").set_index("task")
     table = paper.table(16).query("training_data == 'Bilingual' and strategy == 'embed'")
     cells = table.set_index("task")["score"]

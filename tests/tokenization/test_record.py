@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import record_tokenizers
-from mlq_utils import published, tokenization
+from mlq_utils import tokenization
 from mlq_utils.data import sha256
 from mlq_utils.scoring import intervals
 from mlq_utils.tokenization import record
@@ -52,19 +52,6 @@ def test_provenance_names_every_file():
     provenance = json.loads((record.FOLDER / "provenance.json").read_text())
     assert {p.name for p in record.FOLDER.glob("*.csv")} == set(provenance["files"])
     assert provenance["date"] in tokenization.checksums()
-
-
-def test_llamax_scores():
-    scores = published.llamax()
-    with pytest.raises(ValueError, match=r"unknown model 'LLaMA2-70B'.*LLaMA2-7B"):
-        published.llamax(["LLaMA2-70B"])
-    assert set(published.llamax(["LLaMA3-8B"])["label"]) == {"LLaMA3-8B", "LLaMA3-8B + Alpaca"}
-    assert published.llama().set_index(["tuning", "target"])["spbleu"]["Alpaca", "pt"] == 40.5
-    assert scores.groupby(["model", "tuning"])["target"].nunique().eq(101).all()
-    assert len(scores) == 6 * 101
-    llama2 = scores.query("model == 'LLaMA2-7B' and tuning == 'Alpaca'").set_index("target")
-    assert llama2.loc["af", "spbleu"] == 19.41 and llama2.loc["zu", "spbleu"] == 0.67
-    assert scores["spbleu"].between(0, 100).all()
 
 
 def test_intervals_agree_with_scipy():
