@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # loads scipy.stats, which takes a second, on first use
 
 
 def mean(values: Sequence[float], *, samples: int = 2000, seed: int = 0) -> pd.Series:
@@ -23,7 +23,9 @@ def mean(values: Sequence[float], *, samples: int = 2000, seed: int = 0) -> pd.S
         ValueError: There are fewer than two values, or one is missing.
     """
     values = _numbers(values)
-    found = stats.bootstrap((values,), np.mean, n_resamples=samples, method="percentile", rng=seed)
+    found = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=samples, method="percentile", rng=seed
+    )
     low, high = found.confidence_interval
     return pd.Series({"mean": values.mean(), "low": low, "high": high, "n": len(values)})
 
@@ -49,21 +51,21 @@ def rank_correlation(
     if len(x) != len(y):
         raise ValueError(f"unequal lengths: {len(x)} and {len(y)}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.ConstantInputWarning)
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        found = scipy.stats.bootstrap(
             (x, y), _spearman, paired=True, n_resamples=samples, method="percentile", rng=seed
         )
     # scipy's own interval is NaN as soon as one sample has a constant side.
     low, high = np.nanquantile(found.bootstrap_distribution, [0.025, 0.975])
-    rho = stats.spearmanr(x, y).statistic
+    rho = scipy.stats.spearmanr(x, y).statistic
     return pd.Series({"rho": rho, "low": low, "high": high, "n": len(x)})
 
 
 def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return the rank correlations of many samples at once, which `stats.spearmanr` cannot."""
-    ranks = (stats.rankdata(side, axis=axis) for side in (x, y))
-    return stats.pearsonr(*ranks, axis=axis).statistic
+    ranks = (scipy.stats.rankdata(side, axis=axis) for side in (x, y))
+    return scipy.stats.pearsonr(*ranks, axis=axis).statistic
 
 
 def pairwise(frame: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +88,7 @@ def superiority(x: Sequence[float], y: Sequence[float]) -> float:
     """
     if len(x) == 0 or len(y) == 0:
         raise ValueError("one side is empty: there are no pairs to compare")
-    return float(stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)))
+    return float(scipy.stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)))
 
 
 def table(rows: Mapping[Hashable, pd.Series]) -> pd.DataFrame:
