@@ -205,7 +205,7 @@ def printed_and_trained(tables: Mapping[str, pd.DataFrame], *, ax: Axes | None =
     """Draw trained scores over printed ones, a mark a cell, a colour and mark a table.
 
     Args:
-        tables: By name, as `outcomes.compare` returns them; cells not yet run are left out.
+        tables: By name, as `comparison.compare` returns them; cells not yet run are left out.
         ax: Where to draw; a new figure where None.
     """
     ax = ax or plt.subplots(figsize=(7, 4.2))[1]

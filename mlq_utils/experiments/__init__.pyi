@@ -1,4 +1,4 @@
-from . import clusters, nlu, outcomes, planning, replication, scales, studies, sweep
+from . import clusters, comparison, nlu, planning, scales, studies, sweep, tables
 from .executors import run_all
 from .runner import VOCABULARY_SEED, VOCABULARY_SIZES, run
 from .spec import SHIPPED, STORE, Spec, averages, costs, default_store, scores, spec_of
@@ -13,13 +13,12 @@ __all__ = [
     "Store",
     "averages",
     "clusters",
+    "comparison",
     "costs",
     "default_store",
     "nlu",
-    "outcomes",
     "planning",
     "read_lines",
-    "replication",
     "run",
     "run_all",
     "scales",
@@ -27,5 +26,6 @@ __all__ = [
     "spec_of",
     "studies",
     "sweep",
+    "tables",
     "write_lines",
 ]

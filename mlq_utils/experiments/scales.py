@@ -1,65 +1,68 @@
-"""At which scale the paper is done again: the base, the corpora, the sizes, and its models there.
+"""The scales at which the paper is done again: the base model, the corpora, the sizes, the seeds.
 
-    PAPER                                              # LLaMA-7B, the real corpora, GPUs
-    MINI                                               # the packaged base on CLDR, two cores
-    named("paper", base="owner/name", revision="<commit>")     # the paper's runs of your model
+    PAPER                                                     # LLaMA-7B, the real corpora, GPUs
+    MINI                                                      # the packaged base on CLDR, two cores
+    named("paper", base="owner/name", revision="<commit>")    # the paper's runs of your model
 
-A model of the paper is here a `Spec` with `UNSCORED` for its targets: what it is scored on depends
-on every table that it serves, and `replication` decides.
+A scale turns a model of the paper into a `Spec`. The targets of that `Spec` are always `UNSCORED`,
+since what a model is scored on depends on all tables that it serves; `tables` sets them.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
+from typing import Any
 
-from mlq_utils import corpora, languages, modeling, paper, scoring
+from mlq_utils import corpora, languages, modeling, scoring
+from mlq_utils.corpora import inventory
 from mlq_utils.data import one_of
 from mlq_utils.experiments import studies
 from mlq_utils.experiments.spec import Spec
-from mlq_utils.modeling.extension import Extension
-from mlq_utils.modeling.settings import PAPER_CAP
 
-DATASETS = {
-    "Lego-MT": ("lego_mt",),
-    "New": ("wikimatrix", "news_commentary"),
-    "Ted": ("ted",),
-}
-"""The paper's datasets, by their names in Table 2, in the order of Table 10."""
+DATASETS = dict(inventory.DATASETS.values())
+"""The paper's datasets by their names in Table 2, in the order of Table 10, with their corpora."""
 TEST = ("flores101" if "flores101" in corpora.NAMES else "flores200", "devtest")
 PIECES = (3000, 6000, 12000)
-"""New pieces in a vocabulary, as printed in Table 6."""
+"""Numbers of new pieces in Table 6."""
 TEXTS = {"mC4": "mc4", "Flores": TEST[0]}
-"""The text that pieces are learned from, by its name in Table 6; of FLORES the dev split."""
+"""The text that pieces are learned from, by its name in Table 6. Of FLORES it is the dev split."""
 LAYERS = 32
-"""Layers of LLaMA-7B."""
+"""Number of layers of LLaMA-7B."""
 UNSCORED = ("ro",)
-"""Targets of a model that is scored on nothing yet; a specification cannot be without."""
+"""Targets of a model whose targets are not yet known. A specification cannot be without."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where the paper's runs are made, and how large they are.
+    """A base model with the data and sizes that the paper's runs have with it.
 
     Attributes:
-        name: What it is called.
-        base, revision, spare_rows: The base model, as in `Spec`.
-        depth: Its layers. A layer of the paper is the one at the same share of the depth.
-        datasets: The corpora that stand for each of `DATASETS`; tables on one that is left out
+        name: Name of the scale, shown on pages.
+        base: Base model, as in `Spec`.
+        revision: Commit of the base on the Hub.
+        spare_rows: Number of spare embedding rows of the base, as in `Spec`.
+        depth: Number of layers of the base. A layer of the paper is represented by the layer at the
+            same share of the depth.
+        datasets: Corpora that stand for each of `DATASETS`. Tables on a dataset that is left out
             have no runs.
-        english: The source of English instructions, as `Spec.corpus`.
-        test, test_size, schedule, batch_size, epochs, beam_size: As in `Spec`.
-        cap: New tokens at most; scaled to the language where None. The released evaluation has
-            256 for all languages, which cuts most references of some: show both.
-        pairs: What stands for the paper's "at most 10k" (Tables 1, 2 and 12, Figure 2).
-        share: What the sizes printed in the other tables are multiplied by.
-        instructions: English instructions at most (52,002 in Alpaca).
-        pieces: New pieces in a vocabulary, in the place of `PIECES`.
-        texts: What they are learned from (`Extension.text`), by its name in Table 6.
-        rates: Learning rates by strategy where reciprocal languages are compared (Tables 3 and
-            15, Figure 3); the schedule's own where it has none.
-        seeds: Each tuned model is made with each.
+        english: Source of English instructions, as `Spec.corpus`.
+        test: Corpus and split to score on, as in `Spec`.
+        test_size: Number of test sentences per target.
+        schedule: Training schedule, as in `Spec`.
+        batch_size: Examples per step.
+        epochs: Passes over the training data.
+        beam_size: Number of beams.
+        cap: Maximum number of new tokens; None for a cap scaled to the target. The released
+            evaluation has 256 for all languages, which cuts most references of some of them.
+        pairs: Number of pairs for the paper's "at most 10k" (Tables 1, 2 and 12, Figure 2).
+        share: Factor for the sizes that the other tables print.
+        instructions: Maximum number of English instructions. Alpaca has 52,002.
+        pieces: Numbers of new pieces that stand for `PIECES`.
+        texts: Text that pieces are learned from (`Extension.text`), by its name in Table 6.
+        rates: Learning rates by strategy for comparisons on reciprocal languages (Tables 3 and 15,
+            Figure 3). Strategies without one use the schedule's rate.
+        seeds: Random seeds. Every tuned model is made once per seed.
     """
 
     name: str
@@ -77,7 +80,7 @@ class Scale:
     batch_size: int = 128
     epochs: int = 3
     beam_size: int = 4
-    cap: int | None = PAPER_CAP
+    cap: int | None = modeling.PAPER_CAP
     pairs: int = 10_000
     share: float = 1.0
     instructions: int = 52_002
@@ -90,31 +93,30 @@ class Scale:
         """Check what can be checked without loading anything.
 
         Raises:
-            ValueError: Unknown dataset, corpus, split, strategy or schedule, or a number that is
-                none of its kind.
+            ValueError: A dataset, corpus, split, strategy or schedule is unknown, or a number is
+                out of range.
         """
         for dataset, names in self.datasets.items():
             one_of("dataset of the paper", dataset, DATASETS)
             for name in names:
                 one_of("corpus", name, corpora.NAMES)
-        for strategy in self.rates:
-            one_of("strategy", strategy, modeling.STRATEGIES)
         for name in ("depth", "pairs", "share", "instructions"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
         if len(self.pieces) != len(PIECES) or not self.seeds:
             raise ValueError(
-                f"a scale needs {len(PIECES)} numbers of new pieces and one seed or more: "
+                f"a scale needs {len(PIECES)} numbers of new pieces and at least one seed: "
                 f"pieces={self.pieces}, seeds={self.seeds}"
             )
-        self.instructed("embed")  # a wrong field of all specifications is refused here
+        for strategy in ("embed", *self.rates):
+            self.instructed(strategy)  # refuses a field that is wrong in every specification
 
     def check(self) -> None:
-        """Refuse what every run would fail by, before any is made.
+        """Refuse what would make every run fail, before the first one starts.
 
         Raises:
             FileNotFoundError, ConnectionError, ValueError: The base, the test set or the model of
-                spBLEU is not here and cannot be fetched, or is damaged.
+                spBLEU is damaged, or is not on this machine and cannot be fetched.
         """
         modeling.configuration(self.base, self.revision)
         corpora.load(self.test[0], self.scorable()[0], self.test[1])
@@ -122,17 +124,17 @@ class Scale:
             scoring.check_flores101()
 
     def trainable(self, dataset: str) -> list[str]:
-        """Return the languages that the corpora of a dataset have, in the order of Table 8."""
-        having = {code for name in self.datasets.get(dataset, ()) for code in languages.codes(name)}
-        return [code for code in languages.codes() if code in having and code != "en"]
+        """Return the languages of a dataset's corpora, in the order of Table 8."""
+        covered = {c for name in self.datasets.get(dataset, ()) for c in languages.codes(name)}
+        return [code for code in languages.codes() if code in covered and code != "en"]
 
     def scorable(self) -> list[str]:
-        """Return the languages that the test set has, in the order of Table 8."""
+        """Return the languages of the test set, in the order of Table 8."""
         return [code for code in languages.codes(self.test[0]) if code != "en"]
 
     def untuned(self) -> Spec:
-        """Return the base as it is."""
-        return Spec(targets=UNSCORED, **self._scoring())
+        """Return the base itself."""
+        return Spec(targets=UNSCORED, **self._shared())
 
     def tuned(
         self,
@@ -141,20 +143,18 @@ class Scale:
         size: int | None = None,
         *,
         dataset: str = "Lego-MT",
-        layers: tuple[int, ...] | None = None,
         reciprocal: bool = False,
-        **fields: str | Extension,
+        **fields: Any,
     ) -> Spec:
-        """Return a model tuned on English into some languages.
+        """Return a model tuned to translate from English into some languages.
 
         Args:
             codes: The languages.
-            strategy: As in `Spec`.
-            size: Printed pairs; at most 10k, as in Section 3, where None.
-            dataset: A key of `DATASETS`.
-            layers: As in `Spec`.
-            reciprocal: Whether `rates` hold.
-            **fields: `shorten` or `extension`, as in `Spec`.
+            strategy: The strategy, as in `Spec`.
+            size: Number of pairs that the paper prints. Defaults to "at most 10k" (Section 3).
+            dataset: Training data, a key of `DATASETS`. Defaults to Lego-MT.
+            reciprocal: Whether to use the learning rates in `rates`. Defaults to False.
+            **fields: Further fields of `Spec`: `layers`, `shorten` or `extension`.
 
         Raises:
             ValueError: The dataset lacks a language, or `Spec` refuses the combination.
@@ -166,29 +166,24 @@ class Scale:
         if lacking:
             raise ValueError(f"{' and '.join(names)}: no {' or '.join(lacking)}")
         pairs = self.pairs if size is None else self.scaled(size)
-        return self._tuned(
-            tuple(codes),
-            strategy,
-            max(pairs, len(codes)),
-            corpus=names,
-            layers=layers,
-            learning_rate=self.rates.get(strategy) if reciprocal else None,
-            **fields,
-        )
+        rate = self.rates.get(strategy) if reciprocal else None
+        fields |= {"size": max(pairs, len(codes)), "corpus": names, "learning_rate": rate}
+        return self._tuned(codes, strategy, **fields)
 
     def instructed(self, strategy: str, layers: tuple[int, ...] | None = None) -> Spec:
         """Return a model tuned on English instructions (Appendices C, G and H)."""
-        return self._tuned(("en",), strategy, self.instructions, corpus=self.english, layers=layers)
+        fields = {"size": self.instructions, "corpus": self.english, "layers": layers}
+        return self._tuned(("en",), strategy, **fields)
 
     def scaled(self, size: int) -> int:
-        """Return what stands for a printed number of pairs."""
+        """Return the number of pairs that stands for a printed one."""
         return max(1, round(size * self.share))
 
     def layer(self, printed: int) -> int:
-        """Return the layer at the same share of the depth as one of LLaMA-7B's.
+        """Return the layer at the same share of the depth as a layer of LLaMA-7B.
 
         Raises:
-            ValueError: The base has fewer layers, and the one below stands for it.
+            ValueError: The base has fewer layers, and this one already stands for a lower layer.
         """
         here = printed * self.depth // LAYERS
         if printed and (printed - 1) * self.depth // LAYERS == here:
@@ -197,41 +192,29 @@ class Scale:
             )
         return here
 
-    def lowest(self, printed: int) -> tuple[int, ...]:
-        """Return the lowest layers, as many in proportion as so many of LLaMA-7B's."""
-        return tuple(range(max(1, round(printed * self.depth / LAYERS))))
+    def lowest(self, count: int) -> tuple[int, ...]:
+        """Return the lowest layers, as large a share of the depth as `count` of LLaMA-7B's."""
+        return tuple(range(max(1, round(count * self.depth / LAYERS))))
 
     def seeded(self, model: Spec) -> list[Spec]:
-        """Return a model with each seed; the base itself has none."""
+        """Return a model with each seed. The untuned base does not depend on a seed."""
         if not model.languages:
             return [model]
         return [dataclasses.replace(model, seed=seed) for seed in self.seeds]
 
-    def _tuned(self, codes: tuple[str, ...], strategy: str, size: int, **fields: object) -> Spec:
-        return Spec(
-            languages=codes,
-            targets=UNSCORED,
-            strategy=strategy,
-            size=size,
-            schedule=self.schedule,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            seed=self.seeds[0],
-            **fields,
-            **self._scoring(),
-        )
+    def _tuned(self, codes: Sequence[str], strategy: str, **fields: Any) -> Spec:
+        names = ("schedule", "batch_size", "epochs")
+        fields |= {name: getattr(self, name) for name in names} | self._shared()
+        codes, seed = tuple(codes), self.seeds[0]
+        return Spec(languages=codes, targets=UNSCORED, strategy=strategy, seed=seed, **fields)
 
-    def _scoring(self) -> dict[str, object]:
+    def _shared(self) -> dict[str, Any]:
         names = ("base", "revision", "spare_rows", "test", "test_size", "beam_size", "cap")
         return {name: getattr(self, name) for name in names}
 
 
-PAPER = Scale(
-    name="paper",
-    base="huggyllama/llama-7b",
-    revision="4782ad278652c7c71b72204d462d6d01eaaf7549",
-)
-"""The paper's: its steps are `training.Schedule.paper`."""
+PAPER = Scale("paper", "huggyllama/llama-7b", "4782ad278652c7c71b72204d462d6d01eaaf7549")
+"""The paper's scale. Its training steps are those of `Schedule.paper`."""
 MINI = Scale(
     name="mini",
     base="mini",
@@ -252,23 +235,22 @@ MINI = Scale(
     seeds=studies.SEEDS,
 )
 """The packaged base on CLDR phrases, which stand for all three datasets. Sizes, rates and seeds are
-those of `studies`, whose records therefore count where the settings are the same."""
-
-
+those of `studies`, so that shipped records count where the settings are the same."""
 SCALES = {scale.name: scale for scale in (PAPER, MINI)}
 
 
 def named(name: str, *, base: str | None = None, revision: str | None = None) -> Scale:
-    """Return a scale, for another base where one is given.
+    """Return a scale, with another base model if one is given.
 
     Args:
-        name: A key of `SCALES`.
-        base: What `modeling.load` takes; the scale's own where None.
-        revision: Its commit, of a base on the Hub.
+        name: The scale, a key of `SCALES`.
+        base: Base model, as `modeling.load` takes it. Defaults to the scale's own.
+        revision: Commit of that base if it is on the Hub.
 
     Raises:
-        ValueError: Unknown name, or a revision without a base.
-        FileNotFoundError, ConnectionError: The base has no configuration here, or cannot be asked.
+        ValueError: The scale is unknown, or there is a revision without a base.
+        FileNotFoundError, ConnectionError: The configuration of the base is neither on this machine
+            nor can it be fetched.
     """
     scale = SCALES[one_of("scale", name, SCALES)]
     if base is None:
@@ -276,14 +258,7 @@ def named(name: str, *, base: str | None = None, revision: str | None = None) ->
             raise ValueError(f"revision {revision!r} without a base: give both")
         return scale
     depth = modeling.configuration(base, revision).get_text_config().num_hidden_layers
-    called = Path(base).name if Path(base).is_dir() else base  # pages show no path of a machine
+    label = Path(base).name if Path(base).is_dir() else base  # pages show no path of a machine
     return dataclasses.replace(
-        scale, name=f"{name}, {called}", base=base, revision=revision, depth=depth
+        scale, name=f"{name}, {label}", base=base, revision=revision, depth=depth
     )
-
-
-@cache
-def representatives() -> tuple[str, ...]:
-    """Return the languages that models are scored on in Table 12, in the order of its columns."""
-    columns = paper.table(12).query("role == 'representative'")["target"]
-    return tuple(dict.fromkeys(columns))

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from mlq_utils import experiments
-from mlq_utils.experiments import clusters, planning, replication, scales
+from mlq_utils.experiments import clusters, planning, scales, tables
 from mlq_utils.experiments import executors as runs
 from mlq_utils.experiments.scales import PAPER, Scale
 from mlq_utils.experiments.spec import Spec
@@ -35,17 +35,17 @@ COLUMNS = {
 """What is printed of a plan, and how."""
 
 
-def listed(tables: Sequence[str] = (), scale: Scale = PAPER) -> list[Spec]:
+def listed(names: Sequence[str] = (), scale: Scale = PAPER) -> list[Spec]:
     """Return the runs of tables of the paper.
 
     Args:
-        tables: Their numbers, or names such as "figure 2"; all where empty.
+        names: Their numbers, or names such as "figure 2"; all where empty.
         scale: Where they are made.
 
     Raises:
         ValueError: There is no such table.
     """
-    return replication.specs([int(t) if t.isdigit() else t for t in tables] or None, scale)
+    return tables.specs([int(t) if t.isdigit() else t for t in names] or None, scale)
 
 
 def described(frame: pd.DataFrame) -> str:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from mlq_utils import languages, paper
 from mlq_utils.experiments import scales, studies
-from mlq_utils.experiments.scales import LAYERS, MINI, PAPER, representatives
+from mlq_utils.experiments.scales import LAYERS, MINI, PAPER
+from mlq_utils.experiments.tables import representatives
 
 
 def test_the_papers_scale_is_the_papers():
@@ -96,7 +97,7 @@ def test_what_cannot_be_tuned_on_is_said():
         ({"rates": {"ful": 1e-3}}, "unknown strategy 'ful'"),
         ({"share": 0}, "share must be above 0"),
         ({"depth": 0}, "depth must be above 0"),
-        ({"seeds": ()}, "one seed or more"),
+        ({"seeds": ()}, "at least one seed"),
         ({"pieces": (1, 2)}, "3 numbers of new pieces"),
         ({"beam_size": 0}, "beam_size must be 1 or more"),
     ],

@@ -1,8 +1,6 @@
 """The shipped runs of the book: they belong to the packaged base, and the page's sums over them."""
 
 import json
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -10,6 +8,7 @@ import pytest
 from benchmarks import ablations
 from mlq_utils import experiments, modeling, quadrants
 from mlq_utils.corpora import loading as corpora
+from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.experiments import studies
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import pretraining
@@ -36,10 +35,13 @@ def test_a_study_with_a_failed_run_is_an_error(tmp_path, monkeypatch):
         studies.records("untund")
 
 
-def test_the_command_refuses_an_unknown_study():
-    command = [sys.executable, "-m", "mlq_utils.experiments.studies", "untund"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "Did you mean untuned" in done.stderr
+def test_records_are_shipped_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "SHIPPED", tmp_path)
+    studies.ship(["untuned"])
+    (file,) = tmp_path.iterdir()
+    assert file.read_bytes() == (PACKAGE_DATA / "runs/untuned.jsonl").read_bytes()
+    with pytest.raises(ValueError, match="Did you mean untuned"):
+        studies.ship(["untund"])
 
 
 def test_scores_in_the_form_that_equation_1_takes():
@@ -231,7 +233,7 @@ def test_examples_are_translations_made_here(tmp_path):
     store = Store(tmp_path)
     found = studies.examples(["tr"], ["embed"], size=16, store=store)
     assert found["model"].tolist() == ["source", "reference", "untuned", "embed"]
-    runs = [store.hypotheses(path.name) for path in tmp_path.iterdir() if path.is_dir()]
+    runs = map(store.hypotheses, store.keys())
     texts = {text for run in runs for text in run["hypothesis"]}
     assert set(found["text"].iloc[2:]) <= texts and found["text"].iloc[0] != ""
     again = studies.examples(["tr"], ["embed"], size=16, store=store)

@@ -28,7 +28,7 @@ def listed(small, monkeypatch):
             for n in range(2)
         ]
 
-    monkeypatch.setattr(sweep.replication, "specs", specs)
+    monkeypatch.setattr(sweep.tables, "specs", specs)
     monkeypatch.setitem(scales.SCALES, "mini", dataclasses.replace(MINI, base=small.base))
     return asked
 
