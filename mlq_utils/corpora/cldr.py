@@ -1,33 +1,33 @@
 """The embedded parallel corpus: phrases composed from the Unicode CLDR, which Babel carries.
 
-A phrase is one, two or three items (25, 45, 30%) joined by the locale's list pattern; an item is a
+A phrase is one, two or three items (25, 45, 30%) joined by the locale's list pattern. An item is a
 territory, a language name, an amount with a unit or a currency, a full date or a relative time
 (weights in `KINDS`). The same items are rendered in English and in the language:
 
     en  Thursday, January 9, 2003, 7 years ago, and Romania
     ro  joi, 9 ianuarie 2003, acum 7 ani și România
 
-**Parallel.** The seed draws one endless stream of combinations that knows nothing of languages. A
-language takes from it, in order, what it can render, so two languages share their English sources
-wherever both have the items.
+**Parallel.** The seed draws one endless stream of combinations, whatever the language. A language
+takes from it, in order, those that it can render. Two languages therefore share their English
+sources wherever both have the items.
 
-**Disjoint.** Whether a combination is for train or test (one in ten) depends on a checksum of its
-items, sorted: not on seed, size or language, so none, in whatever order, is ever in both. Items are
-shared: of the 182 territories and languages about a tenth stand alone in test only, and stand
-beside others in train. Sources never recur; a target can, where two English items have one name.
+**Disjoint.** A checksum of a combination's sorted items decides whether it is for train or test
+(one in ten). So no combination, in whatever order, is ever in both, whatever seed, size and
+language. Items are shared: about a tenth of the 182 territories and languages stand alone only in
+test, and beside others in train. Sources never recur. A target can, if two English items have one
+name in the language.
 
-**Only what is translated.** Babel fills what a locale lacks from CLDR's root, which has no names,
-"+7 y" for relative times and "7 km" for units, or writes a bare identifier ("length-nanometer").
-An item is used if the locale has a value for it that is not root's. A value that equals English is
-kept: it is the locale's own ("Portugal" in Romanian; in Cebuano or Filipino nearly every
-territory); `coverage` reports how many. List patterns and the order within dates may be root's (a
-comma, "2003 January 9, Thursday"): they hold no words. A unit without a long form takes the
-locale's short one, as CLDR prescribes and Babel does not.
+**Only what is translated.** If a locale lacks something, Babel answers with CLDR's root ("+7 y",
+"7 km") or a bare identifier ("length-nanometer"). An item is used only if the locale has a value of
+its own for it. A value that equals English counts ("Portugal" in Romanian, and nearly every
+territory in Cebuano or Filipino). List patterns and the order within dates may be root's, because
+they hold no words. A unit without a long form takes the locale's short one, as CLDR prescribes and
+Babel does not.
 
-**Characters.** Numbers stay under 1000 and are in Latin digits, in every language. No-break spaces
-become spaces; soft hyphens and direction marks, which steer layout only, are dropped. Zero-width
-spaces and joiners are spelling (Khmer, Lao, Persian, Kannada) and stay. All text is in NFC. The
-oddities of CLDR stay too (Welsh "a(c)"). CLDR data is under the Unicode licence (Unicode-3.0).
+**Characters.** Numbers are under 1000 and in Latin digits in every language. No-break spaces become
+spaces. Soft hyphens and direction marks, which steer layout only, are dropped. Zero-width spaces
+and joiners belong to the spelling (Khmer, Lao, Persian, Kannada) and stay. All text is in NFC. CLDR
+data is under the Unicode licence (Unicode-3.0).
 """
 
 import copy
@@ -48,24 +48,22 @@ from mlq_utils import languages
 from mlq_utils.data import PACKAGE_DATA, one_of
 
 Item = tuple[str, str, int]
-"""Kind, name, value: ("territory", "RO", 0), ("unit", "mass-gram", 7), ("date", "", 731224)."""
+"""Kind, name and value: ("territory", "RO", 0), ("unit", "mass-gram", 7), ("date", "", 731224)."""
 Split = Literal["train", "test"]
 
 SPLITS = {"train": 10_000, "test": 200}
-"""The splits and how many pairs each has where no size is given."""
-THIN = 0.5
-"""A language is refused where it can render less than this share of the items drawn."""
-
+"""The splits and their default numbers of pairs."""
 LENGTHS = {1: 25, 2: 45, 3: 30}
+"""How many items a phrase has, with the weights in percent."""
 KINDS = {"territory": 30, "language": 20, "unit": 12, "currency": 10, "date": 16, "relative": 12}
+"""The kinds of items, with their weights in percent."""
 
-
-# Read as text: "NA" is Namibia, and a date has no name.
+# Read as text, because "NA" is Namibia and the name of a date is empty.
 _ITEMS = pd.read_csv(PACKAGE_DATA / "cldr_items.csv", dtype=str, keep_default_na=False)
 NAMES = {kind: tuple(_ITEMS["name"][_ITEMS["kind"] == kind]) for kind in KINDS}
-"""The items of each kind: 120 states that every locale with names of territories names; the 44
-languages that the thinnest locales name and 18 more; 20 units and 10 currencies of everyday use;
-seven fields of time, past and future. In the order of the file, which the stream depends on."""
+"""The names of each kind: 120 states that every locale with names of territories has; the 44
+languages that the smallest locales have and 18 more; 20 units and 10 currencies of everyday use;
+seven fields of time, past and future. The stream depends on their order in the file."""
 
 _FIRST_DAY, _LAST_DAY = (datetime.date(y, 1, 1).toordinal() for y in (1950, 2050))
 VALUES: Mapping[str, range] = {
@@ -74,29 +72,29 @@ VALUES: Mapping[str, range] = {
     "date": range(_FIRST_DAY, _LAST_DAY),
     "relative": range(1, 100),
 }
-"""The values of the kinds that have one; dates are proleptic ordinals (`date.toordinal`)."""
+"""The possible values by kind, if it has any; dates are ordinals (`date.toordinal`)."""
 
 _LAYOUT = str.maketrans(dict.fromkeys("\u00a0\u202f", " ") | dict.fromkeys("\u00ad\u200e\u200f"))
-# A copy: reading resolves aliases in place, and every locale that Babel loads later would inherit
-# root's answers ("M04" for April in Yoruba).
+# A copy, because reading resolves aliases in place, and every locale that Babel loads later would
+# inherit root's answers ("M04" for April in Yoruba).
 _ROOT = localedata.LocaleDataDict(copy.deepcopy(localedata.load("root")))
 
 
 def split_of(items: tuple[Item, ...]) -> Split:
-    """Return the split that a combination belongs to, whatever its order: one in ten is test."""
+    """Return the split of a combination in whatever order. One in ten is for test."""
     key = "|".join(sorted(f"{kind}:{name}:{value}" for kind, name, value in items))
     return "test" if zlib.crc32(key.encode()) % 10 == 0 else "train"
 
 
 def combinations(seed: int, split: Split | None = None) -> Iterator[tuple[Item, ...]]:
-    """Draw combinations of items without end, the same for every language.
+    """Draw combinations of items without end, the same for every language and on every machine.
 
     Args:
-        seed: A natural number; decides the stream, the same on every machine.
-        split: Only the combinations of this split; None for all.
+        seed: Random seed, a natural number.
+        split: The split of the combinations. Defaults to both.
 
     Yields:
-        One to three different items. Combinations repeat as chance has it.
+        One to three different items. The same combination can come again.
     """
     if split is not None:
         one_of("split", split, SPLITS)
@@ -121,18 +119,20 @@ def combinations(seed: int, split: Split | None = None) -> Iterator[tuple[Item, 
 class Phrasebook:
     """Renders items in one locale.
 
+    Args:
+        locale: A Babel identifier, such as "zh_Hant".
+
     Attributes:
-        items: For each kind the names in `NAMES` that the locale translates.
+        items: The names in `NAMES` that the locale translates, by kind.
+
+    Raises:
+        babel.UnknownLocaleError: Babel has no such locale.
     """
 
     def __init__(self, locale: str) -> None:
-        """Find out what a locale translates.
-
-        Args:
-            locale: A Babel identifier, e.g. "zh_Hant"; `babel.UnknownLocaleError` if there is none.
-        """
+        """Find which names the locale translates."""
         self.locale = Locale.parse(locale)
-        self._data = self.locale._data  # Babel has no public way to tell what is inherited
+        self._data = self.locale._data  # nothing public tells what a locale inherits
         self._rendered: dict[Item, str] = {}
         patterns = self.locale.list_patterns["standard"]
         self._lists = {place: text.translate(_LAYOUT) for place, text in patterns.items()}
@@ -142,6 +142,7 @@ class Phrasebook:
         }
 
     def _translated(self, kind: str, name: str) -> bool:
+        """Return whether the locale has a value of its own, and not root's."""
         if kind == "date":
             return all(
                 value != _ROOT[part]["format"]["wide"][key]
@@ -171,7 +172,7 @@ class Phrasebook:
         return all(name in self.items[kind] for kind, name, _ in items)
 
     def render(self, items: tuple[Item, ...]) -> str:
-        """Return the items as one phrase; ask `can` first."""
+        """Return the items as one phrase. The locale must be able to render them, see `can`."""
         first, *others = [self._rendered.get(item) or self._render(item) for item in items]
         if len(others) < 2:
             return self._lists["2"].format(first, *others) if others else first
@@ -198,51 +199,36 @@ class Phrasebook:
         return text
 
 
-def _share(book: Phrasebook, same_as: Phrasebook | None = None) -> float:
-    """Return the share of the items drawn that a locale translates, or renders like another."""
-
-    def counted(kind: str, name: str) -> bool:
-        item = kind, name, VALUES[kind][6] if kind in VALUES else 0  # 7 metres, the 7th of January
-        return same_as is None or book.render((item,)) == same_as.render((item,))
-
-    return sum(
-        weight * sum(counted(kind, name) for name in book.items[kind]) / len(NAMES[kind])
-        for kind, weight in KINDS.items()
-    ) / sum(KINDS.values())
-
-
 @cache
 def phrasebook(language: str) -> Phrasebook:
-    """Return the phrasebook of a language (the paper's code), made once.
+    """Return the phrasebook of a language by the paper's code.
 
     Raises:
-        ValueError: The language is unknown, has no locale, or one that translates too little.
+        ValueError: The language is unknown or has no locale that translates enough.
     """
     record = languages.get(language)
     if not record.cldr:
         covered = ", ".join(languages.codes("cldr"))
         raise ValueError(f"the cldr corpus has no {record.name} ({language}). There are: {covered}")
-    book = Phrasebook(record.cldr)
-    if (share := _share(book)) < THIN:
-        raise ValueError(
-            f"the cldr corpus has too little {record.name} ({language}): it can render "
-            f"{share:.0%} of the items drawn, {THIN:.0%} are needed"
-        )
-    return book
+    return Phrasebook(record.cldr)
 
 
 def pairs(language: str, split: Split, size: int | None = None, seed: int = 0) -> pd.DataFrame:
-    """Return English phrases and their translation.
+    """Return English phrases and their translations.
 
     Args:
-        language: The paper's code; "en" gives each source as its own target.
+        language: The paper's code. "en" gives each source as its own target.
         split: "train" or "test".
-        size: How many pairs; `SPLITS` where None. There are always as many as asked for.
-        seed: A natural number; decides which.
+        size: Number of pairs, of which there are always enough. Defaults to `SPLITS[split]`.
+        seed: Random seed for the stream of combinations, a natural number.
 
     Returns:
-        A frame of `size` rows with columns `source` (English) and `target`; no combination of items
-        comes twice, in whatever order. Wrong arguments are a ValueError or TypeError.
+        A frame with columns `source` (English) and `target`. No combination of items comes twice,
+        in whatever order.
+
+    Raises:
+        ValueError: The language or split is unknown, or `size` is less than 1.
+        TypeError: `size` or `seed` is no whole number.
     """
     book, english = phrasebook(language), phrasebook("en")
     default = SPLITS[one_of("split", split, SPLITS)]
@@ -256,25 +242,3 @@ def pairs(language: str, split: Split, size: int | None = None, seed: int = 0) -
             if len(rows) == size:
                 break
     return pd.DataFrame(list(rows.values()), columns=["source", "target"])
-
-
-def coverage() -> pd.DataFrame:
-    """Return what each language with a locale translates.
-
-    Returns:
-        A frame indexed by the paper's code: `name`, `locale`, for each kind the number of names
-        translated (of 120 territories, 62 languages, 20 units, 10 currencies, 1 date format and 14
-        relative times); of the items drawn the `share` that it can render (0 to 1), and
-        `as_english`, the share that comes out just as in English.
-    """
-    rows = {}
-    for language in map(languages.get, languages.codes("cldr")):
-        book = phrasebook(language.code)
-        rows[language.code] = {
-            "name": language.name,
-            "locale": language.cldr,
-            **{kind: len(names) for kind, names in book.items.items()},
-            "share": _share(book),
-            "as_english": _share(book, phrasebook("en")),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("code")

@@ -136,11 +136,7 @@ def _count(pairs: Iterable[Row], known: dict[str, Iterable[str]]) -> dict[str, t
 
 
 def found(counts: pd.DataFrame) -> str:
-    """Say in a sentence or two how much of the counted corpora is on this machine.
-
-    Args:
-        counts: The result of `statistics`.
-    """
+    """Say in a sentence or two how many pairs `statistics` has counted."""
     here = counts.dropna(subset="pairs")
     if here.empty:
         return (
@@ -157,10 +153,7 @@ def found(counts: pd.DataFrame) -> str:
 
 
 def by_language(counts: pd.DataFrame) -> pd.DataFrame:
-    """Return the counts for readers, one row per language of which something is here.
-
-    Args:
-        counts: The result of `statistics`.
+    """Return the result of `statistics` for readers, one row per language that is here.
 
     Returns:
         A frame with columns `code`, `name` and one per corpus: its pairs, followed by the usable
@@ -181,28 +174,13 @@ def _shown(row: Any) -> str:
     return f"{row.pairs:,} ({row.usable:,} usable)" if row.few else f"{row.pairs:,}"
 
 
-def report(counts: pd.DataFrame) -> str:
-    """Return the counts as text, the language with the fewest pairs first in each corpus.
-
-    Args:
-        counts: The result of `statistics`.
-    """
-    lines = []
-    for name, rows in counts.groupby("corpus", sort=False):
-        here = rows.dropna(subset="pairs")
-        lines.append(f"{name}: {len(here)} of {len(rows)} languages here")
-        for row in here.sort_values("pairs").itertuples():
-            few = f"  {row.usable:,} usable, under {FEW:,}" if row.few else ""
-            lines.append(f"  {row.language:7}{row.pairs:>12,}{few}")
-    return "\n".join(lines)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print how many training pairs of each language are here, and which languages have few."""
+    """Print how many training pairs of each language are here, see `by_language`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("corpora", nargs="*", help=f"some of {', '.join(TRAINING)}; all if none")
     given = parser.parse_args(arguments)
-    print(report(statistics(some_of(parser, "corpus", given.corpora, TRAINING))))
+    counts = statistics(some_of(parser, "corpus", given.corpora, TRAINING))
+    print(by_language(counts).to_string(index=False), found(counts), sep="\n")
 
 
 if __name__ == "__main__":

@@ -42,23 +42,21 @@ def lines(path: Path, strict: bool = False) -> Iterator[str]:
         number = 0
         try:
             for number, line in enumerate(file, 1):
-                text = line.decode("utf-8").rstrip("\r\n")
-                # Only at the start is U+FEFF a byte-order mark; elsewhere it joins words.
-                if fault := "NUL" if b"\0" in line else _fault(line, number, strict):
+                if fault := _fault(line, number, strict):
                     raise ValueError(f"{path}, line {number}: a {fault}")
-                yield text
+                yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from None
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path} is truncated or damaged after line {number} ({error}): delete it and get "
-                "it again"
-            ) from None
+            where = f"{path} is truncated or damaged after line {number} ({error})"
+            raise ValueError(f"{where}: delete it and get it again") from None
 
 
 def _fault(line: bytes, number: int, strict: bool) -> str:
-    """Return what the line should not hold, besides NUL."""
-    if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+    """Return what the line should not hold, if anything."""
+    if b"\0" in line:
+        return "NUL"
+    if number == 1 and line.startswith(b"\xef\xbb\xbf"):  # elsewhere U+FEFF joins words
         return "byte-order mark"
     if strict and b"\r" in line:
         return "carriage return"

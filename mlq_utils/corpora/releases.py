@@ -1,8 +1,8 @@
 """The released corpora: where their files are, and which files hold a language.
 
 The files of a release are looked for in the folder given as `data`, in `MLQ_DATA` and in the
-download cache, each time under the release's own name (`Corpus.folder`). They are fetched only if
-there is no such folder. An incomplete folder of the user's is an error, never a reason to download.
+download cache, each time in the release's own folder. They are fetched only if there is no such
+folder. An incomplete folder of the user's is an error, never a reason to download.
 """
 
 import os
@@ -63,18 +63,9 @@ TRAINING = [name for name in NAMES if name != "cldr" and "train" in CORPORA[name
 
 
 def find(name: str, data: str | os.PathLike | None = None) -> Path | None:
-    """Return the folder that `load` would read, without downloading anything.
+    """Return the folder in which `load` finds a corpus (Babel's own for cldr).
 
-    Args:
-        name: A key of `CORPORA`.
-        data: Folder searched before `MLQ_DATA` and the cache.
-
-    Returns:
-        The corpus's folder (Babel's own for cldr), or None if it would have to be downloaded.
-
-    Raises:
-        ValueError: The name is unknown.
-        FileNotFoundError: The folder given, or `MLQ_DATA`, does not exist.
+    Returns None if the corpus would have to be downloaded. See `load` for the arguments and errors.
     """
     corpus = CORPORA[one_of("corpus", name, CORPORA)]
     if not corpus.folder:
@@ -101,11 +92,7 @@ def fetched(
 ) -> list[Path]:
     """Return the paths of a corpus's files, which are fetched if they are not on this machine.
 
-    Args:
-        name: A key of `CORPORA`.
-        files: The files, relative to the corpus's folder.
-        data: Folder searched before `MLQ_DATA` and the cache.
-        by_hand: Whether the files are not among those at the corpus's `url`. Defaults to False.
+    Files that only a person can get (`by_hand`) are never fetched.
 
     Raises:
         FileNotFoundError: A file is missing in the user's folder, or only a person can get it.

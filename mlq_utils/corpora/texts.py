@@ -87,12 +87,7 @@ def _mc4_lines(
 
 
 def mc4_files(code: str, seed: int) -> list[str]:
-    """Return the names of mC4's files of a language, in the order in which they are read.
-
-    Args:
-        code: The language's code in mC4.
-        seed: Random seed for the order.
-    """
+    """Return mC4's files of a language (mC4's code) in the drawn order in which they are read."""
     counts = pd.read_csv(PACKAGE_DATA / "mc4.csv").set_index("language")["files"]
     order = np.random.default_rng(seed).permutation(counts[code])
     return [f"c4-{code}.tfrecord-{n:05d}-of-{counts[code]:05d}.json.gz" for n in order]

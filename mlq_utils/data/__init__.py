@@ -1,8 +1,7 @@
 """The room of packaged data, and of how files are found, fetched and written.
 
-Released files are looked for in a folder of the user's (`MLQ_DATA`) and in the download cache
-before anything is fetched from its publisher. What is fetched, unpacked or written appears whole
-or not at all.
+Released files are looked for in the user's folder (`MLQ_DATA`) and in the download cache before
+they are fetched from their publisher. Files and folders appear whole or not at all.
 """
 
 import contextlib

@@ -128,9 +128,10 @@ def test_what_a_page_says_of_it(here):
 def test_the_command_line(here, capsys):
     inventory.main(["ted", "news_commentary"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"ted: {len(languages.codes('ted')) - 1} of 52 languages here"
-    assert "  ro                3  2 usable, under 10,000" in lines
-    assert lines[-2:] == ["news_commentary: 1 of 14 languages here", "  ru           10,007"]
+    assert lines[0].split() == ["code", "name", "ted", "news_commentary"]
+    assert "ro Romanian 3 (2 usable)" in [" ".join(line.split()) for line in lines]
+    assert "ru Russian 0 (0 usable) 10,007" in [" ".join(line.split()) for line in lines]
+    assert lines[-1].startswith("10,012 pairs in 52 languages")
     with pytest.raises(SystemExit):
         inventory.main(["teddy"])
     assert "Did you mean ted?" in capsys.readouterr().err
