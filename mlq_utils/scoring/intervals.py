@@ -50,9 +50,7 @@ def rank_correlation(
     x, y = _numbers(x), _numbers(y)
     if len(x) != len(y):
         raise ValueError(f"unequal lengths: {len(x)} and {len(y)}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy.stats.ConstantInputWarning)
-        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+    with warnings.catch_warnings(action="ignore"):  # about samples in which a side is constant
         found = scipy.stats.bootstrap(
             (x, y), _spearman, paired=True, n_resamples=samples, method="percentile", rng=seed
         )
@@ -69,11 +67,7 @@ def _spearman(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def pairwise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rank correlation of each pair of columns, each pair once.
-
-    Returns:
-        One row per pair: `a` and `b` (the names of the columns) and `rho`.
-    """
+    """Return the rank correlations of all pairs of columns, with the columns' names in a and b."""
     rho = frame.corr("spearman").to_numpy()
     first, second = np.triu_indices(len(frame.columns), k=1)
     names = frame.columns.to_numpy()
@@ -92,11 +86,7 @@ def superiority(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def table(rows: Mapping[Hashable, pd.Series]) -> pd.DataFrame:
-    """Return results of `mean` or `rank_correlation` as a frame for reading, one row per result.
-
-    Args:
-        rows: Results by label; tuples become levels of the index.
-    """
+    """Return results of `mean` or `rank_correlation` by label as a frame for reading."""
     names = {"rho": "rank correlation", "low": "95% from", "high": "to"}
     return pd.DataFrame(dict(rows)).T.astype({"n": int}).rename(columns=names).round(2)
 

@@ -15,15 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pooch
-import requests
 import sentencepiece
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.metrics.base import Metric
 from sacrebleu.tokenizers import tokenizer_spm
 
-from mlq_utils.data import PACKAGE_DATA
+from mlq_utils.data import PACKAGE_DATA, fetch
 from mlq_utils.tokenization.tokenizer import Tokenizer, load
+
+FLORES101_URL = tokenizer_spm.SPM_MODELS["flores101"]["url"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ def cldr_spm() -> Tokenizer:
 
 def flores101_path() -> Path:
     """Return where sacrebleu reads the flores101 model: `$SACREBLEU/models`, or ~/.sacrebleu."""
-    name = tokenizer_spm.SPM_MODELS["flores101"]["url"].rsplit("/", 1)[1]
-    return Path(tokenizer_spm.SACREBLEU_DIR, "models", name)
+    return Path(tokenizer_spm.SACREBLEU_DIR, "models", Path(FLORES101_URL).name)
 
 
 def fetch_flores101(sha256: str) -> Path:
@@ -103,15 +102,11 @@ def fetch_flores101(sha256: str) -> Path:
             checks none, so take it from a copy that you trust.
 
     Raises:
-        ConnectionError: There is no network.
-        ValueError: The file has another digest; nothing is kept.
+        ConnectionError: The model cannot be fetched.
+        ValueError: The file has another digest; it is not kept.
     """
-    url, path = tokenizer_spm.SPM_MODELS["flores101"]["url"], flores101_path()
-    fetch = pooch.HTTPDownloader(timeout=10)
-    try:
-        pooch.retrieve(url, f"sha256:{sha256}", path.name, path.parent, downloader=fetch)
-    except requests.RequestException as error:
-        raise ConnectionError(f"cannot download {url} ({type(error).__name__})") from None
+    path = flores101_path()
+    fetch(FLORES101_URL, path, "sacrebleu's flores101 model", f"place it at {path}", sha256)
     return path
 
 
@@ -126,8 +121,8 @@ def check_flores101() -> None:
     if not path.is_file():
         raise FileNotFoundError(
             f"spBLEU needs sacrebleu's flores101 model at {path}. Place it there, from "
-            f"{tokenizer_spm.SPM_MODELS['flores101']['url']}; or call scoring.fetch_flores101; or "
-            "give another SentencePiece model as `tokenizer`, which the signature then names"
+            f"{FLORES101_URL}; or call scoring.fetch_flores101; or give another SentencePiece "
+            "model as `tokenizer`, which the signature then names"
         )
     try:
         sentencepiece.SentencePieceProcessor(model_file=str(path))
@@ -160,11 +155,7 @@ def _bleu(tokenizer: Tokenizer | None) -> BLEU:
 
 
 def _plain_floats(metric: Metric) -> Metric:
-    """Make all scores of a metric plain floats.
-
-    When some resamples score 0, sacrebleu mixes floats and NumPy's float32, and then cannot take
-    their mean.
-    """
+    """Make a metric give plain floats; sacrebleu cannot take the mean of these and float32."""
     compute = metric._compute_score_from_stats
 
     def plain(stats: list[int]) -> Any:
@@ -192,9 +183,9 @@ def _score(
     return Score(found.score, mean - half, mean + half, signature, len(hypotheses), empty)
 
 
-def _check(hypotheses: Sequence[str], references: Sequence[str], name: str = "hypotheses") -> None:
+def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
     """Refuse lists that differ in length, of which sacrebleu would score the shorter part."""
-    for kind, texts in ((name, hypotheses), ("references", references)):
+    for kind, texts in (("hypotheses", hypotheses), ("references", references)):
         if isinstance(texts, str):
             raise TypeError(f"give a list of {kind}, not one string")
         if not len(texts):
@@ -203,4 +194,4 @@ def _check(hypotheses: Sequence[str], references: Sequence[str], name: str = "hy
             if not isinstance(text, str):
                 raise TypeError(f"number {number} of the {kind} is not a string: {text!r}")
     if len(hypotheses) != len(references):
-        raise ValueError(f"{len(hypotheses)} {name} and {len(references)} references")
+        raise ValueError(f"{len(hypotheses)} hypotheses and {len(references)} references")
