@@ -1,16 +1,14 @@
 """Beam search with a causal language model: the state of one batch, and its steps.
 
-`model.generate` computes the prompt once per beam, reorders and copies the whole cache at every
-step, and carries finished sentences along. Here a sentence is one row of the batch and its beams
-are queries side by side: the prompt is computed once (and how all prompts of a batch begin, once
-for the batch), keys and values are written once and never moved, and which of them a beam sees (the
-prompt and its own past) is told by the attention mask, which is all that is reordered. Finished
-sentences leave the batch.
+`model.generate` computes the prompt once per beam, copies the whole cache at every step, and
+carries finished sentences along. Here a sentence is one row of the batch, and its beams are queries
+side by side. The prompt is computed once (and its beginning, if all prompts of a batch share it,
+once for the batch). Keys and values are written once and never moved: the attention mask alone says
+which of them a beam sees, and only the mask is reordered. Finished sentences leave the batch.
 
-The search itself is that of `model.generate(num_beams=…, do_sample=False, early_stopping=False,
-length_penalty=1.0)` of transformers 5, to the token, in fp32, but for hypotheses so close that
-rounding decides (there `generate` differs from itself in fp64, too); in lower precisions that is
-often. Engines differ in what they call beam search, so a record should name this one: `ENGINE`.
+The search is that of `model.generate(num_beams=…, do_sample=False, early_stopping=False,
+length_penalty=1.0)` of transformers 5. In fp32 it finds the same tokens, except where hypotheses
+are so close that rounding decides, which is often in lower precisions.
 """
 
 import math
@@ -23,9 +21,9 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 ENGINE = "mlq_utils beam search 1"
-"""Names the search in records; the number changes when results can."""
+"""Name of the search in records. The number is raised when results can change."""
 DROP = 1 / 8
-"""Finished sentences leave the batch once they are this share of it; leaving costs a copy."""
+"""Share of finished sentences at which they leave the batch, which costs a copy of the rest."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Output:
         ids: The generated token ids, without the end-of-sentence token.
         score: Sum of the log-probabilities (natural logarithm) of the generated tokens, the
             end-of-sentence token included, divided by their number.
-        finished: Whether the model ended the sentence; False where the cap did.
+        finished: Whether the model ended the sentence. If not, the cap did.
     """
 
     ids: list[int]
@@ -45,7 +43,7 @@ class Output:
 
 
 class _Layer(DynamicLayer):
-    """A cache layer that grows in place: no copy a step, and a longer buffer where it is full."""
+    """A cache layer that grows in place, in a buffer that is copied only when it is full."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -76,15 +74,16 @@ class _Layer(DynamicLayer):
 class Batch:
     """The state of the search for a batch of sentences.
 
-    Shapes: B sentences still in the batch, K beams, T tokens generated so far.
+    B is the number of sentences still in the batch, K of beams, and T of tokens generated so far.
 
     Attributes:
-        live: (B,) which sentence of the batch each row is.
-        tokens: (B, K, T) generated tokens of the running beams, best first.
-        scores: (B, K) their summed log-probabilities.
-        ended: (B, K) scores of the best ended hypotheses, a mean per token; -1e9 where none yet.
-        best: For each sentence the tokens of the best ended hypothesis, with its score.
-        mask: (B, 1, K, P + K * cap) added to attention: 0 where a beam sees a key.
+        live: Number of the sentence in each row, of shape (B,).
+        tokens: Generated tokens of the running beams, best first, of shape (B, K, T).
+        scores: Their summed log-probabilities, of shape (B, K).
+        ended: Mean log-probabilities of the best ended hypotheses, of shape (B, K), filled up with
+            -1e9.
+        best: Tokens and score of the best ended hypothesis of each sentence.
+        mask: Added to attention: 0 where a beam sees a key, of shape (B, 1, K, prompt + K * cap).
     """
 
     def __init__(
@@ -93,10 +92,10 @@ class Batch:
         """Compute the prompts.
 
         Args:
-            model: See `translation.beam_search`, which checks all of these.
-            prompts: Ids of each.
-            caps: New tokens at most, for each.
-            beams: K.
+            model: The model. `translation.beam_search` has checked all arguments.
+            prompts: Ids of each prompt.
+            caps: Largest number of new tokens of each prompt.
+            beams: Number of beams.
 
         Raises:
             ValueError: The model returns NaN.
@@ -104,7 +103,7 @@ class Batch:
         self.model, self.beams, device = model, beams, model.device
         self.cache = Cache(layer_class_to_replicate=_Layer)
         shared = _shared(prompts)
-        if shared:  # instructions open alike: computed once, and copied to every row
+        if shared:  # computed once, and copied to every row
             self._call(torch.tensor([prompts[0][:shared]], device=device), logits_to_keep=1)
             self.cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long))
         width = max(map(len, prompts))
@@ -115,7 +114,7 @@ class Batch:
         seen = torch.arange(width, device=device) >= (width - self.lengths + shared)[:, None]
         seen[:, :shared] = True
         positions = (seen.cumsum(1) - 1).clamp(min=0)[:, shared:]
-        # (B, 1, V): one beam, the prompt, which becomes K at the first step
+        # Logits of shape (B, 1, V): the prompt is one beam, which becomes K at the first step.
         self._call(
             ids.to(device), attention_mask=seen.long(), position_ids=positions, logits_to_keep=1
         )
@@ -142,9 +141,9 @@ class Batch:
             if self.beams == 1:
                 hopeless = self.ended[:, 0] > -1e9
             else:
-                # transformers' rule: no running beam beats the worst of K ended ones, if its mean
-                # stays what it is now. And a bound that changes no result: log-probabilities are
-                # negative, so no mean to come exceeds the best sum now, divided by the cap.
+                # The rule of transformers: stop when no running beam beats the worst of K ended
+                # ones at its present mean. The second bound changes no result: log-probabilities
+                # are negative, so no later mean exceeds the best sum now, divided by the cap.
                 running = self.scores[:, 0]
                 hopeless = running / generated <= self.ended[:, -1]
                 hopeless |= running / self.caps < self.ended[:, 0]
@@ -165,15 +164,18 @@ class Batch:
         ]
 
     def _extend(self, eos: int, done: torch.Tensor) -> torch.Tensor:
-        """Extend every beam by a token and note what ends; return each new beam's parent, (B, K).
+        """Extend every beam by a token and record what ends.
 
-        Of 2 K candidates the K best that do not end run on; those that end count among the K best
-        only, as in transformers.
+        Of 2 K candidates the K best that do not end run on. Those that end count only if they are
+        among the K best, as in transformers.
+
+        Returns:
+            The parent of each new beam, of shape (B, K).
         """
         beams, rows = self.beams, torch.arange(len(self.live), device=self.live.device)[:, None]
         candidates = 2 * beams if beams > 1 else 1
         logs = self.logits.float().log_softmax(-1) + self.scores[..., None]
-        # The best of each beam first: cheaper than one search among K * V, and as exact.
+        # The best of each beam first, which is cheaper than one search among K * V and as exact.
         logs, ids = logs.topk(candidates, dim=-1)
         logs, picked = logs.flatten(1).topk(candidates, dim=-1)
         parents, ids = picked // candidates, ids.flatten(1).gather(1, picked)
@@ -202,11 +204,11 @@ class Batch:
         return parents
 
     def _forward(self, parents: torch.Tensor) -> None:
-        """Feed the last token of every beam; each sees what its parent saw, and itself."""
+        """Feed the last token of every beam, which sees what its parent saw, and itself."""
         start = self.cache.get_seq_length()
         stop = start + self.beams
         seen = self.mask[..., :start]
-        if self.tokens.shape[2] > 1:  # at first every beam has seen the prompt, and no more
+        if self.tokens.shape[2] > 1:  # at the first step every beam has seen just the prompt
             seen.copy_(seen.gather(2, parents[:, None, :, None].expand_as(seen)))
         self.mask[..., start:stop].masked_fill_(self.own, 0)
         positions = self.lengths[:, None] + self.tokens.shape[2] - 1
@@ -223,7 +225,7 @@ class Batch:
 
 
 def _shared(prompts: list[list[int]]) -> int:
-    """Return how many first tokens all prompts share, the last token of each left out."""
-    pairs = zip(min(prompts), max(prompts), strict=False)  # the farthest apart in sorting order
+    """Return how many tokens all prompts begin with alike, excluding the last of each."""
+    pairs = zip(min(prompts), max(prompts), strict=False)  # the farthest apart in order
     equal = takewhile(lambda pair: pair[0] == pair[1], pairs)
     return min(sum(1 for _ in equal), min(map(len, prompts)) - 1)

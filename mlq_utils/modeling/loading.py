@@ -1,12 +1,10 @@
-"""Base models, and what each strategy of the paper trains of them.
+"""Loading and saving models.
 
-    base = load("mini")                                 # the packaged base; or a folder, or the Hub
-    tuned = prepare(base.model, "embed")                # input embeddings only
+    base = load("mini")                                 # or a folder, or a name on the Hub
     save(folder, result.trained, strategy="embed")      # and load(folder)
 
-Weights are read from safetensors only: a pickled checkpoint can run code when it is opened. What
-could end in a wrong score rather than an error is refused here, before anything is trained: damaged
-or missing tensors, NaN, a tokenizer that is not the model's.
+Whatever could lead to a wrong score instead of an error is refused before anything is trained:
+damaged or missing tensors, NaN, or the tokenizer of another model.
 """
 
 import contextlib
@@ -26,11 +24,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
+from mlq_utils import tokenization
 from mlq_utils.data import atomic_write, one_of
 from mlq_utils.modeling.bases import SAVED, digest, find, saved_as
 from mlq_utils.modeling.distributed import fast_bf16
 from mlq_utils.modeling.strategies import prepare
-from mlq_utils.tokenization import tokenizer as tokenizers
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,17 @@ class Model:
     """A causal language model with its tokenizer.
 
     Attributes:
-        model: The model; `full` FT changes it in place.
+        model: The model.
         tokenizer: Its tokenizer, which adds no special tokens.
-        name: What it was loaded as.
-        bos: The id that opens a text, None where the model has none.
-        eos: The id that ends it.
-        pad: The id that fills a batch up. Nothing may be masked by comparing with it: it can be a
-            token of the vocabulary where the model has no padding token.
+        name: Name or path that it was loaded from.
+        bos: Id of the token that opens a text, or None if the model has none.
+        eos: Id of the token that ends a text.
+        pad: Id of the padding. Never mask by comparing with it, since it can be a token of the
+            vocabulary.
     """
 
     model: PreTrainedModel = field(repr=False)
-    tokenizer: tokenizers.Tokenizer = field(repr=False)
+    tokenizer: tokenization.Tokenizer = field(repr=False)
     name: str
     bos: int | None
     eos: int
@@ -63,36 +61,55 @@ def load(
     spare_rows: int = 0,
     device_map: str | None = None,
 ) -> Model:
-    """Load a model and its tokenizer, on the CPU and in evaluation mode.
-
-    A model whose head is tied to its input embeddings is untied: the head becomes a copy, with a
-    warning. Otherwise Embed FT would train the head too, unseen.
+    """Load a model and its tokenizer, in evaluation mode.
 
     Args:
-        name_or_path: "mini" for the packaged base; a folder in Hugging Face format, or one that
-            `save` wrote; or a name of the Hub such as "huggyllama/llama-7b".
-        revision: The Hub's branch, tag or commit.
-        dtype: Of the weights; `prepare` makes what it trains fp32 in any case.
-        spare_rows: How many rows the embeddings may have beyond the tokenizer's vocabulary. Some
-            models round their number up; for LLaMA any difference means the wrong tokenizer.
-        device_map: Where the weights go, as transformers and accelerate have it: "auto" spreads a
-            model that one device cannot hold over all that there are. The CPU where None.
+        name_or_path: "mini" for the packaged base; a folder in Hugging Face's format or written by
+            `save`; or a name on the Hub such as "huggyllama/llama-7b". Defaults to "mini".
+        revision: Branch, tag or commit on the Hub.
+        dtype: Type of the weights. Defaults to fp32.
+        spare_rows: Largest number of embeddings beyond the tokenizer's vocabulary. Some models
+            round the number up; for LLaMA any difference means the wrong tokenizer. Defaults to 0.
+        device_map: Devices for the weights, as in transformers: "auto" spreads the model over all
+            there are. Defaults to the CPU.
 
     Raises:
-        FileNotFoundError: There is no such model, or it lacks a file.
+        FileNotFoundError: There is no such model, or a file is missing.
         ConnectionError: The Hub cannot be reached.
-        ValueError: The weights are pickled, damaged, incomplete or not finite; the model wants
-            remote code; the vocabularies do not match; or a tuned model's base has changed.
+        ValueError: The weights are pickled, damaged, incomplete or not finite; the model needs
+            remote code; the vocabularies do not match; or the base of a tuned model has changed.
     """
     folder = find(str(name_or_path), revision)
     if (folder / SAVED).is_file():
         return _load_tuned(folder, dtype, device_map)
     _check_files(folder)
-    words = tokenizers.load(folder)
+    words = tokenization.load(folder)
+    model, tied, missing = _read(folder, dtype, device_map)
+    if tied:
+        # Embed FT would otherwise train the head, too, without anyone noticing.
+        warnings.warn(
+            f"{name_or_path}: the head is tied to the input embeddings; here it is a copy of them, "
+            "so that it stays as it is when the embeddings are tuned",
+            stacklevel=2,
+        )
+        if "lm_head.weight" in missing:
+            missing.remove("lm_head.weight")
+            with torch.no_grad():
+                model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
+    if missing:  # transformers has filled them with noise
+        raise ValueError(f"{folder}: the weights lack {', '.join(sorted(missing)[:3])}")
+    _check_model(model, words, folder, spare_rows)
+    return Model(model.eval(), words, str(name_or_path), *_special_tokens(model, words))
+
+
+def _read(
+    folder: Path, dtype: torch.dtype, device_map: str | None
+) -> tuple[PreTrainedModel, bool, set[str]]:
+    """Return an untied model, whether its head was tied, and the names of missing weights."""
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tied, config.tie_word_embeddings = config.tie_word_embeddings, False
-        with _no_bars():
+        with _no_progress_bars():
             model, found = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
@@ -104,30 +121,15 @@ def load(
             )
     except (ValueError, RuntimeError, SafetensorError, AttributeError) as error:
         raise ValueError(f"{folder} holds no model that can be loaded: {error}") from error
-    missing = set(found["missing_keys"])
-    if tied:
-        warnings.warn(
-            f"{name_or_path}: the head is tied to the input embeddings; here it is a copy of them, "
-            "so that it stays as it is when the embeddings are tuned",
-            stacklevel=2,
-        )
-        if "lm_head.weight" in missing:
-            missing.remove("lm_head.weight")
-            with torch.no_grad():
-                model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
-    if missing:  # transformers fills them with noise
-        raise ValueError(f"{folder}: the weights lack {', '.join(sorted(missing)[:3])}")
-    _check_weights(model, folder)
-    _check_vocabulary(model, words, spare_rows)
-    return Model(model.eval(), words, str(name_or_path), *_special_tokens(model, words))
+    return model, tied, set(found["missing_keys"])
 
 
 def configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
-    """Return a model's configuration, without its weights; of the Hub's that file alone is fetched.
+    """Return a model's configuration, without downloading or reading its weights.
 
     Args:
         name: What `load` takes.
-        revision: The Hub's commit.
+        revision: Branch, tag or commit on the Hub.
 
     Raises:
         FileNotFoundError, ConnectionError, ValueError: As `load`.
@@ -152,20 +154,18 @@ def save(
     spare_rows: int = 0,
     **notes: Any,
 ) -> None:
-    """Keep a tuned model: what was trained, and what it was trained on top of.
-
-    For Embed FT that is the embedding matrix, not the whole model; for LoRA the low-rank matrices.
+    """Save what was trained of a model: for Embed FT the embeddings, for LoRA its small matrices.
 
     Args:
-        folder: Where to: `trained.safetensors`, and then `trained.json`, so that it holds a model
-            or none.
-        trained: `training.Result.trained`.
-        strategy: What `prepare` was given, `layers` too.
-        layers: See `strategy`.
-        base: What `load` was given, `revision` and `spare_rows` too.
-        revision: See `base`.
-        spare_rows: See `base`.
-        **notes: What else `saved_as` should tell, as JSON can hold it.
+        folder: Folder for `trained.safetensors` and `trained.json`. The latter is written last, so
+            that the folder holds a whole model or none.
+        trained: `Result.trained`.
+        strategy: Strategy that `prepare` was given.
+        layers: Layers that `prepare` was given.
+        base: Name or path of the base model that `load` was given. Defaults to "mini".
+        revision: Revision that `load` was given.
+        spare_rows: Spare rows that `load` was given.
+        **notes: Anything else that `saved_as` should return, as JSON can hold it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "trained.safetensors") as aside:
@@ -184,6 +184,7 @@ def save(
 
 
 def _load_tuned(folder: Path, dtype: torch.dtype, device_map: str | None) -> Model:
+    """Load a model that `save` wrote."""
     about = saved_as(folder)
     name = about["base"]
     foreign = f"{folder} was tuned from another {name} than the one that is there now"
@@ -210,15 +211,16 @@ def _load_tuned(folder: Path, dtype: torch.dtype, device_map: str | None) -> Mod
 def choose_precision(
     model: torch.nn.Module, precision: str = "auto", device: torch.device | None = None
 ) -> str:
-    """Return the precision to compute in: "bf16" or "fp32".
+    """Return the precision to compute in, "bf16" or "fp32".
 
     Args:
-        model: A model.
-        precision: "auto" is bf16 where it is fast or where some weights are in bf16 anyway.
-        device: What is computed on, the model's own where None.
+        model: The model.
+        precision: "bf16", "fp32", or "auto" for bf16 if it is fast on the device or if some weights
+            are in bf16 anyway. Defaults to "auto".
+        device: Device of the computation. Defaults to that of the model.
 
     Raises:
-        ValueError: There is no such precision, or fp32 is asked of weights that are not.
+        ValueError: Unknown precision, or fp32 for a model with narrower weights.
     """
     one_of("precision", precision, ("auto", "bf16", "fp32"))
     narrow = any(p.dtype != torch.float32 for p in model.parameters())
@@ -230,14 +232,14 @@ def choose_precision(
 
 
 def for_translation(base: Model, precision: str = "auto") -> Model:
-    """Return a model to translate with: itself, or in bf16 a copy of it with such weights.
+    """Return a model to translate with, which is a copy with bf16 weights where that is faster.
 
-    What is in bf16 already is shared with the copy, not copied.
+    Beam search in bf16 takes two thirds of the time on processors that are fast at it, and finds
+    another translation for about one sentence in fifty.
 
     Args:
-        base: A model.
-        precision: As `choose_precision`. Beam search in bf16 takes two thirds of the time on
-            processors that have it, and finds another translation in about one sentence of fifty.
+        base: The model. Weights that are in bf16 already are shared with the copy.
+        precision: See `choose_precision`. Defaults to "auto".
     """
     weights = list(base.model.parameters())
     shared = {id(weight): weight for weight in weights if weight.dtype == torch.bfloat16}
@@ -247,8 +249,8 @@ def for_translation(base: Model, precision: str = "auto") -> Model:
 
 
 @contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep transformers' bars, which leave widgets in notebooks, from being shown."""
+def _no_progress_bars() -> Iterator[None]:
+    """Hide the bars of transformers, which would leave widgets in notebooks."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -259,7 +261,7 @@ def _no_bars() -> Iterator[None]:
 
 
 def _check_files(folder: Path) -> None:
-    """Refuse a folder without safetensors, or with damaged ones, by name."""
+    """Refuse a folder without safetensors, or with damaged ones, and name the file."""
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: there is no config.json")
     files = sorted(folder.glob("model*.safetensors"))
@@ -279,13 +281,13 @@ def _check_files(folder: Path) -> None:
             raise ValueError(f"{file} is truncated or no safetensors file: {error}") from error
 
 
-def _check_weights(model: PreTrainedModel, folder: Path) -> None:
+def _check_model(
+    model: PreTrainedModel, words: tokenization.Tokenizer, folder: Path, spare_rows: int
+) -> None:
+    """Refuse weights that are not finite and vocabularies that do not match."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ValueError(f"{folder}: {name} holds NaN or infinite weights")
-
-
-def _check_vocabulary(model: PreTrainedModel, words: tokenizers.Tokenizer, spare_rows: int) -> None:
     rows = model.get_input_embeddings().num_embeddings
     if not 0 <= rows - len(words) <= spare_rows:
         raise ValueError(
@@ -295,15 +297,13 @@ def _check_vocabulary(model: PreTrainedModel, words: tokenizers.Tokenizer, spare
 
 
 def _special_tokens(
-    model: PreTrainedModel, words: tokenizers.Tokenizer
+    model: PreTrainedModel, words: tokenization.Tokenizer
 ) -> tuple[int | None, int, int]:
-    """Return the ids of BOS, EOS and padding; the tokenizer's before the configuration's.
-
-    Configurations of LLaMA are about with other ids than its tokenizer has, and those of Qwen,
-    GPT-NeoX and MPT name a BOS that their tokenizers put before no text.
-    """
+    """Return the ids of BOS, EOS and padding."""
+    # The tokenizer decides before the configuration: some configurations of LLaMA have other ids
+    # than its tokenizer, and those of Qwen, GPT-NeoX and MPT name a BOS that is put before no text.
     config = model.config
-    bos, eos, pad = config.bos_token_id, config.eos_token_id, config.pad_token_id
+    eos, pad = config.eos_token_id, config.pad_token_id
     eos = eos[0] if isinstance(eos, list) else eos
     if hasattr(words.backend, "eos_id"):
         bos, eos = (i if i >= 0 else None for i in (words.backend.bos_id(), words.backend.eos_id()))

@@ -1,4 +1,4 @@
-"""Settings of a run: strategies, the training schedule and the cap. Needs no torch."""
+"""Settings of a run: strategies, training schedules and the paper's cap. Needs no torch."""
 
 import math
 from dataclasses import dataclass
@@ -15,27 +15,26 @@ STRATEGIES = {
 """What each strategy trains."""
 
 PAPER_CAP = 256
-"""New tokens at most in the paper's released code, whatever the language."""
+"""Largest number of new tokens in the paper's released code, for every language."""
 
 MINI_RATES = {"embed": 3e-3, "full": 3e-3, "lora": 1e-2, "layers": 3e-3}
-"""The mini world's learning rates. Of two to four rates each, those with the best score on
-held-out languages (Welsh; for full FT also Hindi) that spare the pretraining languages in Embed FT.
-"""
+"""Learning rates of the mini world. Of two to four rates each, these score best on held-out
+languages (Welsh; for full FT also Hindi) and spare the pretraining languages in Embed FT."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, in what steps and at what rate a model is tuned. AdamW, cosine to zero.
+    """How long and at what rate a model is tuned, with AdamW and a cosine schedule to zero.
 
     Attributes:
-        learning_rate: The highest rate.
-        epochs: Passes over the data.
-        batch_size: Examples a step.
-        warmup_steps: Steps of linear warm-up; below 1 a share of all steps.
-        weight_decay: Of AdamW.
-        max_grad_norm: Gradients are scaled down to this norm.
-        block: The longest example, in tokens; longer ones are skipped and counted.
-        seed: Decides the order of examples and the start of LoRA.
+        learning_rate: Peak learning rate.
+        epochs: Number of passes over the data. Defaults to 3.
+        batch_size: Number of examples per step. Defaults to 32.
+        warmup_steps: Number of steps of linear warm-up, or below 1 their share. Defaults to 10.
+        weight_decay: Weight decay of AdamW. Defaults to 0.
+        max_grad_norm: Norm to which larger gradients are scaled down. Defaults to 1.
+        block: Longest example in tokens. Longer ones are skipped and counted. Defaults to 1024.
+        seed: Random seed for the order of examples and the start of LoRA. Defaults to 0.
     """
 
     learning_rate: float
@@ -55,19 +54,19 @@ class Schedule:
 
     @classmethod
     def mini(cls, strategy: str, **changes: float) -> "Schedule":
-        """Return the mini world's schedule for a strategy, with the changes given."""
+        """Return the mini world's schedule for a strategy, with some fields changed."""
         one_of("strategy", strategy, STRATEGIES)
         return cls(**{"learning_rate": MINI_RATES[strategy]} | changes)
 
     @classmethod
     def paper(cls, strategy: str, **changes: float) -> "Schedule":
-        """Return the paper's schedule (section 3, and its released scripts) for a strategy."""
+        """Return the paper's schedule for a strategy (section 3 and its released scripts)."""
         rate = 1e-4 if one_of("strategy", strategy, STRATEGIES) == "lora" else 2e-5
         own = {"learning_rate": rate, "batch_size": 128, "warmup_steps": 0.03, "seed": 42}
         return cls(**own | changes)
 
     def rate(self, step: int, steps: int) -> float:
-        """Return the learning rate of a step of so many, counted from 0, as transformers does."""
+        """Return the learning rate of a step, counted from 0, as transformers computes it."""
         warmup = self.warmup_steps
         warmup = math.ceil(warmup * steps) if warmup < 1 else warmup
         if step < warmup:

@@ -1,13 +1,12 @@
-"""Translation with a causal language model: prompts in, hypotheses out; the cap on new tokens.
+"""Translation with a causal language model: prompts in, hypotheses out.
 
-How the search goes, and what it equals, is told in `mlq_utils.modeling.beam`. Models that it cannot
-search (ALiBi, attention windows shorter than a sentence) are searched by transformers itself.
+`beam_search` is the package's own search (see `mlq_utils.modeling.beam`). Models that it cannot
+search, because of ALiBi or attention windows shorter than a sentence, go to `generate`.
 """
 
 import inspect
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,21 +15,11 @@ import torch
 import transformers
 from transformers import GenerationConfig, PreTrainedModel
 
+from mlq_utils import tokenization
 from mlq_utils.modeling import distributed
 from mlq_utils.modeling.beam import ENGINE, Batch, Output
+from mlq_utils.modeling.memory import BatchSize
 from mlq_utils.modeling.settings import PAPER_CAP
-from mlq_utils.tokenization import tokenizer as tokenizers
-
-__all__ = [
-    "ENGINE",
-    "PAPER_CAP",
-    "Output",
-    "beam_search",
-    "context_length",
-    "generate",
-    "scaled_cap",
-    "translate",
-]
 
 
 def beam_search(
@@ -42,39 +31,37 @@ def beam_search(
     eos_id: int,
     batch_size: int = 128,
 ) -> list[Output]:
-    """Continue each prompt by its most probable continuation that beam search finds.
+    """Continue each prompt by the most probable continuation that beam search finds.
 
     Args:
-        model: A causal language model with attention "sdpa" or "eager", that is told positions,
-            and whose attention windows, if any, are no shorter than prompt and cap.
-        prompts: Token ids, any beginning-of-sentence token included; order and lengths are free.
-        beam_size: Beams; 1 is greedy decoding.
-        max_new_tokens: The cap: how many tokens may be generated, the end-of-sentence token
-            included; one number, or one for each prompt.
+        model: A causal language model with "sdpa" or "eager" attention that takes position ids, and
+            whose attention windows, if any, hold prompt and new tokens.
+        prompts: Token ids of each prompt, including BOS if the model wants one.
+        beam_size: Number of beams; 1 is greedy decoding. Defaults to 4.
+        max_new_tokens: Largest number of new tokens, EOS included: one number, or one per prompt.
         eos_id: Id of the end-of-sentence token.
-        batch_size: Sentences (not beams) decoded at once.
+        batch_size: Number of sentences searched at once, halved when memory runs out. In fp32 it
+            does not change the result. Defaults to 128.
 
     Returns:
-        One output for each prompt, in the order given.
+        One output per prompt, in the order of the prompts.
 
     Raises:
-        ValueError: An empty list or prompt, a prompt and cap longer than the context, a wrong
-            number of caps, a number below 1, a model whose attention cannot take a mask of this
-            kind, or one that returns NaN.
+        ValueError: An empty list or prompt, a prompt that exceeds the context with its new tokens,
+            a wrong number of caps, a number below 1, or a model that cannot be searched or that
+            returns NaN.
     """
-    prompts, caps = list(map(list, prompts)), _caps(max_new_tokens, len(prompts))
-    _check(model, prompts, caps, beam_size, batch_size)
+    prompts, caps = _checked(model, prompts, max_new_tokens, beam_size, batch_size)
     if reason := _unsearchable(model, prompts, caps):
         raise ValueError(f"beam_search cannot search this model: {reason}; generate can")
-    # Longest first: lengths within a batch are alike, and what does not fit in memory fails early.
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
 
     def search(rows: list[int]) -> list[Output]:
         some = [prompts[i] for i in rows], [caps[i] for i in rows]
         return Batch(model, *some, beam_size).run(eos_id)
 
-    found = _in_batches(model, order, batch_size, search)
-    return [found[i] for i in range(len(prompts))]
+    # Longest first: lengths within a batch are similar, and what does not fit fails early.
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    return _in_batches(model, order, batch_size, search)
 
 
 def generate(
@@ -86,92 +73,80 @@ def generate(
     eos_id: int,
     batch_size: int = 128,
 ) -> list[Output]:
-    """Continue each prompt by transformers' own beam search, slower and for every model.
+    """Continue each prompt by transformers' own beam search, which is slower but for every model.
 
-    Arguments, what is found and errors are those of `beam_search`. What the model's generation
-    configuration says (temperatures, penalties) is left out. A score is NaN for one beam.
+    Arguments, results and errors are those of `beam_search`. The model's generation configuration
+    (temperatures, penalties) is ignored. Scores are NaN for one beam.
     """
-    prompts, caps = list(map(list, prompts)), _caps(max_new_tokens, len(prompts))
-    _check(model, prompts, caps, beam_size, batch_size)
+    prompts, caps = _checked(model, prompts, max_new_tokens, beam_size, batch_size)
+
+    def search(rows: list[int]) -> list[Output]:
+        found = []
+        for cap, same in itertools.groupby(rows, key=caps.__getitem__):
+            found += _generate(model, [prompts[i] for i in same], beam_size, cap, eos_id)
+        return found
+
     order = sorted(range(len(prompts)), key=lambda i: (caps[i], len(prompts[i])))
-    usual, found = model.generation_config, {}
+    return _in_batches(model, order, batch_size, search)
+
+
+def _generate(
+    model: PreTrainedModel, prompts: list[list[int]], beam_size: int, cap: int, eos_id: int
+) -> list[Output]:
+    """Search one batch by `model.generate`."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[eos_id] * (width - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    beams = {"early_stopping": False, "length_penalty": 1.0} if beam_size > 1 else {}
+    # A configuration given as an argument would be completed from that of the model.
+    usual, model.generation_config = (
+        model.generation_config,
+        GenerationConfig(
+            num_beams=beam_size,
+            max_new_tokens=cap,
+            eos_token_id=eos_id,
+            pad_token_id=eos_id,  # everything after the first EOS is cut off below
+            **beams,
+        ),
+    )
     try:
-        for cap, group in itertools.groupby(order, key=caps.__getitem__):
-            model.generation_config = GenerationConfig(
-                num_beams=beam_size,
-                max_new_tokens=cap,
-                eos_token_id=eos_id,
-                pad_token_id=eos_id,  # what stands after the end is cut off below
-                **({"early_stopping": False, "length_penalty": 1.0} if beam_size > 1 else {}),
-            )
-            found |= _in_batches(
-                model, list(group), batch_size, lambda rows: _generate(model, prompts, rows)
-            )
+        found = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
     finally:
         model.generation_config = usual
-    return [found[i] for i in range(len(prompts))]
+    scores = found.sequences_scores.tolist() if beam_size > 1 else [math.nan] * len(prompts)
+    outputs = []
+    for new, score in zip(found.sequences[:, width:].tolist(), scores, strict=True):
+        finished = eos_id in new
+        outputs.append(Output(new[: new.index(eos_id)] if finished else new, score, finished))
+    return outputs
 
 
+@torch.inference_mode()
 def _in_batches(
     model: PreTrainedModel,
     order: Sequence[int],
     batch_size: int,
     search: Callable[[list[int]], list[Output]],
-) -> dict[int, Output]:
-    """Search prompts by number, in this order, with the model as it is in use.
-
-    Fewer at once, from there on, where memory ends; in fp32 that changes no result.
-    """
-    outputs: dict[int, Output] = {}
-    training = model.training
+) -> list[Output]:
+    """Search prompts, given by number, in batches; return their outputs by number."""
+    batch, outputs, training = BatchSize(batch_size, "sentences"), {}, model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            while len(outputs) < len(order):
-                rows = list(order[len(outputs) : len(outputs) + batch_size])
-                try:
-                    outputs |= zip(rows, search(rows), strict=True)
-                except torch.OutOfMemoryError:
-                    if len(rows) == 1:
-                        raise
-                    batch_size = len(rows) // 2
-                else:
-                    continue
-                if model.device.type == "cuda":  # only now: the error holds what was computed
-                    torch.cuda.empty_cache()
-                warnings.warn(
-                    f"out of memory with {len(rows)} sentences at once: {batch_size} from here on",
-                    stacklevel=4,
-                )
+        while rest := list(order[len(outputs) :]):
+            found = batch.run(lambda size, rest=rest: search(rest[:size]), len(rest))
+            outputs |= zip(rest, found, strict=False)
     finally:
         model.train(training)
-    return outputs
-
-
-def _generate(model: PreTrainedModel, prompts: list[list[int]], rows: list[int]) -> list[Output]:
-    """Search a batch by `model.generate`, under the generation configuration that is set."""
-    prompts = [prompts[i] for i in rows]
-    eos = model.generation_config.eos_token_id
-    width = max(map(len, prompts))
-    ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    found = model.generate(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        return_dict_in_generate=True,
-        output_scores=True,
-    )
-    scores = getattr(found, "sequences_scores", None)
-    scores = [math.nan] * len(prompts) if scores is None else scores.tolist()
-    outputs = []
-    for new, score in zip(found.sequences[:, width:].tolist(), scores, strict=True):
-        finished = eos in new
-        outputs.append(Output(new[: new.index(eos)] if finished else new, score, finished))
-    return outputs
+    return [outputs[i] for i in range(len(order))]
 
 
 def _caps(cap: int | Sequence[int], count: int) -> list[int]:
-    """Return a cap for each of `count` prompts; a ValueError unless there are as many, all >= 1."""
+    """Return the cap of each of `count` prompts."""
     caps = [cap] * count if isinstance(cap, int) else [int(c) for c in cap]
     if len(caps) != count:
         raise ValueError(f"{len(caps)} caps for {count} prompts")
@@ -180,21 +155,23 @@ def _caps(cap: int | Sequence[int], count: int) -> list[int]:
     return caps
 
 
-def _check(
+def _checked(
     model: PreTrainedModel,
-    prompts: list[list[int]],
-    caps: list[int],
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int | Sequence[int],
     beam_size: int,
     batch_size: int,
-) -> None:
-    if not len(prompts):
+) -> tuple[list[list[int]], list[int]]:
+    """Return prompts and caps as lists, or raise the errors of `beam_search`."""
+    prompts, caps = list(map(list, prompts)), _caps(max_new_tokens, len(prompts))
+    if not prompts:
         raise ValueError("the list of prompts is empty")
     for name, value in (("beam_size", beam_size), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, not {value}")
     context = context_length(model)
     for i, (prompt, cap) in enumerate(zip(prompts, caps, strict=True)):
-        if not len(prompt):
+        if not prompt:
             raise ValueError(f"prompt {i} is empty")
         if len(prompt) + cap > context:
             raise ValueError(
@@ -203,28 +180,29 @@ def _check(
             )
     if model.config.get_text_config().vocab_size < 2 * beam_size:
         raise ValueError(f"{beam_size} beams need a vocabulary of {2 * beam_size} tokens or more")
+    return prompts, caps
 
 
 def _unsearchable(model: PreTrainedModel, prompts: list[list[int]], caps: list[int]) -> str | None:
-    """Return why `beam_search` cannot search a model; None where it can."""
+    """Return why `beam_search` cannot search a model, or None if it can."""
     config = model.config.get_text_config()
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention is {config._attn_implementation}, neither sdpa nor eager"
-    # A beam's tokens are not side by side in the cache, so what counts places there is misled.
+    # The tokens of a beam are not neighbours in the cache, so models must not count places there.
     if "position_ids" not in inspect.signature(model.forward).parameters:
         return f"{config.model_type} takes no positions"
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if other := kinds - {"full_attention", "sliding_attention"}:
+        return f"its layers attend by {', '.join(sorted(other))}"
     window = getattr(config, "sliding_window", None)
     longest = max(len(p) + cap for p, cap in zip(prompts, caps, strict=True))
-    if not kinds <= {"full_attention", "sliding_attention"}:
-        return f"its layers attend by {', '.join(sorted(kinds - {'full_attention'}))}"
     if window and window < longest:
         return f"it attends to the last {window} tokens, of {longest}"
     return None
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """Return the most tokens, prompt and continuation together, that the model was made for.
+    """Return the largest number of tokens, prompt and continuation, that a model was made for.
 
     Raises:
         ValueError: The configuration does not say.
@@ -253,22 +231,21 @@ def translate(
     """Translate by continuing prompts.
 
     Args:
-        model: Any causal language model: what `beam_search` cannot search, `generate` does.
-        tokenizer: What `mlq_utils.tokenizer.wrap` takes; gives no special tokens of its own.
+        model: Any causal language model.
+        tokenizer: What `tokenization.wrap` takes. It must not add special tokens.
         prompts: The whole prompt of each sentence, as in tuning.
-        beam_size: Beams; the paper uses 4.
-        cap: New tokens at most, the end-of-sentence token included; see `scaled_cap`.
-        batch_size: Sentences decoded at once.
-        bos_id: Id put before each prompt; None for none.
+        beam_size: Number of beams. Defaults to 4, as in the paper.
+        cap: Largest number of new tokens, see `scaled_cap`. Defaults to 256, as in the paper.
+        batch_size: Number of sentences searched at once. Defaults to 128.
+        bos_id: Id put before each prompt, or None.
         eos_id: Id of the end-of-sentence token.
 
     Returns:
-        A row a prompt: `hypothesis` (outer whitespace removed), `tokens` generated (the
-        end-of-sentence token included) and `cap_hit` (the cap, or the end of the context, ended the
-        sentence). A prompt that leaves no room in the context is skipped: its hypothesis is empty,
-        its tokens 0. `attrs`: `cap_hit_rate` (0 to 1, of the prompts not skipped), `skipped` (row
-        numbers), `cap` (the number, or the smallest and largest), `beam_size`, `engine`,
-        `precision` (torch's name of the weights' type: see `modeling.for_translation`).
+        One row per prompt: `hypothesis` (stripped), `tokens` (number generated, EOS included) and
+        `cap_hit` (whether the cap or the end of the context ended the sentence). Prompts that leave
+        no room in the context are skipped and have an empty hypothesis. `attrs` holds
+        `cap_hit_rate` (0 to 1, skipped ones excluded), `skipped` (row numbers), `cap` (the number,
+        or the smallest and largest), `beam_size`, `engine`, and `precision` (type of the weights).
 
     Raises:
         ValueError: As `beam_search`.
@@ -276,37 +253,41 @@ def translate(
     prompts = list(prompts)
     if not prompts:
         raise ValueError("the list of prompts is empty")
-    tokenizer = tokenizers.wrap(tokenizer)
-    start = [] if bos_id is None else [bos_id]
+    tokenizer = tokenization.wrap(tokenizer)
+    start, caps = [] if bos_id is None else [bos_id], _caps(cap, len(prompts))
     ids = [start + encoded for encoded in tokenizer.encode(prompts)]
-    room = [context_length(model) - len(prompt) for prompt in ids]
-    caps = _caps(cap, len(prompts))
-    fit = [i for i in range(len(ids)) if room[i] > 0]
-    limits = {i: min(caps[i], room[i]) for i in fit}
-    own = not fit or _unsearchable(model, [ids[i] for i in fit], list(limits.values())) is None
-    share = distributed.share(fit)
-    outputs = share and (beam_search if own else generate)(
-        model,
-        [ids[i] for i in share],
-        beam_size=beam_size,
-        max_new_tokens=[limits[i] for i in share],
-        eos_id=eos_id,
-        batch_size=batch_size,
+    limits = [min(c, context_length(model) - len(p)) for p, c in zip(ids, caps, strict=True)]
+    outputs, engine = _continue(
+        model, ids, limits, beam_size=beam_size, eos_id=eos_id, batch_size=batch_size
     )
-    outputs = distributed.gather_shares(outputs)
     frame = pd.DataFrame({"hypothesis": "", "tokens": 0, "cap_hit": False}, index=range(len(ids)))
-    for i, output in zip(fit, outputs, strict=True):
+    for i, output in outputs.items():
         text = tokenizer.decode(output.ids).strip()
         frame.loc[i] = [text, len(output.ids) + output.finished, not output.finished]
     frame.attrs = {
-        "cap_hit_rate": float(frame["cap_hit"].sum() / max(len(fit), 1)),
-        "skipped": [i for i in range(len(ids)) if room[i] <= 0],
+        "cap_hit_rate": float(frame["cap_hit"].sum() / max(len(outputs), 1)),
+        "skipped": [i for i in range(len(ids)) if i not in outputs],
         "cap": caps[0] if min(caps) == max(caps) else [min(caps), max(caps)],
         "beam_size": beam_size,
-        "engine": ENGINE if own else f"transformers {transformers.__version__} generate",
+        "engine": engine,
         "precision": str(model.dtype).removeprefix("torch."),
     }
     return frame
+
+
+def _continue(
+    model: PreTrainedModel, ids: list[list[int]], limits: list[int], **options: int
+) -> tuple[dict[int, Output], str]:
+    """Return the outputs of the prompts that have room for one, by number, and the engine."""
+    fit = [i for i, limit in enumerate(limits) if limit > 0]
+    own = not fit or not _unsearchable(model, [ids[i] for i in fit], [limits[i] for i in fit])
+    engine = ENGINE if own else f"transformers {transformers.__version__} generate"
+    outputs, share = [], distributed.share(fit)
+    if share:
+        prompts, caps = [ids[i] for i in share], [limits[i] for i in share]
+        search = beam_search if own else generate
+        outputs = search(model, prompts, max_new_tokens=caps, **options)
+    return dict(zip(fit, distributed.gather_shares(outputs), strict=True)), engine
 
 
 def scaled_cap(
@@ -315,20 +296,19 @@ def scaled_cap(
     """Return a cap on new tokens that suits a language and a tokenizer.
 
     The paper's code stops at 256 tokens in every language, which is less than most sentences of
-    Telugu, Lao or Khmer take. Here it is `factor` times the longest of some sentences, rounded up,
-    and one more for the end of the sentence. They should come from the training split: a cap from
-    the references that are scored would leak their length.
+    Telugu, Lao or Khmer take. This cap is `factor` times the longest reference, and EOS.
 
     Args:
-        tokenizer: What `mlq_utils.tokenizer.wrap` takes.
-        references: Sentences in the language.
-        factor: How much longer than the longest of them a translation may be.
-        minimum: The least that is returned.
+        tokenizer: What `tokenization.wrap` takes.
+        references: Sentences in the language. They should come from the training split, since a
+            cap from the references that are scored would leak their length.
+        factor: Length allowed, relative to the longest reference. Defaults to 1.5.
+        minimum: Smallest cap. Defaults to 32.
 
     Raises:
-        ValueError: No sentence is given.
+        ValueError: There are no references.
     """
     if not len(references):
         raise ValueError("the list of references is empty")
-    longest = max(map(len, tokenizers.wrap(tokenizer).encode(list(references))))
+    longest = max(map(len, tokenization.wrap(tokenizer).encode(list(references))))
     return max(minimum, math.ceil(factor * longest) + 1)

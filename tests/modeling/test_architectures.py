@@ -1,5 +1,7 @@
 """What the package does with the architectures of other models than LLaMA, tiny and random."""
 
+import copy
+import dataclasses
 import json
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from mlq_utils import experiments, modeling
+from mlq_utils import experiments, modeling, tokenization
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec
 from mlq_utils.experiments.store import Store
@@ -90,17 +92,28 @@ def family(request, tmp_path_factory, words):
     return folder
 
 
-@pytest.fixture
-def base(family):
+@pytest.fixture(scope="module")
+def loaded(family):
+    """The model, loaded once for all tests."""
     if json.loads((family / "config.json").read_text())["tie_word_embeddings"]:
         with pytest.warns(UserWarning, match="here it is a copy"):
             return modeling.load(family)
     return modeling.load(family)
 
 
-def test_the_model_computes_what_transformers_computes(base, family):
+@pytest.fixture
+def base(loaded):
+    """A copy of it, which a test may tune."""
+    return dataclasses.replace(loaded, model=copy.deepcopy(loaded.model))
+
+
+@pytest.fixture(scope="module")
+def theirs(family):
+    return AutoModelForCausalLM.from_pretrained(family).eval()
+
+
+def test_the_model_computes_what_transformers_computes(base, theirs):
     """Untied or not, and with whatever its head does beyond a matrix."""
-    theirs = AutoModelForCausalLM.from_pretrained(family).eval()
     torch.manual_seed(0)
     ids = torch.randint(3, VOCABULARY, (3, 20))
     labels = ids.clone()
@@ -143,7 +156,7 @@ def test_each_strategy_trains_what_it_says(base, frame, strategy):
             assert changed and all(name.split(".")[-2] in known for name in changed)
 
 
-def test_translations_are_those_of_generate(base, family, words):
+def test_translations_are_those_of_generate(base, theirs):
     """The search of the package where it can, and transformers' own where it cannot."""
     texts = [
         prompts.translation("ro", text)
@@ -151,7 +164,6 @@ def test_translations_are_those_of_generate(base, family, words):
     ]
     ids = [list(i) for i in base.tokenizer.encode(texts)]
     cap = 12
-    theirs = AutoModelForCausalLM.from_pretrained(family).eval()
     expected = []
     for prompt in ids:
         (found,) = theirs.generate(
@@ -204,7 +216,7 @@ def test_a_tokenizer_that_opens_texts(words):
     ending.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 2)]
     )
-    found = [modeling.tokenizers.wrap(t).opening for t in (words, opening, ending)]
+    found = [tokenization.wrap(t).opening for t in (words, opening, ending)]
     assert found == [None, 1, None]
 
 
