@@ -41,10 +41,7 @@ def values(source: Source, numbers: Wanted) -> Numbers:
     Raises:
         ValueError: A reduction is unknown.
     """
-    return _reduced(select(**source), numbers)
-
-
-def _reduced(found: pd.DataFrame, numbers: Wanted) -> Numbers:
+    found = select(**source)
     return {name: _number(found, **how) for name, how in numbers.items()}
 
 
@@ -66,25 +63,23 @@ def correlation(source: Source, x: str, y: str, numbers: Wanted | None = None) -
         numbers: Further numbers, as in `values`.
     """
     found = select(**source)
-    return intervals.rank_correlation(found[x], found[y]).to_dict() | _reduced(found, numbers or {})
+    rho = intervals.rank_correlation(found[x], found[y])
+    return rho.to_dict() | values(source, numbers or {})
 
 
 def consistency(source: Source) -> Numbers:
-    """Compare how models order the targets, for each pair of models.
+    """Return how alike models order the targets, by rank correlations of all `pairs` of models.
+
+    `rho` is the median and `all` the least over all `targets`; `named` is the greatest over the
+    targets that pretraining names.
 
     Args:
         source: The arguments of `frames.select` for rows with `tuned_on`, `target` and `named`.
-
-    Returns:
-        The median (`rho`) and the least (`all`) rank correlation over all targets, the greatest
-        over targets that pretraining names (`named`), and the number of `pairs` and `targets`.
     """
-    wide = select(**source).pivot_table(
-        index=["named", "target"], columns="tuned_on", values="spbleu"
-    )
-    rho = intervals.pairwise(wide)["rho"]
-    named = intervals.pairwise(wide.loc[True])["rho"].max()
-    numbers = {"rho": rho.median(), "all": rho.min(), "named": named}
+    cells = select(**source)
+    wide = cells.pivot_table(index=["named", "target"], columns="tuned_on", values="spbleu")
+    rho, named = (intervals.pairwise(rows)["rho"] for rows in (wide, wide.loc[True]))
+    numbers = {"rho": rho.median(), "all": rho.min(), "named": named.max()}
     return numbers | {"pairs": len(rho), "targets": len(wide)}
 
 

@@ -98,10 +98,6 @@ def _compared(scores: pd.DataFrame, untuned: pd.Series) -> pd.DataFrame:
     )
 
 
-def _study(name: str) -> pd.DataFrame:
-    return _compared(_scores(name), _untuned())
-
-
 def _alpaca() -> pd.DataFrame:
     """Return Table 9's model on 101 targets, with the change as the paper prints it."""
     rows = paper.table(9).rename(columns={"delta": "change"})
@@ -146,17 +142,15 @@ def extensions() -> pd.DataFrame:
 # Languages and their quadrants.
 
 
-def _described(assigned: pd.DataFrame, words: pd.DataFrame) -> pd.DataFrame:
-    """Add a language's family, whether it is named, and what a tokenizer makes of it."""
+def _described(assigned: pd.DataFrame, words: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Add a language's family, whether it is named, and what a tokenizer (LLaMA's) makes of it."""
+    if words is None:
+        words = tokenization.recorded("fertility").query("tokenizer == 'llama'")
     indo_european = languages.table().set_index("code")["family_1"] == "Indo-European"
     code = assigned["language"]
     found = assigned.assign(indo_european=code.map(indo_european), named=code.map(_named()))
     columns = ["of_language", "tokens_per_char"]
     return found.join(words.set_index("language")[columns], on="language")
-
-
-def _llama() -> pd.DataFrame:
-    return tokenization.recorded("fertility").query("tokenizer == 'llama'")
 
 
 def _assigned(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -168,7 +162,7 @@ def _assigned(scores: pd.DataFrame, threshold: float) -> pd.DataFrame:
 def _ted_quadrants() -> pd.DataFrame:
     printed = paper.table(2).query("dataset == 'Ted'").set_index("language")["quadrant"]
     found = _assigned(quadrants.published(), quadrants.threshold())
-    return _described(found.assign(printed=found["language"].map(printed)), _llama())
+    return _described(found.assign(printed=found["language"].map(printed)))
 
 
 def _mini_by_seed() -> pd.DataFrame:
@@ -178,10 +172,9 @@ def _mini_by_seed() -> pd.DataFrame:
 
 def _mini_quadrants() -> pd.DataFrame:
     """Return the mini world's quadrants by the mean score of the seeds."""
-    scores = quadrants.trained(_scores("untuned"), _scores("by_language"))
-    means = scores.groupby("language", sort=False).mean(numeric_only=True).reset_index()
-    texts = corpora.texts("cldr", "test", 200)
-    words = tokenization.analyse(tokenization.load(MINI), texts)
+    by_seed = _frame("quadrants of the mini world by seed")
+    means = by_seed.groupby("language", sort=False).mean(numeric_only=True).reset_index()
+    words = tokenization.analyse(tokenization.load(MINI), corpora.texts("cldr", "test", 200))
     return _described(_assigned(means, quadrants.threshold(_untuned())), words)
 
 
@@ -194,14 +187,14 @@ def _brevity() -> pd.DataFrame:
 
 FRAMES: dict[str, Callable[[], pd.DataFrame]] = (
     {f"table {n}": partial(paper.table, n) for n in range(1, 17)}
-    | {name: partial(_study, name) for name in studies.STUDIES}
+    | {name: lambda name=name: _compared(_scores(name), _untuned()) for name in studies.STUDIES}
     | {
         "models of table 9": _alpaca,
         "models of table 12": _ted,
         "reciprocal_sizes by side": lambda: studies.sides(_scores("reciprocal_sizes")),
         "errors on altruistic languages": _altruistic_errors,
         "extensions": extensions,
-        "quadrants of table 2": lambda: _described(paper.table(2), _llama()),
+        "quadrants of table 2": lambda: _described(paper.table(2)),
         "quadrants of table 2 by language": lambda: quadrants.summarise(paper.table(2)),
         "quadrants of table 12": _ted_quadrants,
         "quadrants of the mini world": _mini_quadrants,
