@@ -195,7 +195,18 @@ def report(
 ) -> str:
     """Return a model's scores and their averages beside a row of Table 16, as text to print.
 
-    `training_data` and `strategy` choose the row, see `compare`; for the others see `evaluate`.
+    Args:
+        base: Name or folder of a model, or "mini" for the packaged one.
+        tasks: Names of tasks: xcopa, mgsm, xstorycloze, pawsx, xnli. Defaults to all.
+        languages: Codes of languages; each task is scored in those that it has. Defaults to all.
+        training_data: Training data of the printed row: none, Alpaca-En, Alpaca-X or Bilingual.
+        strategy: Strategy of the printed row: untuned, full, lora or embed.
+        revision: Branch, tag or commit of the model on the Hub.
+        spare_rows: Number of embeddings that the model may have beyond the tokenizer's vocabulary.
+        limit: Number of examples per language, for a trial. Defaults to all.
+        batch_size: Number of requests in a batch, halved when memory runs out. Defaults to 16.
+        data: The data folder. Defaults to the environment variable MLQ_DATA.
+        store: Folder or URL where records are kept.
     """
     printed_row(training_data, strategy)  # so that a wrong name is told before anything is scored
     scores = evaluate(

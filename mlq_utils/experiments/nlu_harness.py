@@ -9,12 +9,12 @@ from typing import Any
 
 import datasets
 import lm_eval
-import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from mlq_utils import modeling
+from mlq_utils.modeling.memory import BatchSize
 
 PROBE = "Thursday, January 9, 2003: joi, 9 ianuarie 2003, និង রোমানিয়া"
 """Text that a converted tokenizer must split as SentencePiece does."""
@@ -93,15 +93,12 @@ def score(
     definitions = Path(lm_eval.__file__).parent / "tasks" / task["definitions"]
     manager = TaskManager(include_path=definitions, include_defaults=False)
     tasks = manager.load([{"group": "nlu", "task": [changes]}])
-    while True:
-        try:
-            found = lm_eval.evaluate(model, tasks, limit=limit)
-            break
-        except torch.OutOfMemoryError:
-            if model.batch_size_per_gpu == 1:
-                raise
-        torch.cuda.empty_cache()
-        model.batch_size_per_gpu //= 2
+
+    def compute(batch_size: int) -> dict[str, Any]:
+        model.batch_size_per_gpu = batch_size
+        return lm_eval.evaluate(model, tasks, limit=limit)
+
+    found = BatchSize(model.batch_size_per_gpu, "requests").run(compute)
     scores = found["results"][name]
     error = scores[metric.replace(",", "_stderr,")]
     return {
