@@ -116,12 +116,12 @@ def data_folder(data: str | os.PathLike | None = None) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Return the folder that keeps downloads between runs; it lies in `XDG_CACHE_HOME`."""
+    """Return the folder that keeps downloads between runs. `XDG_CACHE_HOME` can move it."""
     return Path(pooch.os_cache("mlq_utils"))
 
 
 def find_folder(name: str, data: str | os.PathLike | None = None) -> Path | None:
-    """Return the first folder of a name in `data`, `MLQ_DATA` and the cache, or None."""
+    """Return the first folder called `name` in `data`, `MLQ_DATA` and the cache, or None."""
     places = (data_folder(data), data_folder(), cache_folder())
     folders = (place / name for place in places if place)
     return next((folder for folder in folders if folder.is_dir()), None)
@@ -177,12 +177,8 @@ def fetch(url: str, path: Path, what: str, remedy: str, sha256: str | None = Non
         try:
             pooch.retrieve(url, known, path.name, path.parent, downloader=_download)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            answer = getattr(error, "response", None)
-            why = (
-                type(error).__name__
-                if answer is None
-                else f"the server answers {answer.status_code}"
-            )
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            why = f"the server answers {status}" if status else type(error).__name__
             raise ConnectionError(
                 f"{what} is not here and cannot be downloaded ({why}). With a network, get {url}; "
                 f"without one, {remedy}"
