@@ -226,8 +226,8 @@ def test_a_faulty_file_is_refused_before_anything_is_measured(tmp_path, changes,
         ({"in_part": "byte > 1"}, rf"unknown number of {NAMED}: 'byte'\. Did you mean bytes\?"),
         ({"words": "{byte}"}, rf"unknown number of {NAMED}: 'byte'\. Did you mean bytes\?"),
         (
-            with_test(numbers={"bytes": {"distict": "prefix_bytes"}}),
-            rf"{NAMED} cannot be measured: unknown reduction 'distict'\. Did you mean distinct\?",
+            with_test(numbers={"bytes": {"means": "kind"}}),
+            rf"{NAMED} cannot be measured: unknown reduction 'means'\. Did you mean mean\?",
         ),
         (
             with_test(numbers={"bytes": {"distinct": "prefix_byte"}}),
