@@ -1,8 +1,7 @@
 """What corpora there are, and how much of each is on this machine (Table 10, Appendix E)."""
 
-import argparse
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,7 @@ from mlq_utils import languages, paper
 from mlq_utils.corpora import loading, readers, releases
 from mlq_utils.corpora.readers import Row
 from mlq_utils.corpora.releases import CORPORA, TRAINING
-from mlq_utils.data import one_of, some_of
+from mlq_utils.data import one_of
 
 FEW = 10_000
 """Number of pairs below which the paper's Table 2 has no results by number of pairs."""
@@ -174,14 +173,14 @@ def _shown(row: Any) -> str:
     return f"{row.pairs:,} ({row.usable:,} usable)" if row.few else f"{row.pairs:,}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print how many training pairs of each language are here, see `by_language`."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("corpora", nargs="*", help=f"some of {', '.join(TRAINING)}; all if none")
-    given = parser.parse_args(arguments)
-    counts = statistics(some_of(parser, "corpus", given.corpora, TRAINING))
-    print(by_language(counts).to_string(index=False), found(counts), sep="\n")
+def report(names: tuple[str, ...] = (), /) -> str:
+    """Count the training pairs per language on this machine, see `by_language`.
 
+    Args:
+        names: Names of training corpora. Defaults to all.
 
-if __name__ == "__main__":
-    main()
+    Returns:
+        The counts as text, one line per language, and a summary.
+    """
+    counts = statistics(names or None)
+    return f"{by_language(counts).to_string(index=False)}\n{found(counts)}"

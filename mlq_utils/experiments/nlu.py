@@ -193,7 +193,7 @@ def report(
     data: Path | None = None,
     store: str = STORE,
 ) -> str:
-    """Return a model's scores and their averages beside a row of Table 16, as text to print.
+    """Score a model on tasks of language understanding, beside a row of Table 16.
 
     Args:
         base: Name or folder of a model, or "mini" for the packaged one.

@@ -7,12 +7,10 @@ checkpoints (in `CHECKPOINTS`), and each target's translations in the store, unt
 complete. A run that was killed continues from there, on the same machine or, if both lie on a
 shared disk, on another one.
 
-    accelerate launch --multi_gpu -m mlq_utils.experiments.runner --base huggyllama/llama-7b ...
+    accelerate launch --multi_gpu -m mlq_utils run --base huggyllama/llama-7b ...
 """
 
-import argparse
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from mlq_utils import corpora, modeling, scoring
-from mlq_utils.experiments.spec import STORE, Spec, default_store, scores
+from mlq_utils.experiments.spec import Spec, default_store, scores
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import distributed, extension, prompts, training
 from mlq_utils.modeling import translation as decoding
@@ -317,49 +315,20 @@ def _longest(spec: Spec, target: str) -> pd.Series:
     return corpora.load("flores200", target, "dev")["target"]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Tune, translate and score from the command line; print the scores and examples."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mlq_utils.experiments.runner", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--languages", nargs="*", default=["ro"], help="tuned on; none: untuned")
-    parser.add_argument("--targets", nargs="+", default=["ro", "fr", "af", "vi", "km"])
-    parser.add_argument("--strategy", default="embed", help=", ".join(modeling.STRATEGIES))
-    parser.add_argument("--size", type=int, default=600, help="training pairs in all")
-    parser.add_argument("--test-size", type=int, default=40, help="test sentences a target")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--corpus", nargs="+", default=["cldr"], help=", ".join(corpora.NAMES))
-    parser.add_argument("--test", nargs=2, default=["cldr", "test"], help="a corpus and its split")
-    parser.add_argument("--schedule", default="mini", help="mini, or paper")
-    parser.add_argument("--revision", help="of a base on the Hub, its commit")
-    parser.add_argument("--base", default="mini", help="a base model's folder or name")
-    parser.add_argument(
-        "--spare-rows", type=int, default=0, help="embeddings beyond the tokenizer's vocabulary"
-    )
-    parser.add_argument("--save", type=Path, help="a folder to keep the tuned model in")
-    parser.add_argument("--micro-batch", type=int, help="examples at once, where not all fit")
-    parser.add_argument("--device-map", help="auto: spread a model over devices that hold it")
-    parser.add_argument("--store", default=STORE, help="where records are kept, a folder or URL")
-    given = vars(parser.parse_args(arguments))
-    store = Store(given.pop("store"))
-    how = {name: given.pop(name) for name in ("save", "micro_batch", "device_map")}
-    try:
-        spec = Spec(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-        record = run(spec, store, **how)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+def report(spec: Spec, store: Store, **options: Any) -> str:
+    """Make a run as `run` does, and return its scores and one example per target as text.
+
+    Raises:
+        ValueError: The run failed, or as `run`.
+    """
+    record = run(spec, store, **options)
     if record["status"] == "failed":
-        parser.error(record["error"])
+        raise ValueError(record["error"])
     if not distributed.state().is_main_process:
-        return
-    table = scores([record]).loc[:, "target":]
-    print(table.round(1).to_string(index=False))
+        return ""  # the first of several processes prints
+    lines = [scores([record]).loc[:, "target":].round(1).to_string(index=False)]
     examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)
     for row in examples.itertuples():
-        print(f"\n{row.target_language}  source      {row.source}")
-        print(f"    reference   {row.target}\n    hypothesis  {row.hypothesis}")
-
-
-if __name__ == "__main__":
-    main()
+        lines.append(f"\n{row.target_language}  source      {row.source}")
+        lines.append(f"    reference   {row.target}\n    hypothesis  {row.hypothesis}")
+    return "\n".join(lines)

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from babel.core import get_cldr_version
+from pydantic import TypeAdapter, ValidationError
 
 from mlq_utils import corpora, languages
 from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of
@@ -199,6 +201,30 @@ def spec_of(record: dict[str, Any]) -> Spec:
     if values.get("extension"):
         values["extension"] = Extension(**values["extension"])
     return Spec(**values)
+
+
+def read_spec(path: str | Path) -> Spec:
+    """Return the specification that a YAML file describes.
+
+    Raises:
+        ValueError: The file is not a mapping, or a field is unknown or has a wrong type.
+        FileNotFoundError: There is no such file.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text("utf8"))
+        if not isinstance(values, dict):
+            raise ValueError("expected the fields of a run, one `name: value` per line")
+        for name in values:
+            one_of("field of a run", str(name), [field.name for field in fields(Spec)])
+        # JSON has no tuples, so that a list is one; strict mode converts no other types.
+        return TypeAdapter(Spec).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        where = ".".join(map(str, wrong["loc"]))
+        told = f"{where}: {wrong['msg']}, not {wrong['input']!r}" if where else wrong["msg"]
+        raise ValueError(f"{path}: {told}") from None
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def default_store() -> Store:

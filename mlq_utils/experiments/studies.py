@@ -2,7 +2,7 @@
 
     records("untuned")             # the shipped records; missing ones are computed
     scores("by_language")          # their scores in tidy form
-    ship(["untuned"], workers=2)   # write the records of a study into the package
+    ship(("untuned",), workers=2)  # write the records of a study into the package
 
 A study is a list of specifications for the packaged base. Shipped records hold scores, error counts
 and provenance, but no hypotheses. They are found by the run's identity, so they stop counting as
@@ -297,12 +297,12 @@ def scores(name: str, store: Store | None = None, **options: Any) -> pd.DataFram
     return experiments.scores(records(name, store, **options))
 
 
-def ship(names: Iterable[str] = (), workers: int = 1) -> None:
+def ship(names: tuple[str, ...] = (), /, *, workers: int = 1) -> None:
     """Write the records of studies into the package, computing those that are missing.
 
     Args:
-        names: Studies, keys of `STUDIES`. Defaults to all of them.
-        workers: Number of processes, of one thread each. Defaults to 1.
+        names: Names of studies, keys of `STUDIES`. Defaults to all of them.
+        workers: Number of processes, with one thread each. Defaults to 1.
 
     Raises:
         ValueError: A study is unknown, or one of its runs failed.

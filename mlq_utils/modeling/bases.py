@@ -35,7 +35,7 @@ def find(name: str, revision: str | None = None, files: Sequence[str] = HUB_FILE
         if not MINI.is_dir():
             raise FileNotFoundError(
                 "this version packages no base model: train one with "
-                "`python -m mlq_utils.modeling.pretraining --folder FOLDER` and give its folder"
+                "`mlq pretrain --folder FOLDER` and give its folder"
             )
         return MINI
     if (path := Path(name).expanduser()).is_dir():

@@ -1,6 +1,6 @@
 """Pretraining of the mini base model: a LLaMA of three million parameters, on two cores.
 
-    python -m mlq_utils.modeling.pretraining --seed 0 --folder base
+    mlq pretrain --seed 0 --folder base
 
 Everything follows from the seed. The text is drawn and packed first, so that a run that was
 interrupted goes on from its last checkpoint with the same batches; checkpoints are safetensors.
@@ -8,7 +8,6 @@ What is written at the end is a model folder in Hugging Face's format, with `pre
 recipe, the share of each language in documents and in tokens, the loss as it fell, versions.
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -249,19 +248,6 @@ the Unicode CLDR what an English-centric LLaMA is to text; it knows nothing else
   of the test split.
 * **Training**: {recipe["steps"]:,} steps of {sequences}, Muon for the matrices of the layers and
   AdamW for the rest; {record["seconds"] / 60:.0f} minutes on {record["hardware"]}.
-  To retrain it: `python -m mlq_utils.modeling.pretraining --seed {seed} --folder FOLDER`.
+  To retrain it: `mlq pretrain --seed {seed} --folder FOLDER`.
 * **Licence**: MIT; the CLDR data that the text is composed of is under the Unicode License V3.
 """
-
-
-def main() -> None:
-    """Pretrain from the command line."""
-    parser = argparse.ArgumentParser(description=pretrain.__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True, help="where the model goes")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    pretrain(arguments.folder, arguments.seed)
-
-
-if __name__ == "__main__":
-    main()

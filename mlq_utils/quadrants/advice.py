@@ -70,6 +70,17 @@ class Advice:
     expect: str
     evidence: str
 
+    def __str__(self) -> str:
+        """Return the advice as text for a terminal."""
+        chances = ", ".join(f"{name} {share:.0%}" for name, share in self.probability.items())
+        return (
+            f"{languages.get(self.language).name} ({self.language}): {self.quadrant}\n"
+            f"  probability   {chances}\n"
+            f"  what to tune  {self.strategy}\n"
+            f"  expect        {self.expect}, in LLaMA-7B\n"
+            f"  evidence      {self.evidence}"
+        )
+
 
 def recommend(
     language: str,

@@ -125,16 +125,14 @@ def test_what_a_page_says_of_it(here):
     assert inventory.by_language(nothing).empty
 
 
-def test_the_command_line(here, capsys):
-    inventory.main(["ted", "news_commentary"])
-    lines = capsys.readouterr().out.splitlines()
+def test_the_counts_as_text(here):
+    lines = inventory.report(("ted", "news_commentary")).splitlines()
     assert lines[0].split() == ["code", "name", "ted", "news_commentary"]
     assert "ro Romanian 3 (2 usable)" in [" ".join(line.split()) for line in lines]
     assert "ru Russian 0 (0 usable) 10,007" in [" ".join(line.split()) for line in lines]
     assert lines[-1].startswith("10,012 pairs in 52 languages")
-    with pytest.raises(SystemExit):
-        inventory.main(["teddy"])
-    assert "Did you mean ted?" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"Did you mean ted\?"):
+        inventory.report(("teddy",))
 
 
 def test_nothing_is_here(capsys):

@@ -11,7 +11,7 @@ import torch
 from sacrebleu.tokenizers import tokenizer_spm
 from safetensors.torch import load_file
 
-from mlq_utils import experiments, modeling, scoring
+from mlq_utils import cli, experiments, modeling, scoring
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec, runner
 from mlq_utils.experiments.store import Store
@@ -232,23 +232,18 @@ def test_tuning_data_is_shared_equally():
     assert set(runner._tuning_data(Spec(languages=("en",), size=7))["language"]) == {"en"}
 
 
-def test_the_command_prints_scores_and_examples(base, tmp_path):
-    command = [sys.executable, "-m", "mlq_utils.experiments.runner", "--store", tmp_path / "store"]
-    few = ["--base", base, "--size", "16", "--test-size", "2", "--targets", "ro", "ka"]
-    done = subprocess.run([*command, *few], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "spbleu" in done.stdout and "ka  source" in done.stdout
-    bad = subprocess.run([*command, "--languages", "xx"], capture_output=True, text=True)
-    assert bad.returncode == 2 and "unknown language 'xx'" in bad.stderr
-    assert "Traceback" not in bad.stderr
+def test_the_report_has_scores_and_examples(base, tmp_path):
+    few = {"size": 16, "test_size": 2, "epochs": 1, "beam_size": 1}
+    spec = Spec(languages=("ro",), targets=("ro", "ka"), base=str(base), **few)
+    text = runner.report(spec, Store(tmp_path / "store"), progress=False)
+    assert "spbleu" in text and "ka  source" in text and "ro  source" in text
 
 
-def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path, monkeypatch, capsys):
+def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.setattr("mlq_utils.modeling.bases.MINI", tmp_path / "none")
     monkeypatch.setattr(Spec, "identity", lambda _: "a")
-    with pytest.raises(SystemExit):
-        runner.main(["--store", str(tmp_path / "store")])
-    assert "python -m mlq_utils.modeling.pretraining" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="mlq pretrain --folder FOLDER"):
+        runner.report(Spec(), Store(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("strategy", ["embed", "full", "lora", "layers"])
@@ -320,20 +315,14 @@ def test_damaged_or_foreign_parts_are_refused(small, base, tmp_path):
         modeling.load(folder)
 
 
-def test_a_tuned_model_from_the_command_line(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "mlq_utils.experiments.runner",
-        "--store",
-        str(tmp_path / "runs"),
-    ]
-    tune = ["--languages", "ro", "--targets", "ro", "--size", "24", "--test-size", "3"]
-    use = ["--languages", "--targets", "ro", "--test-size", "3", "--base", str(tmp_path / "tuned")]
-    tables = [
-        subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
-        for arguments in ([*tune, "--save", str(tmp_path / "tuned")], use)
-    ]
+def test_a_tuned_model_from_the_command_line(tmp_path, capsys):
+    few = ["run", "--store", str(tmp_path / "runs"), "--targets", "ro", "--test-size", "3"]
+    tune = ["--languages", "ro", "--size", "24", "--save", str(tmp_path / "tuned")]
+    use = ["--base", str(tmp_path / "tuned")]
+    tables = []
+    for arguments in (tune, use):
+        assert cli.main([*few, *arguments]) == 0
+        tables.append(capsys.readouterr().out)
     first, second = (table.splitlines()[1].split()[:2] for table in tables)
     assert first == second
 

@@ -37,11 +37,11 @@ def test_a_study_with_a_failed_run_is_an_error(tmp_path, monkeypatch):
 
 def test_records_are_shipped_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "SHIPPED", tmp_path)
-    studies.ship(["untuned"])
+    studies.ship(("untuned",))
     (file,) = tmp_path.iterdir()
     assert file.read_bytes() == (PACKAGE_DATA / "runs/untuned.jsonl").read_bytes()
     with pytest.raises(ValueError, match="Did you mean untuned"):
-        studies.ship(["untund"])
+        studies.ship(("untund",))
 
 
 def test_scores_in_the_form_that_equation_1_takes():
