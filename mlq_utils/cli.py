@@ -45,7 +45,10 @@ def main(args: Sequence[str] | None = None) -> int:
         print("mlq: error:", *str(error).split(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nmlq: interrupted. Finished work is kept, and the same command continues it.", file=sys.stderr)
+        print(
+            "\nmlq: interrupted. Finished work is kept, and the same command continues it.",
+            file=sys.stderr,
+        )
         return 130
     if shown:
         print(shown)
