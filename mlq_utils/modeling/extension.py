@@ -1,11 +1,11 @@
-"""Vocabulary extension (Section 4.3, Table 6): new pieces in a SentencePiece BPE tokenizer.
+"""Vocabulary extension (section 4.3, Table 6): new pieces in a SentencePiece BPE tokenizer.
 
     pieces = learn("sp", sentences, 600, base.tokenizer)
     bigger = extend(base, pieces, start="subwords", ranked=True)
 
-Two things that the paper's code leaves to chance are choices here. A piece's score decides when
-BPE merges it: the released code gives every new piece 0, above all original merges, so that other
-text, English too, is split anew; `ranked` puts them below. And a new embedding starts somewhere.
+The score of a piece decides when BPE merges it. The paper's code gives every new piece the score 0,
+above all original merges, so that other text, even English, is split differently from before. Here
+`ranked` can put new pieces below, and `start` chooses how their embeddings are initialised.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from mlq_utils.modeling.loading import Model
 
 METHODS = ("bbpe", "bpe", "sp")
-"""How pieces are learned: as LLaMA's were (SentencePiece BPE with byte fallback), by BPE on words,
-and by SentencePiece's unigram model."""
+"""How pieces are learned: by SentencePiece BPE with byte fallback, as LLaMA's were; by BPE on words;
+or by SentencePiece's unigram model."""
 STARTS = ("random", "mean", "subwords")
-"""Where a new embedding starts: at noise, at the mean of all, at the mean of the tokens that the
-piece was split into before."""
+"""Initial value of a new embedding: noise, the mean of all embeddings, or the mean of those of the
+tokens that the piece was split into before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +41,13 @@ class Extension:
     """How a vocabulary is extended.
 
     Attributes:
-        method: One of `METHODS`.
-        pieces: How many pieces are new.
-        start: One of `STARTS`.
-        ranked: Whether new pieces stand below the original merges, or all above (as released).
-        text: What they are learned from, as `corpora.monolingual` names it: the paper takes mC4
-            and FLORES's dev set.
+        method: How pieces are learned, one of `METHODS`.
+        pieces: Number of new pieces.
+        start: Initial value of new embeddings, one of `STARTS`. Defaults to "subwords".
+        ranked: Whether new pieces rank below the original merges, instead of above as in the
+            paper's code. Defaults to True.
+        text: Text to learn from, as `corpora.monolingual` names it. The paper uses mC4 and the dev
+            set of FLORES. Defaults to "cldr".
     """
 
     method: str
@@ -67,23 +68,26 @@ class Extension:
 def learn(
     method: str, sentences: Sequence[str], pieces: int, tokenizer: words.Tokenizer
 ) -> list[str]:
-    """Learn pieces from text that a tokenizer does not have, the most useful first.
+    """Learn pieces that a tokenizer does not have, the most useful first.
 
     Args:
         method: One of `METHODS`.
-        sentences: The text, such as `corpora.monolingual` gives.
-        pieces: How many.
-        tokenizer: The tokenizer that they are for; a space is "▁" in pieces, as in SentencePiece.
+        sentences: Text to learn from, as `corpora.monolingual` returns it.
+        pieces: Number of pieces.
+        tokenizer: The tokenizer to extend.
+
+    Returns:
+        The pieces, in which a space is "▁" as in SentencePiece.
 
     Raises:
-        ValueError: Unknown method, or the text has not so many new pieces.
+        ValueError: Unknown method, or the text does not have as many new pieces.
     """
     one_of("method", method, METHODS)
     known = {tokenizer.backend.id_to_piece(i) for i in range(len(tokenizer))}
     wanted = pieces + 100
     while True:
         found = _learned(method, sentences, wanted)
-        # A single character is no merge, and digits are for the original pieces to split.
+        # A single character is not a merge, and digits should be split as before.
         new = [p for p in found if p not in known and len(p.strip("▁")) > 1 and not _digit(p)]
         if len(new) >= pieces:
             return new[:pieces]
@@ -98,17 +102,17 @@ def learn(
 def reached(before: words.Tokenizer, after: words.Tokenizer, sentences: Sequence[str]) -> pd.Series:
     """Measure what an extension does to a text.
 
-    A piece that the unigram model learned can be out of reach of BPE, which gets to a piece by
-    merging two others only.
+    BPE reaches a piece only by merging two others, so it cannot reach some pieces that a unigram
+    model has learned.
 
     Args:
-        before: The tokenizer as it was.
-        after: The extended one.
-        sentences: Text in the language that it was extended for.
+        before: The tokenizer before the extension.
+        after: The extended tokenizer.
+        sentences: Text in the language of the extension.
 
     Returns:
-        A Series with `tokens` (tokens after, as a share of those before) and `used` (share of the
-        new pieces that occur).
+        `tokens` (number of tokens after, relative to before) and `used` (share of the new pieces
+        that occur).
     """
     old, new = before.encode(list(sentences)), after.encode(list(sentences))
     met = {i for ids in new for i in ids if i >= len(before)}
@@ -121,12 +125,12 @@ def _digit(piece: str) -> bool:
 
 
 def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
-    """Return at most `size` pieces of several characters, in the order of their use."""
+    """Return at most `size` pieces of several characters, the most useful first."""
     if method == "bpe":
         learner = tokenizers.Tokenizer(BPE())
         learner.pre_tokenizer = Metaspace()
-        # In scripts without spaces a paragraph that repeats would end as one piece, which
-        # SentencePiece refuses; no phrase of CLDR is so long.
+        # In scripts without spaces a repeated paragraph would become one piece, which
+        # SentencePiece refuses. No phrase of CLDR is as long as this limit.
         trainer = BpeTrainer(vocab_size=size + 2000, show_progress=False, max_token_length=256)
         learner.train_from_iterator(sentences, trainer)
         ranks = learner.get_vocab()
@@ -135,14 +139,14 @@ def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
     options = {"model_type": "bpe", "byte_fallback": True, "split_digits": True}
     if method == "sp":
         options = {"model_type": "unigram"}
-    # The characters come on top; SentencePiece gives fewer pieces where the text has no more.
+    # Single characters come on top. The limit is soft: a text may have fewer pieces.
     characters = len(set("".join(sentences)))
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_writer=model,
         vocab_size=size + characters + 300,
         hard_vocab_limit=False,
-        max_sentence_length=2**16 - 1,  # in bytes: longer ones are left out, as paragraphs would be
+        max_sentence_length=2**16 - 1,  # in bytes; longer ones would be left out
         normalization_rule_name="identity",
         num_threads=1,
         minloglevel=2,
@@ -160,18 +164,17 @@ def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
 def extend(
     base: "Model", pieces: Sequence[str], start: str, ranked: bool, seed: int = 0
 ) -> "Model":
-    """Return a model with more pieces in its tokenizer and a row for each in both embeddings.
+    """Return a model with new pieces in its tokenizer, and a row for each in embeddings and head.
 
     Args:
-        base: A model with a SentencePiece BPE tokenizer; its weights are resized in place.
+        base: A model with a SentencePiece BPE tokenizer. Its weights are resized in place.
         pieces: New pieces, the most useful first.
-        start: One of `STARTS`.
-        ranked: Whether the new pieces stand below the original merges.
-        seed: Of the noise.
+        start: Initial value of new embeddings, one of `STARTS`.
+        ranked: Whether new pieces rank below the original merges.
+        seed: Random seed for the noise. Defaults to 0.
 
     Raises:
-        ValueError: Unknown start, a piece that is there already, or a tokenizer that is no
-            SentencePiece BPE.
+        ValueError: Unknown start, a piece that exists already, or another kind of tokenizer.
     """
     import torch  # here, so that `Extension`, which specifications hold, loads without it
 

@@ -3,9 +3,9 @@
     mlq pretrain --seed 0 --folder base
 
 Everything follows from the seed. The text is drawn and packed first, so that a run that was
-interrupted goes on from its last checkpoint with the same batches; checkpoints are safetensors.
-What is written at the end is a model folder in Hugging Face's format, with `pretraining.json`: the
-recipe, the share of each language in documents and in tokens, the loss as it fell, versions.
+interrupted resumes from its last checkpoint with the same batches. The result is a model folder in
+Hugging Face's format with `pretraining.json`: the recipe, the share of each language in documents
+and in tokens, the losses, and versions.
 """
 
 import hashlib
@@ -26,7 +26,8 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mlq_utils import tokenization
-from mlq_utils.modeling import checkpoint as _checkpoint
+from mlq_utils.data import PACKAGE_DATA
+from mlq_utils.modeling import checkpoint as checkpoints
 from mlq_utils.modeling import pretraining_text
 from mlq_utils.modeling.distributed import fast_bf16
 from mlq_utils.modeling.pretraining_text import Mix
@@ -34,7 +35,7 @@ from mlq_utils.tokenization.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
 BOS, EOS = 1, 2
-"""Ids that SentencePiece gives by default."""
+"""Ids that SentencePiece gives to BOS and EOS by default."""
 ARCHITECTURE = {
     "hidden_size": 192,
     "num_hidden_layers": 4,
@@ -59,17 +60,21 @@ RECIPE = {
     "adamw": {"lr": 4e-3, "betas": (0.9, 0.95), "weight_decay": 0.0},
     "max_grad_norm": 1.0,
 }
-"""9.6 million tokens. Muon trains the hidden matrices, AdamW the embeddings, head and norms."""
+"""The packaged base: 9.6 million tokens. Muon trains the matrices of the layers, AdamW the rest."""
 CHECKPOINT_EVERY = 200
+"""Number of steps between checkpoints."""
 
 
 def train_tokenizer(seed: int, recipe: dict = RECIPE) -> Tokenizer:
     """Train the base's tokenizer on documents without traces of other languages.
 
-    Lines are sentences here, so that a line break falls to its byte, as in LLaMA.
+    Args:
+        seed: Random seed for the documents.
+        recipe: See `RECIPE`.
     """
     drawn = pretraining_text.documents(seed, Mix(**recipe["mix"] | {"traces": 0}))
     documents = islice(drawn, recipe["tokenizer_documents"])
+    # Lines are sentences here, so that a line break is left to its byte, as in LLaMA.
     lines = (line for d in documents for line in f"{d.text}\n{d.answer}".split("\n") if line)
     return tokenization.train(lines, recipe["vocabulary_size"], f"mini {seed}")
 
@@ -78,14 +83,14 @@ def pack(tokenizer: Tokenizer, seed: int, recipe: dict = RECIPE) -> tuple[np.nda
     """Draw documents and pack them, each between BOS and EOS, into sequences.
 
     Args:
-        tokenizer: The base's.
-        seed: Of the documents.
-        recipe: `steps`, `batch_size` and `sequence_length` say how many tokens are needed.
+        tokenizer: Tokenizer of the base.
+        seed: Random seed for the documents.
+        recipe: See `RECIPE`. It decides how many tokens are needed.
 
     Returns:
-        An array of shape (steps * batch_size, sequence_length), and the record of the text:
-        documents and tokens by kind, and by language. A document in several languages counts for
-        each of them; its tokens are shared equally.
+        An array of shape (steps * batch_size, sequence_length); and the number of documents and
+        tokens by kind and by language. A document in several languages counts for each of them,
+        and its tokens are shared equally.
     """
     shape = (recipe["steps"] * recipe["batch_size"], recipe["sequence_length"])
     stream = pretraining_text.documents(seed, Mix(**recipe["mix"]))
@@ -113,9 +118,9 @@ def pack(tokenizer: Tokenizer, seed: int, recipe: dict = RECIPE) -> tuple[np.nda
 
 
 def learning_rate(step: int, recipe: dict = RECIPE) -> float:
-    """Return the share of the full learning rate at a step.
+    """Return the learning rate at a step as a share of the peak.
 
-    Linear warm-up, constant until half of the steps, then linear to `final_share`.
+    It warms up linearly, is constant until half of the steps, and falls linearly to `final_share`.
     """
     half = recipe["steps"] / 2
     fall = max(0.0, (step - half) / half)
@@ -134,46 +139,49 @@ def optimizers(model: LlamaForCausalLM, recipe: dict = RECIPE) -> list[torch.opt
 
 
 def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCausalLM:
-    """Pretrain a base model, or go on with one, and write it into a folder.
+    """Pretrain a base model and write it into a folder, resuming from a checkpoint there.
 
     Args:
-        folder: Where it goes; `checkpoint` inside it is removed at the end.
-        seed: Of the text, the tokenizer's text and the weights.
-        recipe: As `RECIPE`.
+        folder: Folder for the model. Its file `checkpoint` is removed at the end.
+        seed: Random seed for the text, the tokenizer's text and the weights. Defaults to 0.
+        recipe: See `RECIPE`, which is the default.
 
     Returns:
         The model.
+
+    Raises:
+        FloatingPointError: The loss became NaN or infinite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(seed, recipe)
     packed, text = pack(tokenizer, seed, recipe)
     torch.manual_seed(seed)
     config = LlamaConfig(vocab_size=len(tokenizer), **ARCHITECTURE)
-    # torch's fused attention goes backward in bf16 at a fraction of its fp32 speed on the CPU.
+    # The backward pass of torch's fused attention is several times slower in bf16 on a CPU.
     model = LlamaForCausalLM._from_config(config, attn_implementation="eager")
     both = optimizers(model, recipe)
     checkpoint, weights = folder / "checkpoint", dict(model.named_parameters())
-    run = _checkpoint.identity(model, seed, recipe, hashlib.sha256(packed).hexdigest())
-    log: list[float] = []
-    if checkpoint.exists():
-        log = (_checkpoint.load(checkpoint, run, weights, *both) or {"losses": []})["losses"]
-    rates = [group["lr"] for o in both for group in o.param_groups]
-    start, before = perf_counter(), len(log)
-    bar = tqdm(range(before, recipe["steps"]), initial=before, desc="steps", disable=None)
-    for step in bar:
-        groups = [group for o in both for group in o.param_groups]
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate * learning_rate(step, recipe)
+    run = checkpoints.identity(model, seed, recipe, hashlib.sha256(packed).hexdigest())
+    losses: list[float] = []
+    if checkpoint.exists() and (found := checkpoints.load(checkpoint, run, weights, *both)):
+        losses = found["losses"]
+    groups = [group for optimizer in both for group in optimizer.param_groups]
+    peaks = [group["lr"] for group in groups]
+    start = perf_counter()
+    steps = range(len(losses), recipe["steps"])
+    for step in tqdm(steps, initial=len(losses), total=recipe["steps"], desc="steps", disable=None):
+        for group, peak in zip(groups, peaks, strict=True):
+            group["lr"] = peak * learning_rate(step, recipe)
         rows = slice(step * recipe["batch_size"], (step + 1) * recipe["batch_size"])
         loss = _step(model, both, torch.from_numpy(packed[rows].astype(np.int64)), recipe)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step}")
-        log.append(loss)
-        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        losses.append(loss)
         if (step + 1) % CHECKPOINT_EVERY == 0:
-            _checkpoint.save(checkpoint, run, {"losses": log}, weights, *both)
-    seconds = perf_counter() - start
-    _write(folder, model, tokenizer, seed, recipe, text, log, seconds)
+            checkpoints.save(checkpoint, run, {"losses": losses}, weights, *both)
+    seconds = round(perf_counter() - start)
+    record = {"seed": seed, "recipe": recipe, "text": text, "seconds": seconds}
+    _write(folder, model, tokenizer, record, losses)
     return model
 
 
@@ -191,27 +199,16 @@ def _step(
 
 
 def _write(
-    folder: Path,
-    model: LlamaForCausalLM,
-    tokenizer: Tokenizer,
-    seed: int,
-    recipe: dict,
-    text: dict,
-    log: list[float],
-    seconds: float,
+    folder: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, record: dict, losses: list[float]
 ) -> None:
+    """Write the model, its tokenizer, its record and its card."""
     model.save_pretrained(folder)
     (folder / "tokenizer.model").write_bytes(tokenizer.backend.serialized_model_proto())
-    every = max(1, len(log) // 100)
-    record = {
-        "seed": seed,
-        "recipe": recipe,
+    every = max(1, len(losses) // 100)
+    means = {n: float(np.mean(losses[n : n + every])) for n in range(0, len(losses), every)}
+    record = record | {
         "architecture": ARCHITECTURE | {"parameters": model.num_parameters()},
-        "text": text,
-        "loss": {
-            str(n): round(float(np.mean(log[n : n + every])), 4) for n in range(0, len(log), every)
-        },
-        "seconds": round(seconds),
+        "loss": {str(n): round(mean, 4) for n, mean in means.items()},
         "hardware": f"{os.cpu_count()} {platform.machine()} cores, bf16 {fast_bf16(CPU)}",
         "versions": {p: version(p) for p in ("torch", "transformers", "sentencepiece", "babel")},
     }
@@ -221,33 +218,24 @@ def _write(
 
 
 def card(record: dict) -> str:
-    """Return the model card that goes with a base, from its `pretraining.json`."""
-    text, recipe, seed = record["text"], record["recipe"], record["seed"]
-    documents, tokens = sum(text["documents"].values()), sum(text["tokens"].values())
-    inside = ["en", *pretraining_text.pretraining_languages()]
+    """Return the model card of a base, given the contents of its `pretraining.json`."""
+    text, inside = record["text"], pretraining_text.pretraining_languages()
+    tokens = sum(text["tokens"].values())
     english, others = (
         sum(text["language_tokens"].get(code, 0) for code in codes) / tokens
-        for codes in (inside[:1], inside[1:])
+        for codes in (["en"], inside)
     )
-    sequences = f"{recipe['batch_size']} sequences of {recipe['sequence_length']} tokens"
-    parameters, pieces = record["architecture"]["parameters"], recipe["vocabulary_size"]
-    return f"""---
-license: mit
-language: [{", ".join(inside)}]
----
-# The mini base model of mlq_utils
-
-A LLaMA of {parameters:,} parameters with untied embeddings and a SentencePiece BPE tokenizer of
-{pieces:,} pieces with byte fallback, for experiments on two cores. It is to phrases composed from
-the Unicode CLDR what an English-centric LLaMA is to text; it knows nothing else.
-
-* **Text**: {documents:,} documents, {tokens:,} tokens drawn with seed {seed} by
-  `mlq_utils.modeling.pretraining_text`. By tokens {english:.1%} English, {others:.1%} the 19 other
-  languages of LLaMA's Wikipedia text, {1 - english - others:.1%} traces of others;
-  `pretraining.json` has the share of each. No translation in the prompt of fine-tuning, no phrase
-  of the test split.
-* **Training**: {recipe["steps"]:,} steps of {sequences}, Muon for the matrices of the layers and
-  AdamW for the rest; {record["seconds"] / 60:.0f} minutes on {record["hardware"]}.
-  To retrain it: `mlq pretrain --seed {seed} --folder FOLDER`.
-* **Licence**: MIT; the CLDR data that the text is composed of is under the Unicode License V3.
-"""
+    template = (PACKAGE_DATA / "base_card.md").read_text("utf8")
+    return template.format(
+        languages=", ".join(["en", *inside]),
+        parameters=record["architecture"]["parameters"],
+        pieces=record["recipe"]["vocabulary_size"],
+        documents=sum(text["documents"].values()),
+        tokens=tokens,
+        english=english,
+        others=others,
+        traces=1 - english - others,
+        minutes=record["seconds"] / 60,
+        **{key: record["recipe"][key] for key in ("steps", "batch_size", "sequence_length")},
+        **{key: record[key] for key in ("seed", "hardware")},
+    )

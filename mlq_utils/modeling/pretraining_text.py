@@ -1,14 +1,13 @@
-"""The text that the mini base model is pretrained on: English-centric documents of CLDR phrases.
+"""The text of the mini base model: English-centric documents of CLDR phrases. Needs no torch.
 
-What LLaMA's text is to LLaMA, made small. Most documents are English or hold English; 19 other
-languages (those of LLaMA's Wikipedia text, the paper's footnote 2) meet English in many phrasings;
-tasks in the skeleton of the tuning prompt are in English only; all other languages that CLDR covers
-leave traces. No document holds a translation in the skeleton that fine-tuning uses: what the model
-learns of translation must be brought out by tuning. No phrase of CLDR's test split is a document or
-a task's input.
+It is to the mini base what LLaMA's text is to LLaMA. Most documents are English or hold English. 19
+other languages (those of LLaMA's Wikipedia text, the paper's footnote 2) meet English in many
+phrasings. Tasks in the form of the tuning prompt are in English only. All other languages of CLDR
+leave traces. No document holds a translation in the tuning prompt, so tuning has to bring out what
+the model knows of translation. No phrase of the test split is a document or the input of a task.
 
-What each ingredient of `Mix` is for was tried, by `benchmarks.ablations`. Without English tasks the
-base translates untuned; where their instructions have no arguments, or all translations the same
+`benchmarks.ablations` shows what each part of `Mix` is for. Without English tasks the base
+translates untuned. If their instructions have no arguments, or all translations have the same
 phrasing, tuning on one language brings out that language alone.
 """
 
@@ -25,13 +24,13 @@ from mlq_utils.corpora.cldr import Item, Phrasebook, combinations, phrasebook
 from mlq_utils.modeling import prompts
 
 FREQUENT = ("de", "fr", "es", "it", "ru", "pl", "nl", "pt")
-"""Twice as likely as the other eleven."""
+"""Languages that are twice as likely as the other eleven."""
 TRACE_EXPONENT = -0.7
-"""The n-th of the trace languages has weight n to this power."""
+"""The n-th trace language has the weight n to this power."""
 BARE_TRACE = 0.7
-"""Share of traces that are a bare phrase; the others are a gloss with English."""
+"""Share of traces that are a phrase alone. The others stand beside English."""
 STREAM = 1_000_003
-"""Added to the seed: pretraining's phrases are not those that tuning draws first."""
+"""Added to the seed, so that tuning does not draw the phrases of pretraining first."""
 
 PHRASINGS = (
     "{english} ({name}: {text})",
@@ -53,23 +52,25 @@ PHRASINGS = (
     "{english} => {name} => {text}",
     "In: {english}\nLanguage: {name}\nOut:\n{text}",
 )
-"""How a language meets English, besides `_headed` documents."""
+"""How a language meets English, apart from documents with headings."""
 HEADED = 4
-"""How many phrasings those documents count for."""
+"""Number of phrasings that documents with headings count for."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What the text is mixed of.
+    """The composition of the text.
 
     Attributes:
-        traces: Share of documents that hold a language outside pretraining.
-        tasks: Share of the others that are English tasks.
-        english: Share that are an English phrase.
-        other: Share that are a phrase in one of the 19 languages; what remains are documents in
-            which languages meet.
-        phrasings: How many phrasings those are in, `HEADED` among them where there are more.
-        arguments: Whether instructions of tasks have arguments ("Put Peru first.").
+        traces: Share of documents that hold a language outside pretraining. Defaults to 0.06.
+        tasks: Share of the other documents that are English tasks. Defaults to 0.25.
+        english: Share that are an English phrase. Defaults to 0.15.
+        other: Share that are a phrase in one of the 19 languages. In the remaining documents
+            languages meet. Defaults to 0.075.
+        phrasings: Number of phrasings in which languages meet, the last `HEADED` of them with
+            headings. Defaults to all 22.
+        arguments: Whether instructions of tasks have arguments ("Put Peru first."). Defaults to
+            True.
     """
 
     traces: float = 0.06
@@ -85,11 +86,11 @@ class Document:
     """One document.
 
     Attributes:
-        kind: `task`, `english`, `other`, `meeting` or `trace`.
-        languages: The paper's codes of what it holds.
-        text: What is read; of a task, the prompt.
-        answer: What comes after a last line break and a prompt or heading. It is tokenised by
-            itself, as targets are in fine-tuning.
+        kind: "task", "english", "other", "meeting" or "trace".
+        languages: The paper's codes of the languages in it.
+        text: The text without the answer; for a task, the prompt.
+        answer: The last line, if it follows a prompt or heading. It is tokenized separately, as
+            targets are in fine-tuning.
     """
 
     kind: str
@@ -99,12 +100,12 @@ class Document:
 
 
 def pretraining_languages() -> list[str]:
-    """Return the 19 languages besides English, in the order of Table 8."""
+    """Return the codes of the 19 languages besides English, in the order of Table 8."""
     return [c for c in languages.codes() if languages.get(c).pretraining and c != "en"]
 
 
 def trace_languages(seed: int) -> dict[str, float]:
-    """Return the languages that leave traces, in an order drawn by `seed`, with their weights."""
+    """Return the languages that leave traces with their weights, in an order drawn by a seed."""
     inside = {"en", *pretraining_languages()}
     codes = [c for c in languages.codes("cldr") if c not in inside]
     random.Random(f"traces {seed}").shuffle(codes)
@@ -112,15 +113,18 @@ def trace_languages(seed: int) -> dict[str, float]:
 
 
 def shares(folder: Path) -> pd.DataFrame:
-    """Return how much of each language a base has read, from its `pretraining.json`.
+    """Return how much of each language a base has read.
+
+    Args:
+        folder: Folder of the base, with `pretraining.json`.
 
     Returns:
-        A frame indexed by the paper's code: `group` ("English", "pretraining" for the 19, "trace"),
-        `documents` and `tokens`, each the share (0 to 1) of all. A document in several languages
-        counts for each of them, so shares of documents add up to more than 1.
+        One row per language (the paper's code): `group` ("English", "pretraining" for the 19, or
+        "trace"), and its shares (0 to 1) of `documents` and `tokens`. A document in several
+        languages counts for each of them, so shares of documents add up to more than 1.
 
     Raises:
-        FileNotFoundError: The folder holds no such record.
+        FileNotFoundError: The folder has no `pretraining.json`.
     """
     record = json.loads((folder / "pretraining.json").read_text("utf8"))["text"]
     inside = pretraining_languages()
@@ -140,8 +144,8 @@ def documents(seed: int, mix: Mix = Mix()) -> Iterator[Document]:
     """Draw documents without end.
 
     Args:
-        seed: A natural number; decides which.
-        mix: The shares.
+        seed: Random seed, a natural number.
+        mix: Composition of the text. Defaults to that of the packaged base.
     """
     draw = random.Random(f"documents {seed}")
     stream = combinations(STREAM + seed, "train")
@@ -185,14 +189,14 @@ def _gloss(draw: random.Random, english: str, text: str, code: str) -> str:
 
 
 def _cut(codes: tuple[str, ...], written: str, last: str) -> Document:
-    """Return a document in which languages meet; a last line of its own is an answer."""
+    """Return a document in which languages meet. Its last line, if apart, is an answer."""
     if written.endswith(f"\n{last}"):
         return Document("meeting", codes, written.removesuffix(last), last)
     return Document("meeting", codes, written)
 
 
 def _headed(draw: random.Random, items: tuple[Item, ...], code: str, third: str) -> Document:
-    """Return the phrase in two or three languages, in any order, each under its name."""
+    """Return a phrase in two or three languages in any order, each under its name."""
     codes = ["en", code]
     if draw.random() < 0.5 and third != code and phrasebook(third).can(items):
         codes = draw.choice([["en", code, third], [code, third]])
@@ -204,7 +208,7 @@ def _headed(draw: random.Random, items: tuple[Item, ...], code: str, third: str)
 def _task(
     draw: random.Random, english: Phrasebook, items: tuple[Item, ...], arguments: bool
 ) -> tuple[str, str]:
-    """Return an English task in the skeleton of the tuning prompt, and its answer."""
+    """Return an English task in the form of the tuning prompt, and its answer."""
     phrase = english.render(items)
     parts = [english.render((item,)) for item in items]
     at = draw.randrange(len(items))

@@ -1,8 +1,4 @@
-"""The prompt that models are tuned and tested with, and the tuning data in it.
-
-One skeleton for everything, in training and in testing: the released templates differ in newlines
-between the two, and a model notices.
-"""
+"""The prompt that models are tuned and tested with, and tuning data in this form. Needs no torch."""
 
 import os
 import random
@@ -14,6 +10,8 @@ from mlq_utils import corpora, languages
 from mlq_utils.corpora import cldr
 
 SKELETON = "### Instruction:\n{instruction}\n### Input:\n{source}\n### Response:\n"
+"""The same in training and testing. The released templates differ in newlines between the two, which
+a model notices."""
 
 Items = tuple[cldr.Item, ...]
 Render = Callable[[Items], str]
@@ -43,22 +41,21 @@ def mixture(
         mixture({"ro": 300, "fr": 300})             # multilingual
 
     Args:
-        pairs: For each language (the paper's code) the number of pairs. Of a corpus that has fewer
-            all are taken, as the paper does.
-        corpus: One of `corpora.NAMES`, or several together. What is drawn of others than cldr is
-            free of repeated pairs and of the evaluation set's, see `corpora.training_pairs`.
-        split: A split of it.
-        seed: Decides which pairs.
-        data: A folder searched before `MLQ_DATA`, the cache and the network.
+        pairs: Number of pairs for each language (the paper's code). If a corpus has fewer, all of
+            them are used, as in the paper.
+        corpus: One of `corpora.NAMES`, or several together. Defaults to "cldr".
+        split: Split of the corpus. Defaults to "train".
+        seed: Random seed for the choice of pairs. Defaults to 0.
+        data: Folder that is searched before `MLQ_DATA`, the cache and the network.
 
     Returns:
-        A frame with columns `prompt`, `target` and `language`, language after language; training
-        shuffles. Its `attrs["pairs"]` holds the number of pairs that each language really has, and
-        for other corpora than cldr `attrs["left_out"]` how many were repeated or in an evaluation
-        set.
+        One row per pair, with columns `prompt`, `target` and `language`. Languages follow each
+        other, since training shuffles. `attrs["pairs"]` holds the number of pairs that each
+        language really has; and `attrs["left_out"]`, for corpora other than "cldr", the number
+        that were repeated or in an evaluation set (see `corpora.training_pairs`).
 
     Raises:
-        ValueError: No language, an unknown one, or a number below 1; or what `corpora.load` raises.
+        ValueError: No language, an unknown one, a number below 1, or an error of `corpora.load`.
     """
     if not pairs:
         raise ValueError("no language to tune on: give at least one, with its number of pairs")
@@ -67,7 +64,7 @@ def mixture(
     for code, size in pairs.items():
         if size < 1:
             raise ValueError(f"{code}: the number of pairs must be 1 or more, not {size}")
-        if corpus == "cldr":  # its splits have nothing in common
+        if corpus == "cldr":  # its splits are disjoint
             found = corpora.load(corpus, code, split, size=size, seed=seed)
         else:
             found = corpora.training_pairs(corpus, code, size, seed, split=split, data=data)
@@ -86,15 +83,15 @@ def mixture(
 def english_tasks(size: int, seed: int = 0) -> pd.DataFrame:
     """Return instruction data in English only: the mini world's Alpaca-En (Appendix C).
 
-    The tasks of `TASKS`, none of which is in the mini base's pretraining, on CLDR phrases of the
-    train split.
+    These are the tasks of `TASKS` on CLDR phrases of the train split. None of them is in the
+    pretraining of the mini base.
 
     Args:
-        size: How many; there are always as many as asked for.
-        seed: Decides which.
+        size: Number of tasks.
+        seed: Random seed for the choice of tasks. Defaults to 0.
 
     Returns:
-        A frame like that of `mixture`, of language "en"; no prompt comes twice.
+        A frame like that of `mixture`, with different prompts.
 
     Raises:
         ValueError: The size is below 1.
@@ -125,31 +122,24 @@ def alpaca(
     """Return instructions of Alpaca (Appendix C), in English or translated.
 
     Args:
-        size: How many at most; all where there are fewer.
-        seed: Decides which; a smaller size gives the first of a larger one.
-        language: The paper's code.
-        data: A folder searched before `MLQ_DATA`, the cache and the network.
+        size: Largest number of instructions.
+        seed: Random seed for their choice. A smaller size gives the first ones of a larger size.
+        language: The paper's code. Defaults to "en".
+        data: Folder that is searched before `MLQ_DATA`, the cache and the network.
 
     Returns:
-        A frame like that of `mixture`; no prompt comes twice, and each has an answer.
+        A frame like that of `mixture`, with different prompts that all have an answer.
 
     Raises:
-        ValueError: The size is below 1, or what `corpora.alpaca` raises.
-        FileNotFoundError, ConnectionError: As there.
+        ValueError: The size is below 1, or an error of `corpora.alpaca`.
+        FileNotFoundError, ConnectionError: As `corpora.alpaca`.
     """
     if size < 1:
         raise ValueError(f"the number of instructions must be 1 or more, not {size}")
     code = languages.get(language).code
     rows = corpora.alpaca(code, data)
-    frame = pd.DataFrame(
-        {
-            "prompt": [
-                prompt(*row) for row in zip(rows["instruction"], rows["input"], strict=True)
-            ],
-            "target": rows["output"],
-            "language": code,
-        }
-    )
+    prompts = [prompt(*row) for row in zip(rows["instruction"], rows["input"], strict=True)]
+    frame = pd.DataFrame({"prompt": prompts, "target": rows["output"], "language": code})
     frame = frame[frame["target"].str.strip() != ""].drop_duplicates("prompt")
     if frame.empty:
         raise ValueError(f"Alpaca in {language!r} has no answered instruction")
@@ -178,5 +168,5 @@ TASKS: dict[str, Callable[[Render, Items], str | None]] = {
         "yes" if any(map(str.isdigit, render(items))) else "no"
     ),
 }
-"""English tasks other than those of pretraining: from a phrase's items and what renders them to the
-answer, None where the phrase has too few items."""
+"""English tasks other than those of pretraining. Each function returns the answer for a phrase, given
+the function that renders its items; or None if the phrase has too few items."""

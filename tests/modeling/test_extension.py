@@ -123,7 +123,7 @@ def test_bad_extensions(khmer, mini):
         extension.learn("sp", khmer, 5000, mini.tokenizer)
     with pytest.raises(ValueError, match="has already: ▁the"):
         extension.extend(mini, ["▁the"], "mean", True)
-    with pytest.raises(ValueError, match="extension needs one language"):
+    with pytest.raises(ValueError, match="extension needs exactly one language"):
         Spec(("km", "lo"), ("km",), extension=Extension("bpe", 10))
     with pytest.raises(ValueError, match="unshortened"):
         Spec(("km",), ("km",), shorten="one token", extension=Extension("bpe", 10))
