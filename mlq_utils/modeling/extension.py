@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlq_utils.modeling.loading import Model
 
 METHODS = ("bbpe", "bpe", "sp")
-"""How pieces are learned: by SentencePiece BPE with byte fallback, as LLaMA's were; by BPE on words;
+"""How pieces are learned: by SentencePiece BPE with byte fallback, as LLaMA has; by BPE on words;
 or by SentencePiece's unigram model."""
 STARTS = ("random", "mean", "subwords")
 """Initial value of a new embedding: noise, the mean of all embeddings, or the mean of those of the

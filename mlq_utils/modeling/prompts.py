@@ -1,4 +1,4 @@
-"""The prompt that models are tuned and tested with, and tuning data in this form. Needs no torch."""
+"""The prompt that models are tuned and tested with, and tuning data in it. Needs no torch."""
 
 import os
 import random
@@ -10,8 +10,8 @@ from mlq_utils import corpora, languages
 from mlq_utils.corpora import cldr
 
 SKELETON = "### Instruction:\n{instruction}\n### Input:\n{source}\n### Response:\n"
-"""The same in training and testing. The released templates differ in newlines between the two, which
-a model notices."""
+"""The same in training and testing. The released templates differ in newlines between the two, and
+a model notices that."""
 
 Items = tuple[cldr.Item, ...]
 Render = Callable[[Items], str]
@@ -168,5 +168,5 @@ TASKS: dict[str, Callable[[Render, Items], str | None]] = {
         "yes" if any(map(str.isdigit, render(items))) else "no"
     ),
 }
-"""English tasks other than those of pretraining. Each function returns the answer for a phrase, given
-the function that renders its items; or None if the phrase has too few items."""
+"""English tasks other than those of pretraining. Each function takes the function that renders
+items, and the items of a phrase. It returns the answer, or None if there are too few items."""
