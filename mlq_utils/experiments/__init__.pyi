@@ -1,4 +1,4 @@
-from . import clusters, comparison, nlu, planning, scales, studies, sweep, tables
+from . import comparison, nlu, planning, scales, studies, sweep, tables
 from .executors import run_all
 from .runner import VOCABULARY_SEED, VOCABULARY_SIZES, run
 from .spec import SHIPPED, STORE, Spec, averages, costs, default_store, scores, spec_of
@@ -12,7 +12,6 @@ __all__ = [
     "Spec",
     "Store",
     "averages",
-    "clusters",
     "comparison",
     "costs",
     "default_store",

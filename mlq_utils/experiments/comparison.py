@@ -20,7 +20,6 @@ import pandas as pd
 
 from mlq_utils import experiments, paper, quadrants
 from mlq_utils.data import PACKAGE_DATA
-from mlq_utils.experiments import clusters
 from mlq_utils.experiments.scales import PAPER, UNSCORED, Scale
 from mlq_utils.experiments.spec import Spec, spec_of
 from mlq_utils.experiments.store import Store, read_lines
@@ -74,8 +73,7 @@ def records(
     missing = [spec for spec in wanted if results.state(spec) != "done"][:most]
     if missing:
         scale.check()
-        with clusters.open_cluster() as client:
-            experiments.run_all(missing, store, client=client)
+        experiments.run_all(missing, store, workers=None)
     return [*shipped, *_kept(wanted, store)]
 
 

@@ -1,15 +1,17 @@
-"""Many runs: in this process, in processes of their own, or on a Dask cluster, into one store.
+"""Many runs into one store: in this process, in processes of this machine, or on a Dask cluster.
 
     records = run_all(specs)                                # here, one after another
-    records = run_all(specs, workers=2)                     # two processes, each with a GPU if any
-    records = run_all(specs, store, client=client)          # a cluster, see `clusters`
+    records = run_all(specs, workers=2)                     # two processes, with a GPU each if any
+    records = run_all(specs, client=distributed.Client(address))
 
-Every run that is done is in the store, so a list that was interrupted goes on where it was, and two
-lists may share runs. A run that fails is recorded as failed, with its error, and the others go on;
-the next call tries it again, unless its loss was no number, which would happen again.
+Any Dask cluster serves, if its workers have this package and see the store; `examples/` has one of
+SLURM and one of Kubernetes. A scheduler runs whatever it is sent, so use clusters only on a network
+that you trust, or with TLS.
 
-A worker that is lost costs the run that it was at, which is sent to another. What may pass, such as
-a store that does not answer for a while, is tried again at once; a full disk is not.
+Finished runs are in the store, so a list that was interrupted continues where it was. A run that
+fails is recorded as failed with its error, and the others go on; the next call tries it again,
+unless its loss was not a number, which would happen again. If a worker is lost, its run is sent to
+another one.
 """
 
 import contextlib
@@ -25,75 +27,86 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from mlq_utils import experiments
-from mlq_utils.experiments import clusters
-from mlq_utils.experiments.clusters import RETRIES
-from mlq_utils.experiments.spec import Spec
+from mlq_utils.experiments.spec import Spec, default_store
 from mlq_utils.experiments.store import Store
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, SpecCluster
 
-Outcome = tuple[Spec, Exception | None]
-BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+RETRIES = 3
+"""How often a run is sent again after its worker was lost."""
 PAUSES = (2, 10)
-"""Seconds before each further attempt at what may pass."""
+"""Seconds before each further attempt after an error that may be transient."""
 LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
 LASTING |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 """Errors of files that another attempt would meet again."""
 REFUSALS = 3
-"""How many failures in a row that the store refuses to record end a list."""
+"""Number of consecutive failures that the store cannot record after which a list ends."""
+CONNECT_SECONDS = 20
+"""How long a scheduler may take to answer."""
+Outcome = tuple[Spec, Exception | None]
 
 
 def run_all(
     specs: Iterable[Spec],
     store: Store | None = None,
     *,
-    workers: int = 1,
+    workers: int | None = 1,
     client: "Client | None" = None,
     progress: bool | None = None,
 ) -> list[dict[str, Any]]:
     """Return the records of runs, computing those that the store lacks.
 
     Args:
-        specs: What to run; one that comes twice is run once.
-        store: Where records are kept; `experiments.default_store()` where None.
-        workers: 1 runs them in this process, with all its threads; more, in so many processes:
-            of one thread each, by which runs of the mini world gain, or of one GPU each.
-        client: Runs them on this Dask cluster instead, one GPU a run where workers declare them
-            (`clusters.open_cluster`). A run whose worker is lost is sent again, `RETRIES` times.
-        progress: Whether to show a bar with an estimate of the time left, by the runs' `cost`;
-            outside notebooks where None.
+        specs: What to run. Duplicates are run once.
+        store: Where records are kept. Defaults to `experiments.default_store()`.
+        workers: 1 runs in this process, with all its threads. A larger number runs in so many
+            processes, with one GPU each or, without GPUs, one thread each. None uses the Dask
+            scheduler whose address is in MLQ_CLUSTER or, if it is not set, one process per GPU or
+            core. Defaults to 1.
+        client: Client of the Dask cluster to run on. Runs take one GPU each if workers declare
+            them (`--resources GPU=1`).
+        progress: Whether to show a progress bar. Defaults to showing it outside notebooks.
 
     Returns:
-        A record a specification, in their order. Those with `status` "failed" have no scores.
+        One record per specification, in their order. Records with the `status` "failed" have no
+        scores.
 
     Raises:
-        ValueError: The number of workers is below 1, or comes with a client.
-        OSError: The store cannot be written to. What it takes is computed first, unless it refuses
-            `REFUSALS` in a row.
-        ConnectionError: The cluster's scheduler is gone.
+        ValueError: `workers` is below 1, or is given together with a client.
+        OSError: The store cannot be written to. Other runs are computed first, unless the store
+            refuses `REFUSALS` in a row.
+        ConnectionError: The cluster's scheduler does not answer, or is gone.
         torch.AcceleratorError: The GPU of this process has failed.
     """
-    specs, store = list(specs), store or experiments.default_store()
-    if workers < 1 or (client and workers > 1):
+    specs, store = list(specs), store or default_store()
+    if (workers is not None and workers < 1) or (client and workers != 1):
         raise ValueError(f"workers={workers}: give 1 or more, and no number with a client")
-    keys = [spec.identity() for spec in specs]
-    known, missing = store.get_all(keys), {}
-    for key, spec in zip(keys, specs, strict=True):
-        record = known[key]
-        if record and record.get("again"):
-            store.remove(key)
-            record = None
-        if not record:
-            missing[key] = spec
+    wanted = {spec.identity(): spec for spec in specs}
+    known = store.get_all(wanted)
+    for key in [key for key, record in known.items() if record and record.get("again")]:
+        store.remove(key)
+        known[key] = None
+    missing = {key: spec for key, spec in wanted.items() if known[key] is None}
+    if missing:
+        with contextlib.ExitStack() as stack:
+            if workers != 1:
+                client = stack.enter_context(_client(workers, len(missing)))
+            outcomes = _on_cluster(missing, store, client) if client else _here(missing, store)
+            _follow(outcomes, missing, store, progress)
+        known |= store.get_all(missing)
+    if gone := [key for key in wanted if known[key] is None]:
+        raise OSError(f"the record {gone[0]} was removed from {store.url} while runs went on")
+    return [known[spec.identity()] for spec in specs]
+
+
+def _follow(
+    outcomes: Iterable[Outcome], missing: dict[str, Spec], store: Store, progress: bool | None
+) -> None:
+    """Record failures as runs end, and show progress."""
     refused: list[OSError] = []
-    with contextlib.ExitStack() as stack:
-        if missing and workers > 1:
-            count = min(workers, len(missing))
-            client = stack.enter_context(clusters.open_cluster("local", count))
-        bar = stack.enter_context(_bar(missing.values(), progress))
-        outcomes = _on_cluster(missing, store, client) if client else _here(missing, store)
-        in_a_row = 0
+    in_a_row = 0
+    with _bar(missing.values(), progress) as bar:
         for done, (spec, error) in enumerate(outcomes, 1):
             try:
                 if error is not None:
@@ -102,32 +115,24 @@ def run_all(
             except OSError as refusal:
                 refused.append(refusal)
                 in_a_row += 1
+                if in_a_row == REFUSALS:
+                    break
             bar.set_description_str(f"{done} of {len(missing)} runs", refresh=False)
             bar.update(spec.cost())
-            if in_a_row == REFUSALS:
-                break
     if refused:
         raise OSError(
             f"the store takes no records of {len(refused)} of {len(missing)} runs: {refused[-1]}. "
-            "What it has is kept; the next call makes the rest"
+            "It keeps what it has; the next call makes the rest"
         ) from refused[-1]
-    known |= store.get_all(missing)
-    if gone := [key for key in keys if known[key] is None]:
-        raise OSError(f"the record {gone[0]} was removed from {store.url} while runs went on")
-    return [known[key] for key in keys]
 
 
 def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
-    if not missing:  # reading records needs no torch
-        return
-    import torch
-
     for spec in missing.values():
         try:
             _attempt(spec, store)
-        except torch.AcceleratorError:  # nothing more can be computed in this process
-            raise
         except Exception as error:
+            if _is_gpu_failure(error):  # nothing more can be computed in this process
+                raise
             yield spec, error
         else:
             yield spec, None
@@ -136,7 +141,9 @@ def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
 def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
     from distributed import KilledWorker, as_completed
 
-    resources = _resources(client)
+    client.wait_for_workers(1)
+    workers = client.scheduler_info()["workers"].values()
+    resources = {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else {}
     began, keys = time.time(), {}
 
     def send(key: str, again: str = "") -> Any:
@@ -145,9 +152,8 @@ def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Ite
         keys[future] = key
         return future
 
-    # The longest first: the last to end should not be the longest.
-    order = sorted(missing, key=lambda key: -missing[key].cost())
-    futures = as_completed([send(key) for key in order])
+    # The longest run goes first, so that the others do not end up waiting for it.
+    futures = as_completed([send(key) for key in sorted(missing, key=lambda k: -missing[k].cost())])
     for future in futures:
         if future.cancelled():
             raise ConnectionError(
@@ -156,7 +162,7 @@ def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Ite
         key = keys.pop(future)
         error = future.exception()
         if isinstance(error, KilledWorker):
-            # Dask blames a lost worker on all that waited there; what counts is what had begun.
+            # Dask blames a lost worker on all runs that waited there, so count those that began.
             starts = [at for at, _ in client.get_events(f"mlq-{key}") if at > began]
             if len(starts) <= RETRIES:
                 futures.add(send(key, f"-{time.time_ns()}"))
@@ -165,29 +171,28 @@ def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Ite
         yield missing[key], error
 
 
-def _resources(client: "Client") -> dict[str, int]:
-    """Return what a run takes of a worker: a GPU, where workers declare them."""
-    client.wait_for_workers(1)
-    workers = client.scheduler_info()["workers"].values()
-    return {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else {}
-
-
 def _work(spec: Spec, store: str) -> None:
-    """Run one specification in a worker; its record is in the store, and is not sent back."""
-    import torch
+    """Make one run in a worker. Its record goes to the store and is not sent back."""
     from distributed import get_client
 
-    get_client().log_event(f"mlq-{spec.identity()}", "begun")  # which waits for the answer
+    get_client().log_event(f"mlq-{spec.identity()}", "begun")
     try:
         _attempt(spec, Store(store))
-    except torch.AcceleratorError:
-        # Whatever this process asks of the GPU from here on fails: better another process.
+    except Exception as error:
+        if not _is_gpu_failure(error):
+            raise
         traceback.print_exc()
-        os._exit(1)
+        os._exit(1)  # Dask starts another process
+
+
+def _is_gpu_failure(error: Exception) -> bool:
+    """Return whether a GPU has failed, after which all that a process asks of it fails too."""
+    torch = sys.modules.get("torch")  # not loaded: no GPU has been used
+    return torch is not None and isinstance(error, torch.AcceleratorError)
 
 
 def _attempt(spec: Spec, store: Store) -> None:
-    """Run one specification; what may pass is waited for."""
+    """Make one run, again after an error that may be transient."""
     for pause in (*PAUSES, None):
         try:
             experiments.run(spec, store, progress=False)
@@ -196,6 +201,61 @@ def _attempt(spec: Spec, store: Store) -> None:
             if pause is None or error.errno is None or error.errno in LASTING:
                 raise
             time.sleep(pause)
+
+
+@contextlib.contextmanager
+def _client(workers: int | None, most: int) -> Iterator["Client"]:
+    """Give a client of MLQ_CLUSTER's scheduler, or of local processes, which Dask restarts."""
+    from distributed import Client
+
+    address = os.environ.get("MLQ_CLUSTER") if workers is None else None
+    if not address:
+        with _processes(workers, most) as cluster, Client(cluster) as client:
+            client.wait_for_workers(len(cluster.worker_spec))
+            yield client
+        return
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: TLS without certificates
+        raise ConnectionError(f"no Dask scheduler answers at {address}: {error}") from error
+    with client:
+        yield client
+
+
+@contextlib.contextmanager
+def _processes(workers: int | None, most: int) -> Iterator["SpecCluster"]:
+    """Start processes of this machine, with one GPU or one thread each."""
+    import dask.config
+    from dask.system import CPU_COUNT
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    gpus = _gpus()
+    count = min(workers or len(gpus) or CPU_COUNT, len(gpus) or most, most)
+    threads = max(1, CPU_COUNT // count) if gpus else 1
+    env = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS")}
+    options: dict[str, Any] = {"nthreads": 1, "host": "127.0.0.1"}
+    if gpus:  # models pass through the processor's memory, which Dask would take for a leak
+        options |= {"resources": {"GPU": 1}, "memory_limit": 0}
+    each = [env | ({"CUDA_VISIBLE_DEVICES": gpus[n]} if gpus else {}) for n in range(count)]
+    nannies = {n: {"cls": Nanny, "options": options | {"env": env}} for n, env in enumerate(each)}
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"},
+    }
+    # Runs may start processes of their own, which daemons may not. By itself Dask would set
+    # MALLOC_TRIM_THRESHOLD_, which keeps glibc from adapting: training would take twice as long.
+    config = {"distributed.worker.daemon": False, "distributed.nanny.pre-spawn-environ": {}}
+    with dask.config.set(config), SpecCluster(nannies, scheduler) as cluster:
+        yield cluster
+
+
+def _gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (named.split(",") if named else list(map(str, range(count))))[:count]
 
 
 def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
@@ -209,11 +269,12 @@ def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
 
 
 def _bar(specs: Sequence[Spec], progress: bool | None) -> tqdm:
+    # tqdm hides the bar for None if the output is not a terminal.
     hidden = "ipykernel" in sys.modules or None if progress is None else not progress
     return tqdm(
         total=sum(spec.cost() for spec in specs),
         desc=f"0 of {len(specs)} runs",
-        bar_format=BAR,
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
         smoothing=0,
-        disable=hidden or not specs,
+        disable=hidden,
     )

@@ -1,25 +1,23 @@
-"""The paper's runs, or some of them: what they will take, and making them.
+"""The runs behind the paper's tables: what they will take, and making them.
 
-    python -m mlq_utils.experiments.sweep plan --tables 2 12 --card H200 --price 3
-    python -m mlq_utils.experiments.sweep run --tables 12 --cluster examples/slurm.yaml --store /shared/store
-    python -m mlq_utils.experiments.sweep run --scale mini --workers 2
+    print(plan(Sweep(tables=("2", "12"), card="H200", price=3)))
+    run(Sweep(scale="mini"), workers=2)
 
-What is in the store is not made again, so a sweep that ends early goes on when it is started anew.
+The store's runs are not made again, so a sweep that was interrupted continues when it is restarted.
 """
 
 import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from mlq_utils import experiments
-from mlq_utils.experiments import clusters, planning, scales, tables
-from mlq_utils.experiments import executors as runs
-from mlq_utils.experiments.scales import PAPER, Scale
-from mlq_utils.experiments.spec import Spec
+from mlq_utils.experiments import planning, scales, tables
+from mlq_utils.experiments.executors import run_all
+from mlq_utils.experiments.spec import SHIPPED, Spec, default_store
 from mlq_utils.experiments.store import Store
 
 COLUMNS = {
@@ -32,28 +30,80 @@ COLUMNS = {
     "record_gb": "{:.2f}",
     "memory_gib": "{:.0f}",
 }
-"""What is printed of a plan, and how."""
+"""Columns of a plan that are printed, and their formats."""
 
 
-def listed(names: Sequence[str] = (), scale: Scale = PAPER) -> list[Spec]:
-    """Return the runs of tables of the paper.
+@dataclass(frozen=True)
+class Sweep:
+    """Which of the paper's runs to plan or make, and on what.
+
+    Attributes:
+        tables: Numbers of the paper's tables, or names such as "figure 2". Defaults to all.
+        scale: "paper", or "mini" for the packaged base. Defaults to "paper".
+        base: Another base model: a folder, or a name on the Hub.
+        revision: Commit of a base on the Hub.
+        store: Where records are kept: a folder or a URL. Defaults to `experiments.STORE`.
+        card: Graphics card to plan for, a key of `planning.CARDS`. Defaults to "H100", and to "cpu"
+            for the scale "mini".
+        price: Price of one hour of the card. Defaults to 2.5.
+    """
+
+    tables: tuple[str, ...] = ()
+    scale: str = "paper"
+    base: str | None = None
+    revision: str | None = None
+    store: str | None = None
+    card: str | None = None
+    price: float = 2.5
+
+    def specs(self) -> list[Spec]:
+        """Return the runs.
+
+        Raises:
+            ValueError: There is no such table or scale.
+        """
+        names = [int(name) if name.isdigit() else name for name in self.tables]
+        return tables.specs(names or None, self._scale())
+
+    def frame(self) -> pd.DataFrame:
+        """Return the plan of all runs, as `planning.plan` does."""
+        card = self.card or ("cpu" if self.scale == "mini" else "H100")
+        assumptions = planning.Assumptions(card=card, price=self.price)
+        return planning.plan(self.specs(), self._store(), assumptions)
+
+    def _scale(self) -> scales.Scale:
+        return scales.named(self.scale, base=self.base, revision=self.revision)
+
+    def _store(self) -> Store:
+        return Store(self.store, SHIPPED) if self.store else default_store()
+
+
+def plan(sweep: Sweep) -> str:
+    """Return what a sweep will take as text: one line per group, the sums, and the assumptions."""
+    return described(sweep.frame())
+
+
+def run(sweep: Sweep, workers: int | None = None) -> list[dict[str, Any]]:
+    """Print the plan of a sweep, make the runs that the store lacks, and return all records.
 
     Args:
-        names: Their numbers, or names such as "figure 2"; all where empty.
-        scale: Where they are made.
+        sweep: Which runs.
+        workers: Number of processes, as in `run_all`. Defaults to the cluster whose scheduler's
+            address is in MLQ_CLUSTER or, if it is not set, one process per GPU or core.
 
     Raises:
-        ValueError: There is no such table.
+        FileNotFoundError, ConnectionError, ValueError: All runs would fail, since the base, the
+            test set or the model of spBLEU is not available (`Scale.check`).
     """
-    return tables.specs([int(t) if t.isdigit() else t for t in names] or None, scale)
+    frame = sweep.frame()
+    print(described(frame), flush=True)
+    if not frame["done"].all():
+        sweep._scale().check()
+    return run_all(sweep.specs(), sweep._store(), workers=workers)
 
 
 def described(frame: pd.DataFrame) -> str:
-    """Return a plan as text: a line a group, the sums, and what they rest on.
-
-    Args:
-        frame: As `planning.plan` returns it.
-    """
+    """Return a plan, as `planning.plan` returns it, as text."""
     given: planning.Assumptions = frame.attrs["assumptions"]
     groups = planning.by_group(frame)
     bases = groups["basis"].unique().tolist()
@@ -64,37 +114,31 @@ def described(frame: pd.DataFrame) -> str:
     table["basis"] = groups["basis"].map(letters)
     whole = planning.totals(frame)
     per = whole["money"] / whole["hours"] if whole["hours"] else given.price
-    return "\n".join(
-        [
-            table.to_string(index=False),
-            "",
-            f"{whole['runs']:.0f} runs, of which {whole['done']:.0f} are done; the others take "
-            f"{whole['hours']:,.1f} hours of one {given.card} "
-            f"({whole['hours_low']:,.1f} to {whole['hours_high']:,.1f}): "
-            f"{whole['tuning_hours']:,.1f} tuning on {whole['training_tokens']:.3g} tokens, "
-            f"{whole['translation_hours']:,.1f} translating {whole['evaluation_tokens']:.3g}, "
-            f"{whole['other_hours']:,.1f} loading and scoring.",
-            f"Money at {given.price:g} an hour: {whole['money']:,.0f} "
-            f"({whole['hours_low'] * per:,.0f} to {whole['hours_high'] * per:,.0f}).",
-            f"Disk: {whole['record_gb']:,.2f} GB of records; checkpoints of at most "
-            f"{whole['checkpoint_gb']:,.1f} GB a worker; {whole['saved_gb']:,.1f} GB if every "
-            "tuned model is saved.",
-            _memory(whole["memory_gib"], given),
-            *(f"{letter}: {basis}" for basis, letter in letters.items() if basis),
-        ]
-    )
-
-
-def _memory(peak: float, given: planning.Assumptions) -> str:
-    if given.card == "cpu":
-        return "Memory is planned for GPUs only."
     card = planning.CARDS[given.card].memory * 1e9 / 2**30
-    fits = "" if peak <= card else f": MORE than the {card:.0f} GiB of this card"
-    return f"Memory of a GPU: {peak:.0f} GiB at the peak of tuning{fits}."
+    fits = "" if whole["memory_gib"] <= card else f": MORE than the {card:.0f} GiB of this card"
+    memory = f"Memory of a GPU: {whole['memory_gib']:.0f} GiB at the peak of tuning{fits}."
+    lines = [
+        table.to_string(index=False),
+        "",
+        f"{whole['runs']:.0f} runs, of which {whole['done']:.0f} are done; the others take "
+        f"{whole['hours']:,.1f} hours of one {given.card} "
+        f"({whole['hours_low']:,.1f} to {whole['hours_high']:,.1f}): "
+        f"{whole['tuning_hours']:,.1f} tuning on {whole['training_tokens']:.3g} tokens, "
+        f"{whole['translation_hours']:,.1f} translating {whole['evaluation_tokens']:.3g}, "
+        f"{whole['other_hours']:,.1f} loading and scoring.",
+        f"Money at {given.price:g} an hour: {whole['money']:,.0f} "
+        f"({whole['hours_low'] * per:,.0f} to {whole['hours_high'] * per:,.0f}).",
+        f"Disk: {whole['record_gb']:,.2f} GB of records; checkpoints of at most "
+        f"{whole['checkpoint_gb']:,.1f} GB per worker; {whole['saved_gb']:,.1f} GB if every "
+        "tuned model is saved.",
+        "Memory is planned for GPUs only." if given.card == "cpu" else memory,
+        *(f"{letter}: {basis}" for basis, letter in letters.items() if basis),
+    ]
+    return "\n".join(lines)
 
 
 def failures(records: Sequence[dict[str, Any]]) -> str:
-    """Return which runs failed, in a few lines; nothing where none did."""
+    """Return which runs failed, in a few lines, or "" if none did."""
     failed = [record for record in records if record["status"] != "done"]
     if not failed:
         return ""
@@ -112,48 +156,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m mlq_utils.experiments.sweep", description=__doc__
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("command", choices=("plan", "run"), help="run shows the plan first")
-    parser.add_argument(
-        "--tables", nargs="*", default=[], help="of the paper; all where none given"
-    )
+    parser.add_argument("command", choices=("plan", "run"), help="run prints the plan first")
+    parser.add_argument("--tables", nargs="*", default=[], help="of the paper; default: all")
     parser.add_argument("--scale", default="paper", help="paper, or mini for the packaged base")
     parser.add_argument("--base", help="another base model: a folder or a name of the Hub")
     parser.add_argument("--revision", help="its commit, on the Hub")
     parser.add_argument("--store", help="where records are kept: a folder or a URL")
-    parser.add_argument(
-        "--cluster", help="local, a scheduler's address, or a YAML file; MLQ_CLUSTER's if not given"
-    )
-    parser.add_argument("--workers", type=int, help="at most; all GPUs, or cores, where not given")
-    parser.add_argument("--card", help=f"{', '.join(planning.CARDS)}; H100, cpu for mini")
+    parser.add_argument("--workers", type=int, help="processes; default: all GPUs, or cores")
+    parser.add_argument("--card", help=", ".join(planning.CARDS))
     parser.add_argument("--price", type=float, default=2.5, help="of an hour of the card")
-    given = parser.parse_args(arguments)
+    given = vars(parser.parse_args(arguments))
+    command, workers = given.pop("command"), given.pop("workers")
     try:
-        return _sweep(given)
+        sweep = Sweep(**given | {"tables": tuple(given["tables"])})
+        if command == "plan":
+            print(plan(sweep))
+            return 0
+        records = run(sweep, workers)
     except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:
-        print(
-            "\nStopped: what is done is in the store, and the next start goes on.", file=sys.stderr
-        )
+        print("\nStopped: what is done is in the store; start again to continue.", file=sys.stderr)
         return 130
-
-
-def _sweep(given: argparse.Namespace) -> int:
-    card = given.card or ("cpu" if given.scale == "mini" else "H100")
-    assumptions = planning.Assumptions(card=card, price=given.price)
-    store = Store(given.store, experiments.SHIPPED) if given.store else experiments.default_store()
-    scale = scales.named(given.scale, base=given.base, revision=given.revision)
-    specs = listed(given.tables, scale)
-    frame = planning.plan(specs, store, assumptions)
-    print(described(frame), flush=True)
-    if given.command == "plan":
-        return 0
-    if frame["done"].all():
-        records = runs.run_all(specs, store)
-    else:
-        scale.check()
-        with clusters.open_cluster(given.cluster, given.workers) as client:
-            records = runs.run_all(specs, store, client=client)
     print(failures(records) or f"All {len(records)} runs are done.")
     return 1 if failures(records) else 0
 

@@ -1,6 +1,5 @@
 """Printed beside trained, on records made up and on runs of a tiny base."""
 
-import contextlib
 import dataclasses
 from dataclasses import asdict
 
@@ -194,7 +193,6 @@ def test_runs_of_a_tiny_base(base, tmp_path):
 
 def test_missing_runs_are_made_as_many_as_asked_for(base, tmp_path, monkeypatch):
     """Those that are there are not made again, and shipped ones count for the packaged base."""
-    monkeypatch.setenv("MLQ_CLUSTER", "local")
     scale = dataclasses.replace(
         MINI, base=str(base), seeds=(0,), pairs=24, share=0.001, epochs=1, test_size=2, beam_size=1
     )
@@ -206,7 +204,6 @@ def test_missing_runs_are_made_as_many_as_asked_for(base, tmp_path, monkeypatch)
 
     monkeypatch.setattr(experiments, "run_all", run_all_here)
     assert comparison.records([3], scale, store) == [] and made == []
-    monkeypatch.setattr(comparison.clusters, "open_cluster", contextlib.nullcontext)
     assert len(comparison.records([3], scale, store, most=1)) == 1
     assert len(comparison.records([3], scale, store, most=1)) == 2
     assert made == [1, 1]

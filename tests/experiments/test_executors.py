@@ -5,10 +5,13 @@ import dataclasses
 import errno
 import itertools
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import cloudpickle
 import dask
@@ -17,8 +20,7 @@ import torch
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
 from mlq_utils import experiments
-from mlq_utils.experiments import clusters
-from mlq_utils.experiments import executors as runs
+from mlq_utils.experiments import executors
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.store import Store
 
@@ -63,29 +65,6 @@ def test_cost_grows_with_what_is_trained_and_scored(small):
     assert dataclasses.replace(small, languages=()).cost() == 2 * 4 * 2
 
 
-def test_two_processes_find_what_one_does(small, here, tmp_path):
-    assert results(run_all(varied(small, 2), Store(tmp_path), workers=2)) == results(here)
-
-
-def test_a_worker_that_is_killed_costs_its_run_alone(small, here, tmp_path):
-    """Two Dask workers; one is killed as soon as it is at work."""
-    specs, store = varied(small, 4), Store(tmp_path)
-    specs = [dataclasses.replace(s, test_size=40) for s in specs]
-    with (
-        LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        victim = client.submit(os.getpid, workers=[cluster.workers[0].worker_address]).result()
-        kill = f"import os, time; time.sleep(6); os.kill({victim}, 9)"
-        killer = subprocess.Popen([sys.executable, "-c", kill])
-        records = run_all(specs, store, client=client)
-        killer.wait()
-        pids = client.run(os.getpid).values()
-        assert victim not in pids  # it died, and another took its place
-    assert [r["status"] for r in records] == ["done"] * 4
-    assert sorted(store.keys()) == sorted(s.identity() for s in specs)
-
-
 def test_a_run_that_fails_is_recorded_and_the_others_go_on(small, tmp_path):
     store = Store(tmp_path / "store")
     bad = dataclasses.replace(small, base=str(tmp_path / "no-such-base"))
@@ -99,26 +78,17 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(small, tmp_path):
         assert run_all([bad], store) == [{"ok": 1}]
 
 
-def test_a_failing_run_on_a_cluster_is_recorded_too(small, tmp_path):
-    bad = dataclasses.replace(small, base=str(tmp_path / "no-such-base"))
-    failed, done = run_all([bad, small], Store(tmp_path / "store"), workers=2)
-    assert failed["status"] == "failed" and "no model" in failed["error"]
-    assert done["status"] == "done"
-
-
 def test_a_kill_at_any_moment_loses_the_run_in_flight_alone(small, tmp_path):
     """The whole process is killed once it has some records; the rest is made afterwards."""
     script = (
-        "import sys; from mlq_utils.experiments.executors import run_all; from mlq_utils.experiments.store import Store;"
-        "from mlq_utils.experiments import Spec;"
-        f"specs = [Spec(**{dataclasses.asdict(small)!r} | {{'seed': n}}) for n in range(200)];"
+        "from mlq_utils.experiments import Spec, Store, run_all\n"
+        f"specs = [Spec(**{dataclasses.asdict(small)!r} | {{'seed': n}}) for n in range(200)]\n"
         f"run_all(specs, Store({str(tmp_path)!r}), progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
     store = Store(tmp_path)
-    deadline = time.monotonic() + 120
-    while len(list(store.keys())) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while len(list(store.keys())) < 2 and process.poll() is None:
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     found = [store.get(key) for key in store.keys()]  # noqa: SIM118
@@ -133,7 +103,10 @@ def test_a_store_that_refuses_a_write_stops_the_list(small, tmp_path):
         run_all([small], Store(file))
 
 
-@pytest.mark.parametrize("arguments", [{"workers": 0}, {"workers": 2, "client": object()}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"workers": 0}, {"workers": 2, "client": object()}, {"workers": None, "client": object()}],
+)
 def test_wrong_numbers_of_workers_are_refused(small, tmp_path, arguments):
     with pytest.raises(ValueError, match="workers="):
         run_all([small], Store(tmp_path), **arguments)
@@ -142,26 +115,35 @@ def test_wrong_numbers_of_workers_are_refused(small, tmp_path, arguments):
 class Instead(WorkerPlugin):
     """Puts a function in the place of `experiments.run` in each worker, new ones too."""
 
+    name = "instead"
+
     def __init__(self, run):
         self.run = run
 
     def setup(self, worker):
-        experiments.run = self.run
+        if self.run:
+            experiments.run = self.run
+        else:
+            vars(experiments).pop("run", None)  # the real one is loaded on first use
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A client of two processes that say that they have a GPU each; where no GPU is used."""
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(executors, "_gpus", lambda: ["3", "GPU-5c89"])
+            two = stack.enter_context(executors._processes(None, 2))
+        client = stack.enter_context(Client(two))
+        client.wait_for_workers(2)
+        yield client
 
 
 @pytest.fixture
-def gpus(monkeypatch):
-    """Two workers that say they have a GPU; call with what they do instead of a run."""
+def instead(cluster):
+    """Call with what the cluster's workers do instead of a run."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(clusters, "_gpus", lambda: ["0", "1"])
-
-    @contextlib.contextmanager
-    def opened(run, workers=2):
-        with clusters.open_cluster("local", workers) as client:
-            client.register_plugin(Instead(run))
-            yield client
-
-    yield opened
+    yield lambda run: cluster.register_plugin(Instead(run))
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
@@ -169,22 +151,110 @@ def record(spec, store, **_):
     return store.put(spec.identity(), {"status": "done", "pid": os.getpid()})
 
 
-def test_a_run_has_a_gpu_to_itself(small, tmp_path, gpus):
+def test_each_process_sees_its_own_gpu(cluster):
+    """It declares that GPU, takes one run at a time, and keeps the allocator as it is."""
+    found = list(cluster.run(eval, "dict(__import__('os').environ)").values())
+    assert {environment["CUDA_VISIBLE_DEVICES"] for environment in found} == {"3", "GPU-5c89"}
+    assert not any("MALLOC_TRIM_THRESHOLD_" in environment for environment in found)
+    workers = cluster.scheduler_info()["workers"].values()
+    assert [(w["resources"], w["nthreads"]) for w in workers] == [({"GPU": 1}, 1)] * 2
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+    cluster.run(exec, child)  # a run may start processes
+
+
+def test_gpus_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert executors._gpus() == ["4", "6"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert executors._gpus() == ["0", "1"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert executors._gpus() == []
+
+
+def test_two_processes_find_what_one_does(small, here, tmp_path, monkeypatch):
+    """On processors each has one thread; a run that fails there is recorded too."""
+    monkeypatch.setattr(executors, "_gpus", list)
+    bad = dataclasses.replace(small, base=str(tmp_path / "no-such-base"))
+    found = run_all([*varied(small, 2), bad], Store(tmp_path), workers=2)
+    assert results(found[:2]) == results(here)
+    assert found[2]["status"] == "failed" and "no model" in found[2]["error"]
+
+
+def test_processes_without_gpus_have_one_thread(monkeypatch):
+    monkeypatch.setattr(executors, "_gpus", list)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    before = dict(os.environ)
+    with executors._processes(1, 9) as one, Client(one) as client:
+        client.wait_for_workers(1)
+        (found,) = client.run(eval, "dict(__import__('os').environ)").values()
+    assert found["OMP_NUM_THREADS"] == found["OPENBLAS_NUM_THREADS"] == "1"
+    assert "MALLOC_TRIM_THRESHOLD_" not in found
+    assert before == dict(os.environ)
+
+
+def test_a_scheduler_that_is_there(cluster, instead, small, tmp_path, monkeypatch):
+    instead(record)
+    monkeypatch.setenv("MLQ_CLUSTER", cluster.scheduler.address)
+    (found,) = run_all([small], Store(tmp_path), workers=None)
+    assert found["pid"] in cluster.run(os.getpid).values()
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tls://127.0.0.1:9", "ftp://here"])
+def test_an_unreachable_scheduler_is_one_error(address, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "CONNECT_SECONDS", 1)
+    monkeypatch.setenv("MLQ_CLUSTER", address)
+    with pytest.raises(ConnectionError, match=f"no Dask scheduler answers at {address}"):
+        run_all([small], Store(tmp_path), workers=None)
+
+
+def test_a_run_has_a_gpu_to_itself(small, tmp_path, cluster, instead):
     """Where workers declare GPUs a run asks for one: two runs at once, on one each."""
 
     def run(spec, store, **_):
-        time.sleep(0.5)
+        begun = time.time()
+        time.sleep(0.2)
         gpu = os.environ["CUDA_VISIBLE_DEVICES"]
-        store.put(spec.identity(), {"status": "done", "gpu": gpu, "at": time.time()})
+        store.put(
+            spec.identity(), {"status": "done", "gpu": gpu, "begun": begun, "ended": time.time()}
+        )
 
-    with gpus(run) as client:
-        found = run_all(varied(small, 6), Store(tmp_path), client=client, progress=False)
-    for gpu in "01":
-        ends = sorted(r["at"] for r in found if r["gpu"] == gpu)
-        assert len(ends) >= 2 and all(b - a > 0.45 for a, b in itertools.pairwise(ends))
+    instead(run)
+    found = run_all(varied(small, 6), Store(tmp_path), client=cluster, progress=False)
+    for gpu in ("3", "GPU-5c89"):
+        times = sorted((r["begun"], r["ended"]) for r in found if r["gpu"] == gpu)
+        assert len(times) >= 2
+        assert all(ended <= begun for (_, ended), (begun, _) in itertools.pairwise(times))
 
 
-def test_a_run_that_kills_its_worker_fails_alone(small, tmp_path, gpus):
+def test_a_worker_that_is_killed_costs_its_run_alone(small, tmp_path, cluster, instead):
+    """It is killed as soon as it is at work."""
+    mark = tmp_path / "pid"
+
+    def run(spec, store, **_):
+        with contextlib.suppress(FileExistsError), mark.open("x") as file:
+            file.write(str(os.getpid()))
+            file.flush()
+            time.sleep(600)
+        record(spec, store)
+
+    def kill():
+        while not mark.exists() or not mark.read_text():
+            time.sleep(0.02)
+        os.kill(int(mark.read_text()), signal.SIGKILL)
+
+    instead(run)
+    specs, store = varied(small, 4), Store(tmp_path / "store")
+    (killer := threading.Thread(target=kill)).start()
+    records = run_all(specs, store, client=cluster)
+    killer.join()
+    assert int(mark.read_text()) not in cluster.run(os.getpid).values()  # another took its place
+    assert [r["status"] for r in records] == ["done"] * 4
+    assert sorted(store.keys()) == sorted(s.identity() for s in specs)
+
+
+def test_a_run_that_kills_its_worker_fails_alone(small, tmp_path, cluster, instead):
     """It is sent again three times; those that waited on the same worker are not blamed."""
     killer, *others = varied(small, 12)
     killer = dataclasses.replace(killer, size=10_000)  # the longest, hence the first
@@ -198,27 +268,29 @@ def test_a_run_that_kills_its_worker_fails_alone(small, tmp_path, gpus):
         time.sleep(0.2)
         record(spec, store)
 
-    with gpus(run, 1) as client:
-        found = run_all([killer, *others], Store(tmp_path / "s"), client=client, progress=False)
+    instead(run)
+    found = run_all([killer, *others], Store(tmp_path / "s"), client=cluster, progress=False)
     assert [r["status"] for r in found] == ["failed"] + ["done"] * 11
     assert "its worker was lost 4 times" in found[0]["error"] and found[0]["again"]
     assert log.read_text() == "xxxx"
 
 
-def test_a_gpu_that_failed_takes_its_process_along(small, tmp_path, gpus):
+def test_a_gpu_that_failed_takes_its_process_along(small, tmp_path, cluster, instead):
     """CUDA's errors stick to a process: the run is made in another one."""
     marks = tmp_path / "marks"
     marks.mkdir()
 
     def run(spec, store, **_):
         if not list(marks.iterdir()):
+            import torch
+
             (marks / str(os.getpid())).touch()
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         record(spec, store)
 
-    with gpus(run, 1) as client:
-        found = run_all(varied(small, 2), Store(tmp_path / "s"), client=client, progress=False)
-    assert [r["status"] for r in found] == ["done"] * 2
+    instead(run)
+    found = run_all(varied(small, 1), Store(tmp_path / "s"), client=cluster, progress=False)
+    assert [r["status"] for r in found] == ["done"]
     assert {str(r["pid"]) for r in found}.isdisjoint(p.name for p in marks.iterdir())
 
 
@@ -226,26 +298,25 @@ def test_a_worker_whose_time_is_up_loses_no_run(small, tmp_path, monkeypatch):
     """Workers with a lifetime shorter than the list; others take over."""
 
     def run(spec, store, **_):
-        time.sleep(0.5)
+        time.sleep(0.1)
         store.put(spec.identity(), {"status": "done", "worker": get_worker().address})
 
     monkeypatch.setattr(experiments, "run", run)
     with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "500ms"}),
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "200ms"}),
         LocalCluster(
             0, processes=False, threads_per_worker=1, dashboard_address=None,
-            lifetime="2s", lifetime_stagger="1s",
+            lifetime="700ms", lifetime_stagger="200ms",
         ) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip
-        cluster.adapt(minimum=2, maximum=2, interval="200ms")
+        cluster.adapt(minimum=2, maximum=2, interval="100ms")
         found = run_all(varied(small, 20), Store(tmp_path), client=client, progress=False)
     assert [r["status"] for r in found] == ["done"] * 20
     assert len({r["worker"] for r in found}) > 2  # some were made by those that came after
 
 
-def test_a_scheduler_that_dies_ends_the_list_in_one_error(small, tmp_path):
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+def test_a_scheduler_that_dies_ends_the_list_in_one_error(small, tmp_path, instead):
     serve = (
         "from distributed import LocalCluster; import sys\n"
         "if __name__ == '__main__':\n"
@@ -257,21 +328,24 @@ def test_a_scheduler_that_dies_ends_the_list_in_one_error(small, tmp_path):
     )
 
     def run(spec, store, **_):
-        time.sleep(1)
+        time.sleep(0.2)
         record(spec, store)
+
+    def kill():
+        while not list(store.keys()):
+            time.sleep(0.02)
+        process.kill()
 
     store = Store(tmp_path)
     with Client(process.stdout.readline().strip(), timeout=5) as client:
         client.register_plugin(Instead(run))
-        kill = f"import os, time; time.sleep(3); os.kill({process.pid}, 9)"
-        killer = subprocess.Popen([sys.executable, "-c", kill])
+        (killer := threading.Thread(target=kill)).start()
         with (
-            dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
+            dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
             pytest.raises(ConnectionError, match=r"the scheduler at tcp.* is gone"),
         ):
             run_all(varied(small, 30), store, client=client, progress=False)
-        killer.wait()
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+        killer.join()
     assert 0 < len(list(store.keys())) < 30
 
 
@@ -294,7 +368,7 @@ def test_what_may_pass_is_tried_again(error, attempts, small, tmp_path, monkeypa
         raise error
 
     monkeypatch.setattr(experiments, "run", run)
-    monkeypatch.setattr(runs, "PAUSES", (0, 0))
+    monkeypatch.setattr(executors, "PAUSES", (0, 0))
     (found,) = run_all([small], Store(tmp_path))
     assert found["status"] == "failed" and str(error) in found["error"]
     assert len(made) == attempts
@@ -310,7 +384,7 @@ def test_what_passed_is_no_failure(small, tmp_path, monkeypatch):
         return record(spec, store)
 
     monkeypatch.setattr(experiments, "run", run)
-    monkeypatch.setattr(runs, "PAUSES", (0, 0))
+    monkeypatch.setattr(executors, "PAUSES", (0, 0))
     (found,) = run_all([small], Store(tmp_path))
     assert found["status"] == "done"
 
@@ -329,8 +403,8 @@ def test_a_full_disk_costs_the_runs_that_it_refuses(full, done, small, tmp_path,
         made.append(spec.seed)
         store.put(spec.identity(), {"status": "done", "seed": spec.seed})
 
-    failed = runs._failed
-    monkeypatch.setattr(runs, "_failed", lambda s, e: failed(s, e) | {"seed": s.seed})
+    failed = executors._failed
+    monkeypatch.setattr(executors, "_failed", lambda s, e: failed(s, e) | {"seed": s.seed})
     monkeypatch.setattr(Store, "put", refusing)
     monkeypatch.setattr(experiments, "run", run)
     with pytest.raises(OSError, match=rf"no records of {min(len(full), 3)} of 6 runs.*No space"):
@@ -350,3 +424,34 @@ def test_a_failed_gpu_ends_a_list_of_this_process(small, tmp_path, monkeypatch):
     with pytest.raises(torch.AcceleratorError):
         run_all([small], Store(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_jobs_of_the_slurm_example(root, tmp_path, monkeypatch):
+    """A job has one GPU and one worker, which says so, and ends before its time does."""
+    dask_jobqueue = pytest.importorskip("dask_jobqueue")
+    monkeypatch.chdir(tmp_path)
+    options = runpy.run_path(str(root / "examples/slurm.py"))["OPTIONS"]
+    with dask_jobqueue.SLURMCluster(**options) as cluster:
+        script = cluster.job_script()
+    for line in ("-p gpu", "-t 08:00:00", "--gpus=1", "--cpus-per-task=8", "-n 1"):
+        assert f"#SBATCH {line}\n" in script
+    for option in ("--resources GPU=1", "--nthreads 1", "--no-nanny", "--lifetime 450m"):
+        assert option in script
+    assert "MALLOC_TRIM_THRESHOLD_" not in script
+
+
+def test_the_pods_of_the_kubernetes_example(root):
+    """Workers have a GPU each and say so, the scheduler has none, and their commands exist."""
+    pytest.importorskip("dask_kubernetes")
+    spec = runpy.run_path(str(root / "examples/kubernetes.py"))["SPEC"]["spec"]
+    (worker,) = spec["worker"]["spec"]["containers"]
+    (scheduler,) = spec["scheduler"]["spec"]["containers"]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert worker["image"] == scheduler["image"]
+    assert "nvidia.com/gpu" not in str(scheduler["resources"])
+    assert "--resources GPU=1" in " ".join(worker["args"]) and "--no-nanny" in worker["args"]
+    for container in (worker, scheduler):
+        program, *arguments = container["args"]
+        command = [str(Path(sys.executable).with_name(program)), *arguments, "--version"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0 and "version" in done.stdout, done.stderr
