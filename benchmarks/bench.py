@@ -30,7 +30,7 @@ from benchmarks.bench_at_size import SHAPES, at_size
 from mlq_utils import corpora, experiments, modeling, scoring, tokenization
 from mlq_utils.data import PACKAGE_DATA, atomic_write, some_of
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import prompts, training, translation
+from mlq_utils.modeling import batches, prompts, translation
 from mlq_utils.modeling.distributed import hardware
 
 RUNS = 7
@@ -90,7 +90,7 @@ def tokenizer() -> dict[str, dict]:
     }
 
 
-def trainer(base: modeling.Model, data: training.Examples, schedule: training.Schedule) -> None:
+def trainer(base: modeling.Model, data: batches.Examples, schedule: modeling.Schedule) -> None:
     """Tune a model by `transformers.Trainer`.
 
     The Trainer is at its defaults but for what decides the result: rate, schedule, epochs, batch.
@@ -98,7 +98,7 @@ def trainer(base: modeling.Model, data: training.Examples, schedule: training.Sc
     import transformers
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
-        ids, labels = training.collate(data, indices, base.pad)
+        ids, labels = batches.collate(data, indices, base.pad)
         lengths = torch.tensor([len(data.ids[i]) for i in indices])
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         return {"input_ids": ids, "labels": labels, "attention_mask": mask.long()}
@@ -131,9 +131,9 @@ def trainer(base: modeling.Model, data: training.Examples, schedule: training.Sc
 @torch.inference_mode()
 def held_out_loss(base: modeling.Model) -> float:
     """Return a model's loss on English–Romanian pairs of the test split, in nats a label token."""
-    data = training.examples(prompts.mixture({"ro": SENTENCES}, split="test"), base)
-    ids, labels = training.collate(data, range(len(data.ids)), base.pad)
-    return training.label_loss(base.model.eval(), ids, labels).item()
+    data = batches.examples(prompts.mixture({"ro": SENTENCES}, split="test"), base)
+    ids, labels = batches.collate(data, range(len(data.ids)), base.pad)
+    return batches.label_loss(base.model.eval(), ids, labels).item()
 
 
 def fine_tuning() -> dict[str, dict]:
@@ -147,21 +147,21 @@ def fine_tuning() -> dict[str, dict]:
         tuned: dict[str, list[modeling.Model]] = {"ours": [], "trainer": []}
 
         def ours(strategy=strategy, tuned=tuned["ours"]) -> None:
-            schedule = training.Schedule.mini(strategy, seed=len(tuned))
-            done = training.fine_tune(
+            schedule = modeling.Schedule.mini(strategy, seed=len(tuned))
+            done = modeling.fine_tune(
                 modeling.load("mini"), frame, strategy, schedule, progress=False
             )
             tuned.append(done.model)
 
         def theirs(strategy=strategy, tuned=tuned["trainer"]) -> None:
-            schedule = training.Schedule.mini(strategy, seed=len(tuned))
+            schedule = modeling.Schedule.mini(strategy, seed=len(tuned))
             base = modeling.load("mini")
             modeling.prepare(base.model, strategy)
-            trainer(base, training.examples(frame, base), schedule)
+            trainer(base, batches.examples(frame, base), schedule)
             tuned.append(base)
 
         key = "training_vs_trainer" + ("" if strategy == "full" else f"_{strategy}")
-        epochs = training.Schedule.mini(strategy).epochs
+        epochs = modeling.Schedule.mini(strategy).epochs
         results[key] = compare(theirs, ours, 3) | {
             "what": f"{strategy} FT of the mini base, {PAIRS} pairs, {epochs} epochs",
             "held_out_loss": {n: fmean(map(held_out_loss, bases)) for n, bases in tuned.items()},
@@ -179,7 +179,7 @@ def fine_tuning() -> dict[str, dict]:
 def decoding() -> dict[str, dict]:
     """Measure translation against `model.generate` as a newcomer calls it."""
     frame = prompts.mixture({"ro": PAIRS})
-    base = training.fine_tune(modeling.load("mini"), frame, "embed", progress=False).model
+    base = modeling.fine_tune(modeling.load("mini"), frame, "embed", progress=False).model
     test = corpora.load("cldr", "ro", "test", size=SENTENCES)
     asked = [prompts.translation("ro", source) for source in test["source"]]
     cap = translation.scaled_cap(base.tokenizer, list(frame["target"][:SENTENCES]))
@@ -246,8 +246,8 @@ def memory() -> dict[str, dict]:
     for strategy in modeling.STRATEGIES:
         layers = (0,) if strategy == "layers" else None
         script = (
-            "from mlq_utils import modeling; from mlq_utils.modeling import prompts; from mlq_utils.modeling import training;"
-            f"print(training.fine_tune(modeling.load('mini'), prompts.mixture({{'ro': {PAIRS}}}),"
+            "from mlq_utils import modeling;"
+            f"print(modeling.fine_tune(modeling.load('mini'), modeling.mixture({{'ro': {PAIRS}}}),"
             f"{strategy!r}, layers={layers}, progress=False).peak_bytes)"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

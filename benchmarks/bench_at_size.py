@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mlq_utils import modeling
 from mlq_utils.data import one_of
-from mlq_utils.modeling import training, translation
+from mlq_utils.modeling import batches, translation
 from mlq_utils.modeling.distributed import placement
 from mlq_utils.modeling.strategies import decoder_layers
 
@@ -110,7 +110,7 @@ def matrix_rate(size: int | None = None) -> float:
     return best
 
 
-def floating_operations(base: modeling.Model, data: training.Examples, strategy: str) -> float:
+def floating_operations(base: modeling.Model, data: batches.Examples, strategy: str) -> float:
     """Return the operations that a pass over examples takes, padding and attention left out.
 
     The head counts where a label is, since elsewhere it need not be computed.
@@ -131,9 +131,9 @@ def tuning(shape: str, steps: int, batch_size: int) -> dict[str, dict]:
     }
     for strategy in FLOPS:
         base = random_base(shape)
-        schedule = training.Schedule.paper(strategy, epochs=1, batch_size=batch_size)
-        done = training.fine_tune(base, frame, strategy, schedule, progress=False)
-        data = training.examples(frame, base)
+        schedule = modeling.Schedule.paper(strategy, epochs=1, batch_size=batch_size)
+        done = modeling.fine_tune(base, frame, strategy, schedule, progress=False)
+        data = batches.examples(frame, base)
         share = floating_operations(base, data, strategy) / done.seconds / rate
         results[f"{strategy}_share_of_matrix_rate"] = {
             "ratio": share,
@@ -166,14 +166,14 @@ def against_recipe(shape: str, pairs: int) -> dict[str, dict]:
     computed there) with gradient checkpointing, every example padded to `BLOCK` tokens.
     """
     frame, device = sentences(pairs), placement()[0]
-    schedule = training.Schedule.paper("embed", epochs=1, batch_size=pairs)
+    schedule = modeling.Schedule.paper("embed", epochs=1, batch_size=pairs)
     base = random_base(shape)
-    ours = training.fine_tune(base, frame, "embed", schedule, progress=False).seconds
+    ours = modeling.fine_tune(base, frame, "embed", schedule, progress=False).seconds
     del base
     _free(device)
     base = random_base(shape)
     modeling.prepare(base.model, "embed")
-    theirs = _recipe(base, training.examples(frame, base), schedule)
+    theirs = _recipe(base, batches.examples(frame, base), schedule)
     return {
         "embed_vs_recipe": {
             "ratio": theirs / ours,
@@ -185,15 +185,15 @@ def against_recipe(shape: str, pairs: int) -> dict[str, dict]:
     }
 
 
-def _recipe(base: modeling.Model, data: training.Examples, schedule: training.Schedule) -> float:
+def _recipe(base: modeling.Model, data: batches.Examples, schedule: modeling.Schedule) -> float:
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
-        ids, labels = training.collate(data, indices, base.pad)
+        ids, labels = batches.collate(data, indices, base.pad)
         room = BLOCK - ids.shape[1]
         mask = torch.arange(BLOCK) < torch.tensor([len(data.ids[i]) for i in indices])[:, None]
         pad = torch.nn.functional.pad
         return {
             "input_ids": pad(ids, (0, room), value=base.pad),
-            "labels": pad(labels, (0, room), value=training.IGNORED),
+            "labels": pad(labels, (0, room), value=batches.IGNORED),
             "attention_mask": mask.long(),
         }
 

@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from mlq_utils import modeling
-from mlq_utils.modeling.memory import BatchSize
+from mlq_utils.modeling.memory import halving
 
 PROBE = "Thursday, January 9, 2003: joi, 9 ianuarie 2003, និង রোমানিয়া"
 """Text that a converted tokenizer must split as SentencePiece does."""
@@ -98,7 +98,7 @@ def score(
         model.batch_size_per_gpu = batch_size
         return lm_eval.evaluate(model, tasks, limit=limit)
 
-    found = BatchSize(model.batch_size_per_gpu, "requests").run(compute)
+    found, _ = halving(compute, model.batch_size_per_gpu, "requests")
     scores = found["results"][name]
     error = scores[metric.replace(",", "_stderr,")]
     return {

@@ -13,7 +13,6 @@ are so close that rounding decides, which is often in lower precisions.
 
 import math
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -102,8 +101,9 @@ class Batch:
         """
         self.model, self.beams, device = model, beams, model.device
         self.cache = Cache(layer_class_to_replicate=_Layer)
-        shared = _shared(prompts)
-        if shared:  # computed once, and copied to every row
+        last = min(map(len, prompts)) - 1
+        shared = next((i for i in range(last) if len({p[i] for p in prompts}) > 1), last)
+        if shared:  # all prompts begin with it: computed once, and copied to every row
             self._call(torch.tensor([prompts[0][:shared]], device=device), logits_to_keep=1)
             self.cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long))
         width = max(map(len, prompts))
@@ -222,10 +222,3 @@ class Batch:
         self.logits = self.model(
             input_ids=ids, past_key_values=self.cache, use_cache=True, **options
         ).logits
-
-
-def _shared(prompts: list[list[int]]) -> int:
-    """Return how many tokens all prompts begin with alike, excluding the last of each."""
-    pairs = zip(min(prompts), max(prompts), strict=False)  # the farthest apart in order
-    equal = takewhile(lambda pair: pair[0] == pair[1], pairs)
-    return min(sum(1 for _ in equal), min(map(len, prompts)) - 1)

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -77,28 +77,18 @@ def broadcast_from_main(value: Callable[[], T]) -> T:
 
 
 def share(things: Sequence[T]) -> list[T]:
-    """Return this process's share: every n-th of some things, for n processes."""
-    # accelerate's split_between_processes repeats the last thing where there are too few.
-    return list(things[state().process_index :: state().num_processes])
+    """Return this process's share of some things, in order; `accelerate.gather_object` joins them.
 
-
-def gather_shares(own: Sequence[T]) -> list[T]:
-    """Return the things of which each process has its `share`, in their order."""
-    if state().num_processes == 1:  # gather_object returns its argument unchanged
-        return list(own)
-    parts = gather_object([list(own)])
-    total, count = sum(map(len, parts)), len(parts)
-    return [parts[i % count][i // count] for i in range(total)]
+    Unlike that of `PartialState.split_between_processes` it is empty where there are too few.
+    """
+    size = -(-len(things) // state().num_processes)
+    start = size * state().process_index
+    return list(things[start : start + size])
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor unsharded. Every process has to call this for a sharded one."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def local_size(tensor: torch.Tensor) -> int:
-    """Return the number of elements of a tensor, or of this process's shard of it."""
-    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).numel()
 
 
 def sharded_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -125,15 +115,11 @@ def shard(model: torch.nn.Module, base: torch.nn.Module, precision: str) -> torc
         for p in model.parameters()
     }
     shell = copy.deepcopy(model, empty)
+    mesh = torch.distributed.init_device_mesh(state().device.type, (state().num_processes,))
     narrow = torch.bfloat16 if precision == "bf16" else None
-    options = {
-        "mesh": torch.distributed.init_device_mesh(state().device.type, (state().num_processes,)),
-        "mp_policy": MixedPrecisionPolicy(narrow, torch.float32, cast_forward_inputs=False),
-    }
-    # The decoder and the head are sharded separately, since `training.label_loss` calls each.
-    decoder = base.get_decoder()
-    for module in (*decoder_layers(base), decoder, base.get_output_embeddings()):
-        fully_shard(module, **options)
+    policy = MixedPrecisionPolicy(narrow, torch.float32, cast_forward_inputs=False)
+    for module in (*decoder_layers(base), base.get_decoder(), base.get_output_embeddings()):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
     return shell
 
 

@@ -12,51 +12,34 @@ import torch
 T = TypeVar("T")
 
 
-class BatchSize:
-    """A batch size that is halved each time memory runs out, and stays so.
+def halving(compute: Callable[[int], T], size: int, things: str) -> tuple[T, int]:
+    """Return `compute(size)`, trying again with half the size when memory runs out.
 
     Unlike `accelerate.utils.find_executable_batch_size` it can be used for every batch, since it
-    neither starts anew nor collects garbage each time.
+    collects no garbage where memory suffices.
 
-    Attributes:
-        size: The largest number of things that is tried at once.
+    Args:
+        compute: What to compute, given the largest number of things at once.
+        size: The number to start with.
+        things: What they are, for the warning ("sentences").
+
+    Returns:
+        What was computed, and the size that fitted, with which the next batch should start.
+
+    Raises:
+        torch.OutOfMemoryError: A single thing does not fit.
     """
-
-    def __init__(self, size: int, things: str) -> None:
-        """Start with a size.
-
-        Args:
-            size: Largest number of things at once.
-            things: What they are, for the warning ("sentences").
-        """
-        self.size, self._things = size, things
-
-    def run(self, compute: Callable[[int], T], available: int | None = None) -> T:
-        """Return `compute(size)`, trying again with half the size when memory runs out.
-
-        Args:
-            compute: What to compute, given the number of things at once.
-            available: How many things there are, if this can be fewer than the size.
-
-        Raises:
-            torch.OutOfMemoryError: A single thing does not fit.
-        """
-        size = min(self.size, available or self.size)
-        while True:
-            try:
-                return compute(size)
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-            # Outside of `except`, because the error holds on to what has been computed.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            self.size = size // 2
-            warnings.warn(
-                f"out of memory with {size} {self._things} at once: {self.size} from here on",
-                stacklevel=3,
-            )
-            size = self.size
+    while True:
+        try:
+            return compute(size), size
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        # Outside of `except`, because the error holds on to what has been computed.
+        torch.cuda.empty_cache()
+        message = f"out of memory with {size} {things} at once: {size // 2} from here on"
+        warnings.warn(message, stacklevel=3)
+        size //= 2
 
 
 def track_peak_memory(device: torch.device) -> Callable[[], int | None]:

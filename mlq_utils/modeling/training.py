@@ -29,9 +29,9 @@ from transformers import PreTrainedModel
 
 from mlq_utils.modeling import checkpoint as checkpoints
 from mlq_utils.modeling import distributed
-from mlq_utils.modeling.batches import IGNORED, batches, collate, examples
+from mlq_utils.modeling.batches import IGNORED, batches, collate, examples, label_loss
 from mlq_utils.modeling.loading import Model, choose_precision
-from mlq_utils.modeling.memory import BatchSize, track_peak_memory
+from mlq_utils.modeling.memory import halving, track_peak_memory
 from mlq_utils.modeling.settings import Schedule
 from mlq_utils.modeling.strategies import prepare
 
@@ -49,7 +49,6 @@ class Result:
         estimated_seconds: Estimate of `seconds` from a dry run of the largest batch.
         estimated_peak_bytes: Estimate of `peak_bytes`. It is within 5% for 90 million parameters on
             a CPU, and too low for models smaller than what torch itself keeps (about 500 MB).
-        steps: Number of steps of the whole run.
         resumed_at: Step at which this call resumed, or 0 for the whole run.
         examples: Number of pairs trained on.
         skipped: Number of pairs left out because they are longer than the block.
@@ -65,57 +64,12 @@ class Result:
     peak_bytes: int | None
     estimated_seconds: float
     estimated_peak_bytes: int | None
-    steps: int
     resumed_at: int
     examples: int
     skipped: int
     precision: str
     micro_batch: int
     trained: dict[str, torch.Tensor] = field(repr=False)
-
-
-def label_loss(
-    model: PreTrainedModel | PeftModel,
-    ids: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    plain_head: bool = True,
-) -> torch.Tensor:
-    """Return the loss of `model(ids, labels=labels)`, with the head computed at labels only.
-
-    The head is 30 to 50% of a model of 3 million parameters, and much memory at 7 billion.
-
-    Args:
-        model: A causal language model, wrapped by peft or not.
-        ids: Token ids of shape (examples, tokens), padded on the right.
-        labels: Labels of the same shape, `IGNORED` where nothing is trained.
-        plain_head: Whether the head is just a matrix, see `has_plain_head`. If not, the model's own
-            logits are computed at every position. Defaults to True.
-    """
-    model = model.get_base_model() if isinstance(model, PeftModel) else model
-    targets = labels[:, 1:]
-    trained = targets != IGNORED
-    # No attention mask: padding is on the right, where causal attention cannot see it.
-    if plain_head:
-        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        logits = model.get_output_embeddings()(hidden[:, :-1][trained])
-    else:
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1][trained]
-    loss = torch.nn.functional.cross_entropy(logits.float(), targets[trained], reduction="sum")
-    return loss / trained.sum().clamp(min=1)
-
-
-def has_plain_head(model: PreTrainedModel) -> bool:
-    """Return whether a model's logits are its hidden states times the matrix of the head.
-
-    Gemma 2 caps them, Granite and Cohere scale them. Others are found out by trying.
-    """
-    ids = torch.arange(4, device=model.device)[None]
-    with torch.inference_mode():
-        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        plain = model.get_output_embeddings()(hidden)
-        # Compared exactly, because a cap hardly changes small logits.
-        return torch.equal(model(input_ids=ids, use_cache=False).logits, plain)
 
 
 def fine_tune(
@@ -186,20 +140,18 @@ class _Trainer:
         self.base, self.strategy, self.checkpoint = base, strategy, checkpoint
         self.schedule = schedule = schedule or Schedule.mini(strategy)
         self.data = examples(frame, base, schedule.block)
-        lengths = [len(ids) for ids in self.data.ids]
+        lengths = list(map(len, self.data.ids))
         self.plan = [
             batch
             for epoch in range(schedule.epochs)
             for batch in batches(lengths, schedule.batch_size, schedule.seed, epoch)
         ]
         self.processes = distributed.state().num_processes
-        rows = micro_batch or math.ceil(schedule.batch_size / self.processes)
-        self.micro_batch, self.recompute = BatchSize(rows, "examples"), False
+        self.micro_batch = micro_batch or math.ceil(schedule.batch_size / self.processes)
+        self.recompute = False
         self.model = prepare(base.model, strategy, layers=layers, seed=schedule.seed)
         device = distributed.state().device if self.processes > 1 else self.model.device
         self.precision = choose_precision(self.model, precision, device)
-        with self.autocast():
-            self.plain_head = has_plain_head(base.model)
         if checkpoint:
             run = dataclasses.asdict(schedule), self.precision, self.data.ids, self.data.prompts
             self.identity = checkpoints.identity(self.model, *run)
@@ -220,12 +172,7 @@ class _Trainer:
         cuda = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(cuda), _fast_attention(self.base.model, self.precision):
             expected, expected_peak = self.dry_run()
-            state = {"losses": [], "seconds": 0.0}
-            if self.checkpoint and distributed.broadcast_from_main(self.checkpoint.exists):
-                found = checkpoints.load(
-                    self.checkpoint, self.identity, self.weights, self.optimizer
-                )
-                state = found or state
+            state = self.resume() or {"losses": [], "seconds": 0.0}
             losses, before, resumed_at = state["losses"], state["seconds"], len(state["losses"])
             began = saved = time.perf_counter()
             bar = _bar(range(resumed_at, len(self.plan)), self.strategy, progress)
@@ -245,12 +192,17 @@ class _Trainer:
             if shown:
                 _print_cost(f"{self.strategy}: took", state["seconds"] - before, self.peak())
         return self.result(
-            losses=losses,
-            seconds=state["seconds"],
+            **state,
             resumed_at=resumed_at,
             estimated_seconds=expected,
             estimated_peak_bytes=expected_peak,
         )
+
+    def resume(self) -> dict[str, Any] | None:
+        """Return the losses and seconds of the steps in the checkpoint, if there is one."""
+        if self.checkpoint and distributed.broadcast_from_main(self.checkpoint.exists):
+            return checkpoints.load(self.checkpoint, self.identity, self.weights, self.optimizer)
+        return None
 
     def dry_run(self) -> tuple[float, int | None]:
         """Compute the largest batch, so that running out of memory shows before the first step.
@@ -264,7 +216,8 @@ class _Trainer:
 
         largest = max(self.plan, key=tokens)
         # AdamW's two fp32 moments come with the first step, and need memory as well.
-        held, moments = None, 8 * sum(distributed.local_size(w) for w in self.weights.values())
+        moments = 8 * sum(w.numel() for w in self.weights.values()) // self.processes
+        held = None
         if self.model.device.type == "cuda":
             self.gradients(largest[: self.processes])  # loads and chooses kernels
             held = torch.empty(moments, dtype=torch.uint8, device=self.model.device)
@@ -311,43 +264,36 @@ class _Trainer:
             self.model.zero_grad()  # an attempt that ran out of memory has left some
             loss = torch.zeros((), device=ids.device)
             for some in zip(ids.split(size), labels.split(size), strict=True):
-                with self.autocast():
-                    mean = label_loss(self.model, *some, plain_head=self.plain_head)
+                narrow = self.precision == "bf16"
+                with torch.autocast(ids.device.type, torch.bfloat16, enabled=narrow):
+                    mean = label_loss(self.model, *some)
                 part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
                 (part * self.processes).backward()  # FSDP takes the mean over processes
                 loss += part.detach()
             return loss
 
         try:
-            if self.processes == 1:
-                return self.micro_batch.run(accumulate, len(ids))
-            return reduce(accumulate(self.micro_batch.size), "sum")
+            if self.processes > 1:
+                return reduce(accumulate(self.micro_batch), "sum")
+            loss, self.micro_batch = halving(accumulate, self.micro_batch, "examples")
+            return loss
         except torch.OutOfMemoryError as error:
             if self.processes > 1:  # the others wait for this one's part, so it cannot try again
                 raise RuntimeError(
                     f"process {distributed.state().process_index} is out of memory with "
-                    f"{self.micro_batch.size} examples at once: start again with a smaller "
+                    f"{self.micro_batch} examples at once: start again with a smaller "
                     "micro_batch, or with more processes"
                 ) from error
             if self.recompute or not self.base.model.supports_gradient_checkpointing:
                 raise
-        self.recompute_activations()
-        return self.gradients(batch)
-
-    def recompute_activations(self) -> None:
-        """Turn gradient checkpointing on."""
+        self.recompute, self.micro_batch = True, 1
         warnings.warn(
-            "out of memory with one example: activations are computed twice", stacklevel=5
+            "out of memory with one example: activations are computed twice", stacklevel=4
         )
-        self.recompute, model = True, self.base.model
         # Re-entrant checkpointing gives no gradients where the embeddings are frozen.
-        enable = getattr(model, "activation_checkpointing_enable", None)  # its later name
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-
-    def autocast(self) -> torch.autocast:
-        """Compute in the run's precision."""
-        narrow = self.precision == "bf16"
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=narrow)
+        enable = getattr(self.base.model, "activation_checkpointing_enable", None)  # its later name
+        (enable or self.base.model.gradient_checkpointing_enable)({"use_reentrant": False})
+        return self.gradients(batch)
 
     def is_due(self, step: int, since: float, save_every: float) -> bool:
         """Return whether to save a checkpoint, on which all processes have to agree."""
@@ -363,16 +309,14 @@ class _Trainer:
         model = self.model.eval()
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
-        labels = sum(map(self.data.labels, self.plan))
         return Result(
             model=dataclasses.replace(self.base, model=model),
-            label_tokens_per_second=labels / found["seconds"],
+            label_tokens_per_second=sum(map(self.data.labels, self.plan)) / found["seconds"],
             peak_bytes=self.peak(),
-            steps=len(self.plan),
             examples=len(self.data.ids),
             skipped=self.data.skipped,
             precision=self.precision,
-            micro_batch=self.micro_batch.size,
+            micro_batch=self.micro_batch,
             trained=trained,
             **found,
         )

@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
+from accelerate.utils import gather_object
 from transformers import GenerationConfig, PreTrainedModel
 
 from mlq_utils import tokenization
 from mlq_utils.modeling import distributed
 from mlq_utils.modeling.beam import ENGINE, Batch, Output
-from mlq_utils.modeling.memory import BatchSize
+from mlq_utils.modeling.memory import halving
 from mlq_utils.modeling.settings import PAPER_CAP
 
 
@@ -52,7 +53,8 @@ def beam_search(
             returns NaN.
     """
     prompts, caps = _checked(model, prompts, max_new_tokens, beam_size, batch_size)
-    if reason := _unsearchable(model, prompts, caps):
+    longest = max(len(p) + cap for p, cap in zip(prompts, caps, strict=True))
+    if reason := _unsearchable(model, longest):
         raise ValueError(f"beam_search cannot search this model: {reason}; generate can")
 
     def search(rows: list[int]) -> list[Output]:
@@ -60,7 +62,7 @@ def beam_search(
         return Batch(model, *some, beam_size).run(eos_id)
 
     # Longest first: lengths within a batch are similar, and what does not fit fails early.
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     return _in_batches(model, order, batch_size, search)
 
 
@@ -95,27 +97,22 @@ def _generate(
 ) -> list[Output]:
     """Search one batch by `model.generate`."""
     width = max(map(len, prompts))
-    ids = torch.tensor([[eos_id] * (width - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    ids = torch.tensor([[eos_id] * (width - len(p)) + p for p in prompts], device=model.device)
+    seen = torch.arange(width)[None] >= torch.tensor([[width - len(p)] for p in prompts])
     beams = {"early_stopping": False, "length_penalty": 1.0} if beam_size > 1 else {}
+    usual = model.generation_config
     # A configuration given as an argument would be completed from that of the model.
-    usual, model.generation_config = (
-        model.generation_config,
-        GenerationConfig(
-            num_beams=beam_size,
-            max_new_tokens=cap,
-            eos_token_id=eos_id,
-            pad_token_id=eos_id,  # everything after the first EOS is cut off below
-            **beams,
-        ),
+    model.generation_config = GenerationConfig(
+        num_beams=beam_size,
+        max_new_tokens=cap,
+        eos_token_id=eos_id,
+        pad_token_id=eos_id,  # everything after the first EOS is cut off below
+        return_dict_in_generate=True,
+        output_scores=True,
+        **beams,
     )
     try:
-        found = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
+        found = model.generate(input_ids=ids, attention_mask=seen.long().to(model.device))
     finally:
         model.generation_config = usual
     scores = found.sequences_scores.tolist() if beam_size > 1 else [math.nan] * len(prompts)
@@ -134,11 +131,11 @@ def _in_batches(
     search: Callable[[list[int]], list[Output]],
 ) -> list[Output]:
     """Search prompts, given by number, in batches; return their outputs by number."""
-    batch, outputs, training = BatchSize(batch_size, "sentences"), {}, model.training
+    size, outputs, training = min(batch_size, len(order)), {}, model.training
     model.eval()
     try:
-        while rest := list(order[len(outputs) :]):
-            found = batch.run(lambda size, rest=rest: search(rest[:size]), len(rest))
+        while rest := order[len(outputs) :]:
+            found, size = halving(lambda n, rest=rest: search(rest[:n]), size, "sentences")
             outputs |= zip(rest, found, strict=False)
     finally:
         model.train(training)
@@ -183,8 +180,8 @@ def _checked(
     return prompts, caps
 
 
-def _unsearchable(model: PreTrainedModel, prompts: list[list[int]], caps: list[int]) -> str | None:
-    """Return why `beam_search` cannot search a model, or None if it can."""
+def _unsearchable(model: PreTrainedModel, longest: int) -> str | None:
+    """Return why `beam_search` cannot search a model up to this length, or None if it can."""
     config = model.config.get_text_config()
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention is {config._attn_implementation}, neither sdpa nor eager"
@@ -195,7 +192,6 @@ def _unsearchable(model: PreTrainedModel, prompts: list[list[int]], caps: list[i
     if other := kinds - {"full_attention", "sliding_attention"}:
         return f"its layers attend by {', '.join(sorted(other))}"
     window = getattr(config, "sliding_window", None)
-    longest = max(len(p) + cap for p, cap in zip(prompts, caps, strict=True))
     if window and window < longest:
         return f"it attends to the last {window} tokens, of {longest}"
     return None
@@ -250,44 +246,38 @@ def translate(
     Raises:
         ValueError: As `beam_search`.
     """
-    prompts = list(prompts)
-    if not prompts:
+    if not len(prompts):
         raise ValueError("the list of prompts is empty")
-    tokenizer = tokenization.wrap(tokenizer)
-    start, caps = [] if bos_id is None else [bos_id], _caps(cap, len(prompts))
-    ids = [start + encoded for encoded in tokenizer.encode(prompts)]
-    limits = [min(c, context_length(model) - len(p)) for p, c in zip(ids, caps, strict=True)]
-    outputs, engine = _continue(
-        model, ids, limits, beam_size=beam_size, eos_id=eos_id, batch_size=batch_size
-    )
+    tokenizer, caps = tokenization.wrap(tokenizer), _caps(cap, len(prompts))
+    start = [] if bos_id is None else [bos_id]
+    ids = [start + encoded for encoded in tokenizer.encode(list(prompts))]
+    room = context_length(model)
+    limits = [min(cap, room - len(prompt)) for cap, prompt in zip(caps, ids, strict=True)]
+    fit = [i for i, limit in enumerate(limits) if limit > 0]
+    own = not _unsearchable(model, max((len(ids[i]) + limits[i] for i in fit), default=0))
+    found, share = [], distributed.share(fit)
+    if share:
+        found = (beam_search if own else generate)(
+            model,
+            [ids[i] for i in share],
+            beam_size=beam_size,
+            max_new_tokens=[limits[i] for i in share],
+            eos_id=eos_id,
+            batch_size=batch_size,
+        )
     frame = pd.DataFrame({"hypothesis": "", "tokens": 0, "cap_hit": False}, index=range(len(ids)))
-    for i, output in outputs.items():
+    for i, output in zip(fit, gather_object(found), strict=True):
         text = tokenizer.decode(output.ids).strip()
         frame.loc[i] = [text, len(output.ids) + output.finished, not output.finished]
     frame.attrs = {
-        "cap_hit_rate": float(frame["cap_hit"].sum() / max(len(outputs), 1)),
-        "skipped": [i for i in range(len(ids)) if i not in outputs],
+        "cap_hit_rate": float(frame["cap_hit"].sum() / max(len(fit), 1)),
+        "skipped": [i for i, limit in enumerate(limits) if limit <= 0],
         "cap": caps[0] if min(caps) == max(caps) else [min(caps), max(caps)],
         "beam_size": beam_size,
-        "engine": engine,
+        "engine": ENGINE if own else f"transformers {transformers.__version__} generate",
         "precision": str(model.dtype).removeprefix("torch."),
     }
     return frame
-
-
-def _continue(
-    model: PreTrainedModel, ids: list[list[int]], limits: list[int], **options: int
-) -> tuple[dict[int, Output], str]:
-    """Return the outputs of the prompts that have room for one, by number, and the engine."""
-    fit = [i for i, limit in enumerate(limits) if limit > 0]
-    own = not fit or not _unsearchable(model, [ids[i] for i in fit], [limits[i] for i in fit])
-    engine = ENGINE if own else f"transformers {transformers.__version__} generate"
-    outputs, share = [], distributed.share(fit)
-    if share:
-        prompts, caps = [ids[i] for i in share], [limits[i] for i in share]
-        search = beam_search if own else generate
-        outputs = search(model, prompts, max_new_tokens=caps, **options)
-    return dict(zip(fit, distributed.gather_shares(outputs), strict=True)), engine
 
 
 def scaled_cap(

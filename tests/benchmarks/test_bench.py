@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import bench
 from mlq_utils import corpora, modeling, scoring
-from mlq_utils.modeling import prompts, training, translation
+from mlq_utils.modeling import batches, prompts, translation
 
 
 def test_compare_gives_the_ratio_of_medians(monkeypatch):
@@ -45,14 +45,14 @@ def test_what_the_trainer_is_compared_with_trains_alike(monkeypatch):
     """With all pairs in every batch, where order is nothing, both make the same model."""
     monkeypatch.setattr(bench, "SENTENCES", 50)
     frame = prompts.mixture({"ro": 32})
-    schedule = training.Schedule.mini("full", batch_size=32, epochs=15)
+    schedule = modeling.Schedule.mini("full", batch_size=32, epochs=15)
     before = bench.held_out_loss(modeling.load("mini"))
-    ours = training.fine_tune(
+    ours = modeling.fine_tune(
         modeling.load("mini"), frame, "full", schedule, precision="fp32", progress=False
     )
     base = modeling.load("mini")
     modeling.prepare(base.model, "full")
-    bench.trainer(base, training.examples(frame, base), schedule)
+    bench.trainer(base, batches.examples(frame, base), schedule)
     losses = [bench.held_out_loss(tuned) for tuned in (ours.model, base)]
     assert losses[0] == pytest.approx(losses[1], rel=0.01) and max(losses) < before / 2
 

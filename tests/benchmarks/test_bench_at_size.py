@@ -6,18 +6,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import bench_at_size
 from mlq_utils import modeling
-from mlq_utils.modeling import training
+from mlq_utils.modeling import batches
 
 
 def test_the_operations_counted_are_those_computed():
     """But for attention between tokens, which is left out, and Embed FT's lowest layer."""
     base = bench_at_size.random_base("tiny")
-    data = training.examples(bench_at_size.sentences(1), base)
-    ids, labels = training.collate(data, [0], base.pad)
+    data = batches.examples(bench_at_size.sentences(1), base)
+    ids, labels = batches.collate(data, [0], base.pad)
     for strategy in ("embed", "full"):
         model = modeling.prepare(base.model, strategy)
         with FlopCounterMode(display=False) as counter:
-            training.label_loss(model, ids, labels).backward()
+            batches.label_loss(model, ids, labels).backward()
         counts = counter.get_flop_counts()["Global"]
         products = sum(n for op, n in counts.items() if "mm" in str(op) and "bmm" not in str(op))
         expected = bench_at_size.floating_operations(base, data, strategy)
@@ -26,7 +26,7 @@ def test_the_operations_counted_are_those_computed():
 
 def test_sentences_have_the_lengths_of_the_languages():
     base = bench_at_size.random_base("tiny")
-    data = training.examples(bench_at_size.sentences(400), base)
+    data = batches.examples(bench_at_size.sentences(400), base)
     targets = data.labels(range(400)) / 400
     mean, _ = bench_at_size.LENGTHS["target"]
     assert abs(targets - mean - 1) < 4  # and EOS

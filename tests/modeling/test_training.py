@@ -17,10 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with
 
 from mlq_utils import modeling, tokenization
 from mlq_utils.corpora import loading as corpora
+from mlq_utils.modeling import batches, loading, prompts, training
 from mlq_utils.modeling import checkpoint as checkpoints
-from mlq_utils.modeling import loading, prompts, training
 
-SCHEDULE = training.Schedule(3e-3, epochs=2, batch_size=8, warmup_steps=2)
+SCHEDULE = modeling.Schedule(3e-3, epochs=2, batch_size=8, warmup_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def same(first, second):
 
 
 def test_examples_are_what_inference_will_see(base, frame):
-    data = training.examples(frame, base)
+    data = batches.examples(frame, base)
     assert data.skipped == 0 and len(data.ids) == len(frame)
     for ids, prompt, row in zip(data.ids, data.prompts, frame.itertuples(), strict=True):
         assert ids[:prompt] == [base.bos, *base.tokenizer.encode(row.prompt)]
@@ -74,8 +74,8 @@ def test_examples_are_what_inference_will_see(base, frame):
 
 def test_only_prompts_and_padding_are_masked(base, frame):
     """Also where padding is EOS."""
-    data = training.examples(frame, base)
-    ids, labels = training.collate(data, [3, 5, 1], pad=base.eos)
+    data = batches.examples(frame, base)
+    ids, labels = batches.collate(data, [3, 5, 1], pad=base.eos)
     assert ids.shape == labels.shape == (3, max(len(data.ids[i]) for i in (3, 5, 1)))
     for row, i in enumerate((3, 5, 1)):
         size, prompt = len(data.ids[i]), data.prompts[i]
@@ -86,16 +86,16 @@ def test_only_prompts_and_padding_are_masked(base, frame):
 
 
 def test_long_pairs_are_skipped_and_counted(base, folder, frame):
-    lengths = [len(ids) for ids in training.examples(frame, base).ids]
+    lengths = [len(ids) for ids in batches.examples(frame, base).ids]
     block = sorted(lengths)[len(lengths) // 2]
-    data = training.examples(frame, base, block)
+    data = batches.examples(frame, base, block)
     assert data.skipped == sum(n > block for n in lengths) > 0
     assert max(map(len, data.ids)) == block
     with pytest.raises(ValueError, match="all 40 pairs are longer than 5"):
-        training.examples(frame, base, 5)
+        batches.examples(frame, base, 5)
     longer = pd.concat([frame, frame[:1].assign(target="a " * 300)])  # than the model's context
     result = tune(folder, longer, schedule=dataclasses.replace(SCHEDULE, epochs=1))
-    assert (result.skipped, result.examples, result.steps) == (1, 40, 5)
+    assert (result.skipped, result.examples, len(result.losses)) == (1, 40, 5)
 
 
 @pytest.mark.parametrize("bad", [None, float("nan"), 3])
@@ -103,7 +103,7 @@ def test_a_pair_without_text_is_named(base, frame, bad):
     frame = frame.astype(object)
     frame.loc[17, "target"] = bad
     with pytest.raises(ValueError, match=r"row 17 .* no text in 'target'"):
-        training.examples(frame, base)
+        batches.examples(frame, base)
 
 
 def test_no_pairs(base, frame):
@@ -113,10 +113,10 @@ def test_no_pairs(base, frame):
 
 def test_batches_hold_each_example_once_in_like_lengths():
     lengths = [(7 * n) % 61 + 1 for n in range(500)]
-    found = training.batches(lengths, 8, seed=0)
+    found = batches.batches(lengths, 8, seed=0)
     assert sorted(i for batch in found for i in batch) == list(range(500))
-    assert found == training.batches(lengths, 8, seed=0)
-    assert found != training.batches(lengths, 8, seed=1) != training.batches(lengths, 8, 0, 1)
+    assert found == batches.batches(lengths, 8, seed=0)
+    assert found != batches.batches(lengths, 8, seed=1) != batches.batches(lengths, 8, 0, 1)
     assert [len(batch) for batch in found].count(8) == 62 and len(found) == 63
     padded = sum(len(b) * max(lengths[i] for i in b) for b in found)
     assert padded < 1.1 * sum(lengths)
@@ -127,8 +127,8 @@ def test_batches_hold_each_example_once_in_like_lengths():
 @pytest.mark.parametrize("strategy", ["full", "lora"])
 def test_the_loss_is_that_of_transformers(base, frame, strategy):
     """With its gradients, and with the mask that this package does without."""
-    data = training.examples(frame, base)
-    ids, labels = training.collate(data, range(12), base.pad)
+    data = batches.examples(frame, base)
+    ids, labels = batches.collate(data, range(12), base.pad)
     mask = torch.tensor(
         [[i < len(data.ids[row]) for i in range(ids.shape[1])] for row in range(12)]
     )
@@ -158,7 +158,7 @@ def test_a_batch_without_labels_is_no_nan(base):
 
 @pytest.mark.parametrize("warmup", [0, 3, 0.1])
 def test_the_rate_is_that_of_transformers(warmup):
-    schedule = training.Schedule(1.0, warmup_steps=warmup)
+    schedule = modeling.Schedule(1.0, warmup_steps=warmup)
     optimizer = AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     steps = math.ceil(warmup * 37) if warmup == 0.1 else warmup
     reference = get_cosine_schedule_with_warmup(optimizer, steps, 37)
@@ -169,25 +169,25 @@ def test_the_rate_is_that_of_transformers(warmup):
 
 
 def test_schedules():
-    assert training.Schedule.mini("embed", epochs=1) == training.Schedule(3e-3, epochs=1)
-    assert training.Schedule.mini("lora").learning_rate == 1e-2
-    paper = training.Schedule.paper("full")
+    assert modeling.Schedule.mini("embed", epochs=1) == modeling.Schedule(3e-3, epochs=1)
+    assert modeling.Schedule.mini("lora").learning_rate == 1e-2
+    paper = modeling.Schedule.paper("full")
     assert (paper.learning_rate, paper.batch_size, paper.seed) == (2e-5, 128, 42)
-    assert training.Schedule.paper("lora").learning_rate == 1e-4
+    assert modeling.Schedule.paper("lora").learning_rate == 1e-4
     for wrong in ({"epochs": 0}, {"learning_rate": math.nan}, {"batch_size": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be above 0"):
-            training.Schedule.mini("full", **wrong)
+            modeling.Schedule.mini("full", **wrong)
     with pytest.raises(ValueError, match="Did you mean"):
-        training.Schedule.mini("emebd")
+        modeling.Schedule.mini("emebd")
 
 
 @pytest.mark.parametrize(
     "strategy, options", [("embed", {}), ("full", {}), ("lora", {}), ("layers", {"layers": [1]})]
 )
 def test_a_run_learns_and_is_repeatable(folder, frame, strategy, options):
-    schedule = training.Schedule(1e-2, epochs=4, batch_size=8, warmup_steps=2)
+    schedule = modeling.Schedule(1e-2, epochs=4, batch_size=8, warmup_steps=2)
     result = tune(folder, frame, strategy, schedule, **options)
-    assert result.steps == len(result.losses) == 20
+    assert len(result.losses) == 20
     assert sum(result.losses[-5:]) < sum(result.losses[:5]) - 0.2
     assert same(result, tune(folder, frame, strategy, schedule, **options))
     other = dataclasses.replace(schedule, seed=1)
@@ -297,7 +297,7 @@ def test_activations_are_computed_twice_where_one_example_does_not_fit(
 
 def test_a_smaller_micro_batch_changes_no_result(folder, frame):
     whole, parts = tune(folder, frame), tune(folder, frame, micro_batch=3)
-    assert (parts.micro_batch, parts.steps) == (3, whole.steps)
+    assert (parts.micro_batch, len(parts.losses)) == (3, len(whole.losses))
     assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
     with pytest.raises(ValueError, match="micro_batch must be 1 or more, not 0"):
         tune(folder, frame, micro_batch=0)
@@ -356,7 +356,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert (whole.resumed_at, resumed.resumed_at) == (0, 4)
     assert whole.losses == resumed.losses and same(whole, resumed)
     done = tune(folder, frame, strategy, checkpoint=path)  # the last checkpoint is the result
-    assert done.resumed_at == done.steps == 10 and same(whole, done)
+    assert done.resumed_at == len(done.losses) == 10 and same(whole, done)
     assert (done.losses, done.seconds) == (resumed.losses, resumed.seconds)
     assert os.listdir(path.parent) == [path.name]
 
@@ -400,7 +400,7 @@ def test_a_killed_process_s_run_goes_on(folder, frame, tmp_path):
         process.join()
     resumed = tune(folder, frame, schedule=schedule, checkpoint=path)
     whole = tune(folder, frame, schedule=schedule)
-    assert 5 <= resumed.resumed_at < whole.steps == 300
+    assert 5 <= resumed.resumed_at < len(whole.losses) == 300
     assert same(whole, resumed) and whole.losses == resumed.losses
 
 
