@@ -226,13 +226,13 @@ MINI = Scale(
     schedule="mini",
     batch_size=32,
     cap=None,
-    pairs=studies.PAIRS,
+    pairs=600,
     share=0.01,
-    instructions=studies.PAIRS,
-    pieces=studies.PIECES,
+    instructions=600,
+    pieces=(50, 100, 200),
     texts={"mC4": "cldr"},
     rates=studies.SPARING_RATES,
-    seeds=studies.SEEDS,
+    seeds=(0, 1, 2),
 )
 """The packaged base on CLDR phrases, which stand for all three datasets. Sizes, rates and seeds are
 those of `studies`, so that shipped records count where the settings are the same."""

@@ -32,7 +32,7 @@ from mlq_utils.quadrants import REFERENCE_TARGETS
 Table = int | str
 """The number of a table, or "figure 2" and "figure 3", whose scores are drawn and not printed."""
 Row = dict[str, Any]
-MIXTURE = ("hr", "nl", *(code for code in studies.MIXED if code not in ("hr", "nl")))
+MIXTURE = ("hr", "nl", *(code for code in studies.group("mixed") if code not in ("hr", "nl")))
 """Languages of Table 3's mixtures. A mixture of n languages has the first n."""
 
 
@@ -193,7 +193,7 @@ def _printed_9(table: int, scale: Scale) -> pd.DataFrame:
 
 
 def _drawn_2(table: str, scale: Scale) -> pd.DataFrame:
-    pairs = [(a, b) for a in studies.FIGURE_2 for b in languages.codes() if b != "en"]
+    pairs = [(a, b) for a in studies.group("figure_2") for b in languages.codes() if b != "en"]
     return pd.DataFrame(pairs, columns=["tuned_on", "target"]).assign(printed=float("nan"))
 
 

@@ -35,10 +35,10 @@ def test_runs_of_the_mini_scale_are_those_of_the_studies():
         return {dataclasses.replace(spec, targets=("ro",)) for spec in specs}
 
     by_language = [MINI.tuned([code]) for code in MINI.trainable("Ted")]
-    assert settings(studies.by_language()) == settings(
+    assert settings(studies.specs("by_language")) == settings(
         one for model in by_language for one in MINI.seeded(model)
     )
-    assert settings(studies.untuned()) == settings(MINI.seeded(MINI.untuned()))
+    assert settings(studies.specs("untuned")) == settings(MINI.seeded(MINI.untuned()))
     altruistic = [
         MINI.tuned([code], strategy, size)
         for code in ("vi", "tr", "ar")
@@ -46,9 +46,9 @@ def test_runs_of_the_mini_scale_are_those_of_the_studies():
         for size in (10_000, 40_000, 160_000)
     ]
     made = settings(one for model in altruistic for one in MINI.seeded(model))
-    assert made <= settings(studies.altruistic_sizes())
+    assert made <= settings(studies.specs("altruistic_sizes"))
     instructed = settings(MINI.seeded(MINI.instructed("embed")))
-    assert instructed <= settings(studies.every_target())
+    assert instructed <= settings(studies.specs("every_target"))
 
 
 @given(st.integers(1, 100))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import ablations
-from mlq_utils import experiments, modeling, quadrants
+from mlq_utils import experiments, modeling, paper, quadrants
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.experiments import studies
@@ -20,7 +20,7 @@ def test_all_runs_of_a_study_are_shipped(name, tmp_path, monkeypatch):
     """Found by identity: so they are of this base, this data and this code."""
     monkeypatch.setattr(experiments, "run", lambda spec, *_, **__: pytest.fail(f"no {spec}"))
     records = studies.records(name, Store(tmp_path, experiments.SHIPPED))
-    specs = studies.STUDIES[name]()
+    specs = studies.specs(name)
     assert [r["identity"] for r in records] == [s.identity() for s in specs]
     for record, spec in zip(records, specs, strict=True):
         assert record["status"] == "done"
@@ -102,7 +102,7 @@ def test_the_packaged_base_reaches_what_the_mini_world_needs():
     runs = studies.scores("strategies")
     runs["itself"] = runs["target"] == runs["tuned_on"]
     means = runs.groupby(["tuned_on", "strategy", "itself"])["spbleu"].mean()
-    for language in studies.ALTRUISTIC:
+    for language in ("tr", "lt"):
         assert means[language, "full", True] >= 2 * means[language, "embed", True]
         assert means[language, "full", False] <= 0.75 * means[language, "embed", False]
     data = studies.scores("more_data").groupby("strategy")["spbleu"].mean()
@@ -120,7 +120,7 @@ def test_shares_of_the_text_add_up(tmp_path):
     assert shares["tokens"].sum() == pytest.approx(1, abs=0.001)
     assert shares["documents"].sum() > 1
     assert shares.groupby("group").size().to_dict() == {
-        "English": 1, "pretraining": 19, "trace": len(studies.covered()) - 19,
+        "English": 1, "pretraining": 19, "trace": len(studies.group("covered")) - 19,
     }  # fmt: skip
     assert shares.index[0] == "en" and shares["tokens"].min() > 0
     with pytest.raises(FileNotFoundError):
@@ -225,8 +225,21 @@ def test_sparing_rates_are_the_best_of_those_tried_on_the_held_out_language():
     tried = studies.sides(studies.scores("learning_rates")).query("tuned_on == 'sv'")
     sums = tried.groupby(["strategy", "learning_rate"])["spbleu"].sum().unstack()
     assert sums.idxmax(axis=1).to_dict() == studies.SPARING_RATES
-    others = {*studies.RECIPROCAL, *studies.MIXED, *studies.ALTRUISTIC_SIX, *studies.TABLE_5}
-    assert not others & set(studies.HELD_OUT)
+    compared = ("reciprocal", "mixed", "altruistic_six", "table_5")
+    others = {code for name in compared for code in studies.group(name)}
+    assert not others & set(studies.group("held_out"))
+
+
+def test_a_group_holds_other_groups():
+    assert studies.group("altruistic_six") == ("vi", "ar", *studies.group("altruistic"))
+    assert studies.group("table_14") == tuple(dict.fromkeys(paper.table(14)["target"]))[:-1]
+    assert studies.group("table_3") == tuple(dict.fromkeys(paper.table(3)["target"]))[:-1]
+    covered = studies.group("covered")
+    known = [code for code in paper.table(11)["language"] if code in covered]
+    assert studies.group("representatives") == tuple(known) and "en" not in covered
+    assert [spec.languages for spec in studies.specs("mirrored")] == [(c,) for c in covered[::3]]
+    with pytest.raises(ValueError, match="unknown group of languages 'watchd'"):
+        studies.group("watchd")
 
 
 def test_examples_are_translations_made_here(tmp_path):
@@ -245,5 +258,5 @@ def test_the_languages_called_altruistic_here_are():
     means = scores.groupby("language").mean().drop(columns="seed").reset_index()
     level = quadrants.threshold(studies.scores("untuned")["spbleu"])
     kinds = quadrants.assign(means, level).set_index("language")["quadrant"]
-    assert (kinds[[*studies.ALTRUISTIC_HERE, *studies.ALTRUISTIC]] == "altruistic").all()
-    assert (kinds[list(studies.OVERTOKENISED_FOUR)] == "stagnant").all()
+    assert (kinds[list(studies.group("altruistic"))] == "altruistic").all()
+    assert (kinds[list(studies.group("overtokenised"))] == "stagnant").all()
