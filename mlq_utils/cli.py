@@ -188,6 +188,10 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], Callable[..., str]]]] =
     "recommend": ("Advise how to tune a language.", lambda _: recommend),
     "claims": ("Show what the evidence says of each claim.", _from("claims", "report")),
     "run": ("Tune, translate and score a model.", run),
+    "sweep": (
+        "Plan or make the runs behind the paper's tables.",
+        _from("experiments.sweep", "report"),
+    ),
     "nlu": (
         "Score a model on tasks of language understanding.",
         _from("experiments.nlu", "report"),

@@ -1,17 +1,15 @@
 """The runs behind the paper's tables: what they will take, and making them.
 
-    print(plan(Sweep(tables=("2", "12"), card="H200", price=3)))
-    run(Sweep(scale="mini"), workers=2)
+    mlq sweep plan --tables 2 12 --card H200 --price 3
+    mlq sweep run --scale mini --workers 2
 
 The store's runs are not made again, so a sweep that was interrupted continues when it is restarted.
 """
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -63,43 +61,47 @@ class Sweep:
             ValueError: There is no such table or scale.
         """
         names = [int(name) if name.isdigit() else name for name in self.tables]
-        return tables.specs(names or None, self._scale())
+        return tables.specs(names or None, self.at())
 
-    def frame(self) -> pd.DataFrame:
-        """Return the plan of all runs, as `planning.plan` does."""
+    def plan(self) -> pd.DataFrame:
+        """Return the plan of the runs, as `planning.plan` does."""
         card = self.card or ("cpu" if self.scale == "mini" else "H100")
         assumptions = planning.Assumptions(card=card, price=self.price)
-        return planning.plan(self.specs(), self._store(), assumptions)
+        return planning.plan(self.specs(), self.records(), assumptions)
 
-    def _scale(self) -> scales.Scale:
+    def at(self) -> scales.Scale:
+        """Return the scale, with the base if one is given."""
         return scales.named(self.scale, base=self.base, revision=self.revision)
 
-    def _store(self) -> Store:
+    def records(self) -> Store:
+        """Return the store of the records."""
         return Store(self.store, SHIPPED) if self.store else default_store()
 
 
-def plan(sweep: Sweep) -> str:
-    """Return what a sweep will take as text: one line per group, the sums, and the assumptions."""
-    return described(sweep.frame())
-
-
-def run(sweep: Sweep, workers: int | None = None) -> list[dict[str, Any]]:
-    """Print the plan of a sweep, make the runs that the store lacks, and return all records.
+def report(command: Literal["plan", "run"], /, sweep: Sweep, *, workers: int | None = None) -> str:
+    """Plan the runs behind the paper's tables, or make those that the store lacks.
 
     Args:
-        sweep: Which runs.
-        workers: Number of processes, as in `run_all`. Defaults to the cluster whose scheduler's
-            address is in MLQ_CLUSTER or, if it is not set, one process per GPU or core.
+        command: "plan" returns the plan as text; "run" prints it and makes the runs.
+        sweep: Which runs, and on what.
+        workers: Number of processes. None stands for the Dask cluster whose scheduler's address is
+            in MLQ_CLUSTER or, if it is not set, one process per GPU or core.
 
     Raises:
-        FileNotFoundError, ConnectionError, ValueError: All runs would fail, since the base, the
-            test set or the model of spBLEU is not available (`Scale.check`).
+        FileNotFoundError, ConnectionError, ValueError: An argument is wrong, or all runs would fail
+            since the base, the test set or the model of spBLEU is not available (`Scale.check`).
+        SystemExit: Runs have failed; the message names them.
     """
-    frame = sweep.frame()
+    frame = sweep.plan()
+    if command == "plan":
+        return described(frame)
     print(described(frame), flush=True)
     if not frame["done"].all():
-        sweep._scale().check()
-    return run_all(sweep.specs(), sweep._store(), workers=workers)
+        sweep.at().check()
+    records = run_all(sweep.specs(), sweep.records(), workers=workers)
+    if failed := failures(records):
+        raise SystemExit(failed)
+    return f"All {len(records)} runs are done."
 
 
 def described(frame: pd.DataFrame) -> str:
@@ -148,39 +150,3 @@ def failures(records: Sequence[dict[str, Any]]) -> str:
         what = "+".join(first["spec"]["languages"]) or "untuned"
         lines.append(f"  {count} × {error} (as {what}, {first['spec']['strategy']})")
     return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Plan or make the runs that reproduce the paper; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mlq_utils.experiments.sweep", description=__doc__
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("command", choices=("plan", "run"), help="run prints the plan first")
-    parser.add_argument("--tables", nargs="*", default=[], help="of the paper; default: all")
-    parser.add_argument("--scale", default="paper", help="paper, or mini for the packaged base")
-    parser.add_argument("--base", help="another base model: a folder or a name of the Hub")
-    parser.add_argument("--revision", help="its commit, on the Hub")
-    parser.add_argument("--store", help="where records are kept: a folder or a URL")
-    parser.add_argument("--workers", type=int, help="processes; default: all GPUs, or cores")
-    parser.add_argument("--card", help=", ".join(planning.CARDS))
-    parser.add_argument("--price", type=float, default=2.5, help="of an hour of the card")
-    given = vars(parser.parse_args(arguments))
-    command, workers = given.pop("command"), given.pop("workers")
-    try:
-        sweep = Sweep(**given | {"tables": tuple(given["tables"])})
-        if command == "plan":
-            print(plan(sweep))
-            return 0
-        records = run(sweep, workers)
-    except (ValueError, OSError, ImportError) as error:
-        parser.error(str(error))
-    except KeyboardInterrupt:
-        print("\nStopped: what is done is in the store; start again to continue.", file=sys.stderr)
-        return 130
-    print(failures(records) or f"All {len(records)} runs are done.")
-    return 1 if failures(records) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mlq_utils import experiments
+from mlq_utils import cli, experiments
 from mlq_utils.experiments import Spec, planning, scales, sweep
 from mlq_utils.experiments.scales import MINI, PAPER
 from mlq_utils.experiments.store import Store
@@ -39,22 +39,20 @@ def test_tables_and_scales_are_asked_for(listed, small, capsys):
     Sweep(("2", "figure 2"), base=small.base).specs()
     assert [tables for tables, _ in listed] == [None, [2, "figure 2"]]
     assert [scale.base for _, scale in listed] == [PAPER.base, small.base]
-    with pytest.raises(SystemExit):
-        sweep.main(["plan", "--scale", "huge"])
+    assert cli.main(["sweep", "plan", "--scale", "huge"]) == 2
     assert "unknown scale 'huge'" in capsys.readouterr().err
 
 
 def test_what_every_run_would_fail_by_is_told_before_any(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep, "run_all", lambda *_, **__: pytest.fail("run"))
-    with pytest.raises(SystemExit):
-        sweep.main(["run", "--tables", "12", "--store", str(tmp_path / "store")])
+    assert cli.main(["sweep", "run", "--tables", "12", "--store", str(tmp_path / "store")]) == 2
     assert "the Hub cannot be reached" in capsys.readouterr().err
 
 
 def test_a_plan_is_shown_and_nothing_run(listed, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(experiments, "run", lambda *_, **__: pytest.fail("it ran"))
     store = tmp_path / "store"
-    assert sweep.main(["plan", "--store", str(store), "--card", "H200", "--price", "4"]) == 0
+    assert cli.main(["sweep", "plan", "--store", str(store), "--card", "H200", "--price", "4"]) == 0
     shown = capsys.readouterr().out
     frame = planning.plan(Sweep().specs(), None, planning.Assumptions(card="H200", price=4))
     whole = planning.totals(frame)
@@ -77,12 +75,12 @@ def test_a_card_that_is_too_small_is_told():
 
 
 def test_runs_are_made_and_found_again(listed, tmp_path, capsys):
-    arguments = ["run", "--scale", "mini", "--workers", "1", "--store", str(tmp_path)]
-    assert sweep.main(arguments) == 0
+    arguments = ["sweep", "run", "--scale", "mini", "--workers", "1", "--store", str(tmp_path)]
+    assert cli.main(arguments) == 0
     assert "All 2 runs are done." in capsys.readouterr().out
     made = Sweep(scale="mini").specs()
     assert [Store(tmp_path).get(spec.identity())["status"] for spec in made] == ["done"] * 2
-    assert sweep.main(arguments) == 0
+    assert cli.main(arguments) == 0
     assert "2 runs, of which 2 are done; the others take 0.0 hours" in capsys.readouterr().out
 
 
@@ -91,10 +89,19 @@ def test_failures_are_told_and_seen_by_the_shell(listed, small, tmp_path, capsys
     monkeypatch.setattr(Sweep, "specs", lambda *_: [bad])
     monkeypatch.setenv("MLQ_DATA", str(tmp_path))
     monkeypatch.setenv("SACREBLEU", str(tmp_path))
-    arguments = ["run", "--scale", "mini", "--workers", "1", "--store", str(tmp_path / "s")]
-    assert sweep.main(arguments) == 1
-    shown = capsys.readouterr().out
-    assert "1 of 1 runs failed:\n  1 × " in shown and "(as ro, embed)" in shown
+    arguments = [
+        "sweep",
+        "run",
+        "--scale",
+        "mini",
+        "--workers",
+        "1",
+        "--store",
+        str(tmp_path / "s"),
+    ]
+    with pytest.raises(SystemExit) as caught:  # Python prints the text and exits with status 1
+        cli.main(arguments)
+    assert "1 of 1 runs failed:\n  1 × " in caught.value.code and "(as ro, embed)" in str(caught)
 
 
 def test_failures_are_counted_by_what_failed():
@@ -117,9 +124,7 @@ def test_failures_are_counted_by_what_failed():
     ],
 )
 def test_bad_input_is_one_line(arguments, message, listed, capsys, tmp_path):
-    with pytest.raises(SystemExit) as caught:
-        sweep.main([*arguments, "--store", str(tmp_path)])
-    assert caught.value.code == 2
+    assert cli.main(["sweep", *arguments, "--store", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -128,6 +133,7 @@ def test_ctrl_c_ends_it_in_a_line(small, tmp_path):
     script = tmp_path / "start.py"
     script.write_text(
         "import dataclasses, sys\n"
+        "from mlq_utils import cli\n"
         "from mlq_utils.experiments import sweep\n"
         "from mlq_utils.experiments import Spec\n"
         "if __name__ == '__main__':\n"
@@ -135,7 +141,7 @@ def test_ctrl_c_ends_it_in_a_line(small, tmp_path):
         "    specs = [dataclasses.replace(spec, seed=n) for n in range(500)]\n"
         "    sweep.Sweep.specs = lambda *_: specs\n"
         "    import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"    sys.exit(sweep.main(['run', '--scale', 'mini', '--workers', '1', '--store',"
+        f"    sys.exit(cli.main(['sweep', 'run', '--scale', 'mini', '--workers', '1', '--store',"
         f" {str(tmp_path / 'store')!r}]))\n"
     )
     process = subprocess.Popen([sys.executable, script], stdout=-1, stderr=-1, text=True)
@@ -145,5 +151,5 @@ def test_ctrl_c_ends_it_in_a_line(small, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "Stopped: what is done is in the store" in said and "Traceback" not in said
+    assert "Finished work is kept" in said and "Traceback" not in said
     assert all(store.get(key)["status"] == "done" for key in store.keys())  # noqa: SIM118
