@@ -9,7 +9,6 @@ above all original merges, so that other text, even English, is split differentl
 """
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Metaspace
 from tokenizers.trainers import BpeTrainer
 
-from mlq_utils import corpora
+from mlq_utils import corpora, tokenization
 from mlq_utils.data import one_of
-from mlq_utils.tokenization import tokenizer as words
 
 if TYPE_CHECKING:
     from mlq_utils.modeling.loading import Model
@@ -66,7 +64,7 @@ class Extension:
 
 
 def learn(
-    method: str, sentences: Sequence[str], pieces: int, tokenizer: words.Tokenizer
+    method: str, sentences: Sequence[str], pieces: int, tokenizer: tokenization.Tokenizer
 ) -> list[str]:
     """Learn pieces that a tokenizer does not have, the most useful first.
 
@@ -88,7 +86,11 @@ def learn(
     while True:
         found = _learned(method, sentences, wanted)
         # A single character is not a merge, and digits should be split as before.
-        new = [p for p in found if p not in known and len(p.strip("▁")) > 1 and not _digit(p)]
+        new = [
+            piece
+            for piece in found
+            if piece not in known and len(piece.strip("▁")) > 1 and not any(map(str.isdigit, piece))
+        ]
         if len(new) >= pieces:
             return new[:pieces]
         if len(found) < wanted:
@@ -99,7 +101,9 @@ def learn(
         wanted *= 2
 
 
-def reached(before: words.Tokenizer, after: words.Tokenizer, sentences: Sequence[str]) -> pd.Series:
+def reached(
+    before: tokenization.Tokenizer, after: tokenization.Tokenizer, sentences: Sequence[str]
+) -> pd.Series:
     """Measure what an extension does to a text.
 
     BPE reaches a piece only by merging two others, so it cannot reach some pieces that a unigram
@@ -120,10 +124,6 @@ def reached(before: words.Tokenizer, after: words.Tokenizer, sentences: Sequence
     return pd.Series({"tokens": sizes[1] / sizes[0], "used": len(met) / (len(after) - len(before))})
 
 
-def _digit(piece: str) -> bool:
-    return any(character.isdigit() for character in piece)
-
-
 def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
     """Return at most `size` pieces of several characters, the most useful first."""
     if method == "bpe":
@@ -135,28 +135,21 @@ def _learned(method: str, sentences: Sequence[str], size: int) -> list[str]:
         learner.train_from_iterator(sentences, trainer)
         ranks = learner.get_vocab()
         return [p for p in sorted(ranks, key=ranks.__getitem__) if len(p) > 1][:size]
-    model = io.BytesIO()
-    options = {"model_type": "bpe", "byte_fallback": True, "split_digits": True}
+    options = {}
     if method == "sp":
-        options = {"model_type": "unigram"}
-    # Single characters come on top. The limit is soft: a text may have fewer pieces.
-    characters = len(set("".join(sentences)))
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
-        model_writer=model,
-        vocab_size=size + characters + 300,
+        options = {"model_type": "unigram", "byte_fallback": False, "split_digits": False}
+    learned = tokenization.train(
+        sentences,
+        # Single characters come on top. The limit is soft: a text may have fewer pieces.
+        size + len(set("".join(sentences))) + 300,
         hard_vocab_limit=False,
         max_sentence_length=2**16 - 1,  # in bytes; longer ones would be left out
-        normalization_rule_name="identity",
-        num_threads=1,
-        minloglevel=2,
         **options,
     )
-    learned = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     several = [
-        learned.id_to_piece(i)
-        for i in range(len(learned))
-        if not learned.is_byte(i) and not learned.is_control(i) and not learned.is_unknown(i)
+        learned.backend.id_to_piece(i)
+        for i, text in enumerate(learned.token_bytes)
+        if text is not None and not learned.is_byte[i]
     ]
     return [p for p in several if len(p) > 1][:size]
 
@@ -193,7 +186,7 @@ def extend(
     for rank, piece in enumerate(pieces, 1):
         proto.pieces.add(piece=piece, score=lowest - rank if ranked else 0.0)
     backend = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
-    new = words.wrap(backend, f"{old.name}, {len(pieces)} more pieces")
+    new = tokenization.wrap(backend, f"{old.name}, {len(pieces)} more pieces")
     base.model.resize_token_embeddings(len(new), mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
     subwords = old.encode([piece.replace("▁", " ").strip() or " " for piece in pieces])

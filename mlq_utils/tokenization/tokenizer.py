@@ -117,30 +117,36 @@ def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
     return _from_folder(from_hub("tokenizer", name, revision, _HUB_FILES, remedy), name)
 
 
-def train(sentences: Iterable[str], vocabulary_size: int, name: str = "") -> Tokenizer:
+def train(
+    sentences: Iterable[str], vocabulary_size: int, name: str = "", **options: Any
+) -> Tokenizer:
     """Train a tokenizer like LLaMA's: SentencePiece BPE with byte fallback and split digits.
 
     Args:
         sentences: The training text. No sentence may be longer than 4,192 bytes.
         vocabulary_size: Number of pieces, including the 256 byte pieces and 3 special ones.
         name: Name of the tokenizer. Defaults to the empty string.
+        **options: Other options of `SentencePieceTrainer.train`, or other values of those here.
 
     Raises:
         ValueError: The text is too small for the vocabulary, or the vocabulary is too small.
     """
     model = io.BytesIO()
+    llama = {
+        "model_type": "bpe",
+        "byte_fallback": True,
+        "split_digits": True,
+        "character_coverage": 0.9995,
+        "normalization_rule_name": "identity",
+        "num_threads": 1,  # makes training deterministic
+        "minloglevel": 2,
+    }
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
-            model_type="bpe",
             vocab_size=vocabulary_size,
-            byte_fallback=True,
-            split_digits=True,
-            character_coverage=0.9995,
-            normalization_rule_name="identity",
-            num_threads=1,  # makes training deterministic
-            minloglevel=2,
+            **llama | options,
         )
     except RuntimeError as error:
         raise ValueError(f"cannot train {vocabulary_size} pieces on this text: {error}") from error
