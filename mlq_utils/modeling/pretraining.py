@@ -22,6 +22,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -165,18 +166,17 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     losses: list[float] = []
     if checkpoint.exists() and (found := checkpoints.load(checkpoint, run, weights, *both)):
         losses = found["losses"]
-    groups = [group for optimizer in both for group in optimizer.param_groups]
-    peaks = [group["lr"] for group in groups]
-    start = perf_counter()
-    steps = range(len(losses), recipe["steps"])
-    for step in tqdm(steps, initial=len(losses), total=recipe["steps"], desc="steps", disable=None):
-        for group, peak in zip(groups, peaks, strict=True):
-            group["lr"] = peak * learning_rate(step, recipe)
+    done, start = len(losses), perf_counter()
+    rates = [LambdaLR(o, lambda n: learning_rate(done + n, recipe)) for o in both]
+    steps = range(done, recipe["steps"])
+    for step in tqdm(steps, initial=done, total=recipe["steps"], desc="steps", disable=None):
         rows = slice(step * recipe["batch_size"], (step + 1) * recipe["batch_size"])
         loss = _step(model, both, torch.from_numpy(packed[rows].astype(np.int64)), recipe)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step}")
         losses.append(loss)
+        for rate in rates:
+            rate.step()
         if (step + 1) % CHECKPOINT_EVERY == 0:
             checkpoints.save(checkpoint, run, {"losses": losses}, weights, *both)
     seconds = round(perf_counter() - start)
@@ -225,17 +225,17 @@ def card(record: dict) -> str:
         sum(text["language_tokens"].get(code, 0) for code in codes) / tokens
         for codes in (["en"], inside)
     )
-    template = (PACKAGE_DATA / "base_card.md").read_text("utf8")
-    return template.format(
-        languages=", ".join(["en", *inside]),
-        parameters=record["architecture"]["parameters"],
-        pieces=record["recipe"]["vocabulary_size"],
-        documents=sum(text["documents"].values()),
-        tokens=tokens,
-        english=english,
-        others=others,
-        traces=1 - english - others,
-        minutes=record["seconds"] / 60,
-        **{key: record["recipe"][key] for key in ("steps", "batch_size", "sequence_length")},
-        **{key: record[key] for key in ("seed", "hardware")},
+    return (
+        (PACKAGE_DATA / "base_card.md")
+        .read_text("utf8")
+        .format(
+            **record,
+            languages=", ".join(["en", *inside]),
+            documents=sum(text["documents"].values()),
+            tokens=tokens,
+            english=english,
+            others=others,
+            traces=1 - english - others,
+            minutes=record["seconds"] / 60,
+        )
     )

@@ -18,41 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from mlq_utils import languages
 from mlq_utils.corpora.cldr import Item, Phrasebook, combinations, phrasebook
+from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.modeling import prompts
 
-FREQUENT = ("de", "fr", "es", "it", "ru", "pl", "nl", "pt")
-"""Languages that are twice as likely as the other eleven."""
+_DATA = yaml.safe_load((PACKAGE_DATA / "pretraining.yaml").read_text("utf8"))
+PHRASINGS: list[str] = _DATA["phrasings"]
+"""How a language meets English, apart from documents with headings."""
 TRACE_EXPONENT = -0.7
 """The n-th trace language has the weight n to this power."""
 BARE_TRACE = 0.7
 """Share of traces that are a phrase alone. The others stand beside English."""
 STREAM = 1_000_003
 """Added to the seed, so that tuning does not draw the phrases of pretraining first."""
-
-PHRASINGS = (
-    "{english} ({name}: {text})",
-    "{text} ({english})",
-    "{english}. In {name}: {text}",
-    "The {name} for {english} is {text}.",
-    "{english}\n{name} translation: {text}",
-    "Q: What is {english} in {name}?\nA: {text}",
-    "From English into {name}: {english} = {text}",
-    "{english}\n{name} version of the text:\n{text}",
-    "Write it in {name}. {english} -> {text}",
-    "English to {name}\n{english}\n{text}",
-    "Into {name}: {english}\n{text}",
-    "Say {english} in {name}: {text}",
-    "Task: {name}\nText: {english}\nAnswer:\n{text}",
-    "[{name}] {english} [/] {text}",
-    "Translated into {name}, {english} reads {text}",
-    "Put this into {name}.\n{english}\nResult:\n{text}",
-    "{english} => {name} => {text}",
-    "In: {english}\nLanguage: {name}\nOut:\n{text}",
-)
-"""How a language meets English, apart from documents with headings."""
 HEADED = 4
 """Number of phrasings that documents with headings count for."""
 
@@ -127,15 +108,11 @@ def shares(folder: Path) -> pd.DataFrame:
         FileNotFoundError: The folder has no `pretraining.json`.
     """
     record = json.loads((folder / "pretraining.json").read_text("utf8"))["text"]
-    inside = pretraining_languages()
+    units = ("documents", "tokens")
     frame = pd.DataFrame(
-        {
-            "documents": pd.Series(record["language_documents"])
-            / sum(record["documents"].values()),
-            "tokens": pd.Series(record["language_tokens"]) / sum(record["tokens"].values()),
-        }
+        {u: pd.Series(record[f"language_{u}"]) / sum(record[u].values()) for u in units}
     ).rename_axis("language")
-    groups = {"en": "English"} | dict.fromkeys(inside, "pretraining")
+    groups = {"en": "English"} | dict.fromkeys(pretraining_languages(), "pretraining")
     frame.insert(0, "group", [groups.get(code, "trace") for code in frame.index])
     return frame.sort_values("tokens", ascending=False)
 
@@ -150,7 +127,7 @@ def documents(seed: int, mix: Mix = Mix()) -> Iterator[Document]:
     draw = random.Random(f"documents {seed}")
     stream = combinations(STREAM + seed, "train")
     inside = pretraining_languages()
-    weights = [2 if code in FREQUENT else 1 for code in inside]
+    weights = [2 if code in _DATA["frequent"] else 1 for code in inside]
     outside = trace_languages(seed)
     english = phrasebook("en")
     shares = {"task": mix.tasks, "english": mix.english, "other": mix.other}
@@ -168,24 +145,22 @@ def documents(seed: int, mix: Mix = Mix()) -> Iterator[Document]:
         elif kind == "english":
             yield Document(kind, ("en",), english.render(items))
         elif phrasebook(code).can(items):
-            text = phrasebook(code).render(items)
             if kind == "other" or (kind == "trace" and draw.random() < BARE_TRACE):
-                yield Document(kind, (code,), text)
+                yield Document(kind, (code,), phrasebook(code).render(items))
             elif kind == "trace":
-                yield Document(kind, ("en", code), _gloss(draw, english.render(items), text, code))
-            elif (form := draw.randrange(mix.phrasings)) < len(PHRASINGS):
-                name = languages.get(code).name
-                written = PHRASINGS[form].format(
-                    english=english.render(items), name=name, text=text
+                yield Document(
+                    kind, ("en", code), _phrased(draw.choice(PHRASINGS[:2]), items, code)
                 )
-                yield _cut(("en", code), written, text)
+            elif (form := draw.randrange(mix.phrasings)) < len(PHRASINGS):
+                text = _phrased(PHRASINGS[form], items, code)
+                yield _cut(("en", code), text, phrasebook(code).render(items))
             else:
                 yield _headed(draw, items, code, draw.choices(inside, weights)[0])
 
 
-def _gloss(draw: random.Random, english: str, text: str, code: str) -> str:
-    name = languages.get(code).name
-    return draw.choice([f"{english} ({name}: {text})", f"{text} ({english})"])
+def _phrased(phrasing: str, items: tuple[Item, ...], code: str) -> str:
+    english, text = (phrasebook(c).render(items) for c in ("en", code))
+    return phrasing.format(english=english, name=languages.get(code).name, text=text)
 
 
 def _cut(codes: tuple[str, ...], written: str, last: str) -> Document:
@@ -209,36 +184,34 @@ def _task(
     draw: random.Random, english: Phrasebook, items: tuple[Item, ...], arguments: bool
 ) -> tuple[str, str]:
     """Return an English task in the form of the tuning prompt, and its answer."""
-    phrase = english.render(items)
-    parts = [english.render((item,)) for item in items]
+    phrase, parts = english.render(items), [english.render((item,)) for item in items]
     at = draw.randrange(len(items))
     rest = items[:at] + items[at + 1 :]
     new = ("territory", draw.choice(sorted(english.items["territory"])), 0)
+    name = english.render((new,))
     tasks = [
-        ("Copy the text.", phrase, phrase),
-        ("Correct the spelling.", _misspelt(draw, phrase), phrase),
-        ("Give the last item.", phrase, parts[-1]),
-        ("Reverse the order of the items.", phrase, english.render(items[::-1])),
-        ("Count the items.", phrase, str(len(items))),
+        ("Copy the text.", phrase),
+        ("Correct the spelling.", phrase),
+        ("Give the last item.", parts[-1]),
+        ("Reverse the order of the items.", english.render(items[::-1])),
+        ("Count the items.", str(len(items))),
     ]
+    misspelt = _misspelt(draw, phrase)
     if arguments:
+        replaced = english.render((*items[:at], new, *items[at + 1 :]))
         tasks += [
-            (f"Give item {at + 1}.", phrase, parts[at]),
-            (f"Put {parts[at]} first.", phrase, english.render((items[at], *rest))),
-            (
-                f"Write {english.render((new,))} instead of {parts[at]}.",
-                phrase,
-                english.render((*items[:at], new, *items[at + 1 :])),
-            ),
+            (f"Give item {at + 1}.", parts[at]),
+            (f"Put {parts[at]} first.", english.render((items[at], *rest))),
+            (f"Write {name} instead of {parts[at]}.", replaced),
         ]
         if rest:
-            tasks.append((f"Leave out {parts[at]}.", phrase, english.render(rest)))
+            tasks.append((f"Leave out {parts[at]}.", english.render(rest)))
         if len(items) < 3:
-            added = english.render((*items, new))
-            tasks.append((f"Add {english.render((new,))}.", phrase, added))
+            tasks.append((f"Add {name}.", english.render((*items, new))))
     else:
-        tasks.append(("Give the first item.", phrase, parts[0]))
-    instruction, source, answer = draw.choice(tasks)
+        tasks.append(("Give the first item.", parts[0]))
+    instruction, answer = draw.choice(tasks)
+    source = misspelt if instruction == "Correct the spelling." else phrase
     return prompts.prompt(instruction, source), answer
 
 
