@@ -29,7 +29,7 @@ from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling.bases import digest
 from mlq_utils.modeling.extension import Extension
-from mlq_utils.modeling.settings import Schedule
+from mlq_utils.modeling.strategies import Schedule
 from mlq_utils.tokenization import PREFIXES
 
 SEMANTICS = 2

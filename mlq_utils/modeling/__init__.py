@@ -5,7 +5,7 @@
     modeling.save(folder, result.trained, strategy="embed")
 
 Only the parts that compute need torch. Names are loaded on first use, so that specifications of
-runs, prompts and settings can be had without torch: from `bases`, `settings`, `prompts`,
+runs, prompts and schedules can be had without torch: from `bases`, `strategies`, `prompts`,
 `extension` and `pretraining_text`.
 """
 

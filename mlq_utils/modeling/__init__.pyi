@@ -4,8 +4,7 @@ from .extension import METHODS, STARTS, Extension, extend, learn, reached
 from .loading import Model, choose_precision, configuration, for_translation, load, save
 from .pretraining_text import Mix, pretraining_languages, shares, trace_languages
 from .prompts import alpaca, english_tasks, mixture
-from .settings import PAPER_CAP, STRATEGIES, Schedule
-from .strategies import decoder_layers, prepare, trainable
+from .strategies import PAPER_CAP, STRATEGIES, Schedule, decoder_layers, prepare, trainable
 from .training import Result, fine_tune
 from .translation import beam_search, context_length, generate, scaled_cap, translate
 

@@ -28,7 +28,7 @@ from mlq_utils import tokenization
 from mlq_utils.data import atomic_write, one_of
 from mlq_utils.modeling.bases import SAVED, digest, find, saved_as
 from mlq_utils.modeling.distributed import fast_bf16
-from mlq_utils.modeling.strategies import prepare
+from mlq_utils.modeling.strategies import prepare, trainable
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _load_tuned(folder: Path, dtype: torch.dtype, device_map: str | None) -> Mod
     given = {key: about[key] for key in ("revision", "spare_rows")}
     base = load(name, dtype=dtype, device_map=device_map, **given)
     model = prepare(base.model, about["strategy"], layers=about["layers"])
-    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    weights = trainable(model)
     if {n: p.shape for n, p in weights.items()} != {n: t.shape for n, t in tensors.items()}:
         raise ValueError(foreign)
     with torch.no_grad():

@@ -32,8 +32,7 @@ from mlq_utils.modeling import distributed
 from mlq_utils.modeling.batches import IGNORED, batches, collate, examples, label_loss
 from mlq_utils.modeling.loading import Model, choose_precision
 from mlq_utils.modeling.memory import halving, track_peak_memory
-from mlq_utils.modeling.settings import Schedule
-from mlq_utils.modeling.strategies import prepare
+from mlq_utils.modeling.strategies import Schedule, prepare
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mlq_utils import tokenization
 from mlq_utils.modeling import distributed
 from mlq_utils.modeling.beam import ENGINE, Batch, Output
 from mlq_utils.modeling.memory import halving
-from mlq_utils.modeling.settings import PAPER_CAP
+from mlq_utils.modeling.strategies import PAPER_CAP
 
 
 def beam_search(
