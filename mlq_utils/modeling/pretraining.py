@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mlq_utils import tokenization
 from mlq_utils.data import PACKAGE_DATA
@@ -35,33 +35,10 @@ from mlq_utils.modeling.pretraining_text import Mix
 from mlq_utils.tokenization.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
-BOS, EOS = 1, 2
-"""Ids that SentencePiece gives to BOS and EOS by default."""
-ARCHITECTURE = {
-    "hidden_size": 192,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 6,
-    "intermediate_size": 512,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,  # Embed FT trains the input embeddings and not the head
-    "bos_token_id": BOS,
-    "eos_token_id": EOS,
-}
-RECIPE = {
-    "mix": asdict(Mix()),
-    "vocabulary_size": 3072,
-    "tokenizer_documents": 80_000,
-    "sequence_length": 256,
-    "batch_size": 16,
-    "steps": 2_350,
-    "warmup_steps": 30,
-    "final_share": 0.03,
-    "muon": {"lr": 0.02, "momentum": 0.95, "weight_decay": 0.01},
-    "adamw": {"lr": 4e-3, "betas": (0.9, 0.95), "weight_decay": 0.0},
-    "max_grad_norm": 1.0,
-}
-"""The packaged base: 9.6 million tokens. Muon trains the matrices of the layers, AdamW the rest."""
+ARCHITECTURE = pretraining_text.SETTINGS["architecture"]
+"""Arguments of `LlamaConfig` besides the size of the vocabulary."""
+RECIPE = {"mix": asdict(Mix())} | pretraining_text.SETTINGS["recipe"]
+"""How the packaged base was made; `pretraining.yaml` in the package data explains it."""
 CHECKPOINT_EVERY = 200
 """Number of steps between checkpoints."""
 
@@ -95,24 +72,22 @@ def pack(tokenizer: Tokenizer, seed: int, recipe: dict = RECIPE) -> tuple[np.nda
     """
     shape = (recipe["steps"] * recipe["batch_size"], recipe["sequence_length"])
     stream = pretraining_text.documents(seed, Mix(**recipe["mix"]))
+    bos, eos = (ARCHITECTURE[f"{name}_token_id"] for name in ("bos", "eos"))
     ids: list[int] = []
     record = {k: Counter() for k in ("documents", "tokens", "language_documents")}
     shares: Counter[str] = Counter()
-    bar = tqdm(total=shape[0] * shape[1], unit=" tokens", desc="text", disable=None)
     while len(ids) < shape[0] * shape[1]:
         documents = list(islice(stream, 4096))
         texts = tokenizer.encode([d.text for d in documents])
         answers = tokenizer.encode([d.answer for d in documents])
         for document, text, answer in zip(documents, texts, answers, strict=True):
-            row = [BOS, *text, *(answer if document.answer else []), EOS]
+            row = [bos, *text, *(answer if document.answer else []), eos]
             ids += row
             record["documents"][document.kind] += 1
             record["tokens"][document.kind] += len(row)
             for language in document.languages:
                 record["language_documents"][language] += 1
                 shares[language] += len(row) / len(document.languages)
-        bar.update(len(ids) - bar.n)
-    bar.close()
     record["language_tokens"] = {k: round(v) for k, v in shares.items()}
     packed = np.array(ids[: shape[0] * shape[1]], dtype=np.uint16).reshape(shape)
     return packed, {k: dict(Counter(v).most_common()) for k, v in record.items()}
@@ -159,7 +134,7 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     torch.manual_seed(seed)
     config = LlamaConfig(vocab_size=len(tokenizer), **ARCHITECTURE)
     # The backward pass of torch's fused attention is several times slower in bf16 on a CPU.
-    model = LlamaForCausalLM._from_config(config, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     both = optimizers(model, recipe)
     checkpoint, weights = folder / "checkpoint", dict(model.named_parameters())
     run = checkpoints.identity(model, seed, recipe, hashlib.sha256(packed).hexdigest())
@@ -225,17 +200,14 @@ def card(record: dict) -> str:
         sum(text["language_tokens"].get(code, 0) for code in codes) / tokens
         for codes in (["en"], inside)
     )
-    return (
-        (PACKAGE_DATA / "base_card.md")
-        .read_text("utf8")
-        .format(
-            **record,
-            languages=", ".join(["en", *inside]),
-            documents=sum(text["documents"].values()),
-            tokens=tokens,
-            english=english,
-            others=others,
-            traces=1 - english - others,
-            minutes=record["seconds"] / 60,
-        )
+    template = (PACKAGE_DATA / "base_card.md").read_text("utf8")
+    return template.format(
+        **record,
+        languages=", ".join(["en", *inside]),
+        documents=sum(text["documents"].values()),
+        tokens=tokens,
+        english=english,
+        others=others,
+        traces=1 - english - others,
+        minutes=record["seconds"] / 60,
     )

@@ -25,8 +25,9 @@ from mlq_utils.corpora.cldr import Item, Phrasebook, combinations, phrasebook
 from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.modeling import prompts
 
-_DATA = yaml.safe_load((PACKAGE_DATA / "pretraining.yaml").read_text("utf8"))
-PHRASINGS: list[str] = _DATA["phrasings"]
+SETTINGS = yaml.safe_load((PACKAGE_DATA / "pretraining.yaml").read_text("utf8"))
+"""The words of the text, and the recipe of `pretraining`."""
+PHRASINGS: list[str] = SETTINGS["phrasings"]
 """How a language meets English, apart from documents with headings."""
 TRACE_EXPONENT = -0.7
 """The n-th trace language has the weight n to this power."""
@@ -127,7 +128,7 @@ def documents(seed: int, mix: Mix = Mix()) -> Iterator[Document]:
     draw = random.Random(f"documents {seed}")
     stream = combinations(STREAM + seed, "train")
     inside = pretraining_languages()
-    weights = [2 if code in _DATA["frequent"] else 1 for code in inside]
+    weights = [2 if code in SETTINGS["frequent"] else 1 for code in inside]
     outside = trace_languages(seed)
     english = phrasebook("en")
     shares = {"task": mix.tasks, "english": mix.english, "other": mix.other}
