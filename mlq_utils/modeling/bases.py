@@ -11,10 +11,8 @@ from mlq_utils.data import HUB_NAME, PACKAGE_DATA, from_hub, sha256
 
 MINI = PACKAGE_DATA / "base"
 """The packaged base model: config.json, model.safetensors, tokenizer.model."""
-
 SAVED = "trained.json"
 """The file by which a folder of `modeling.save` is known."""
-
 HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*"]
 """The files fetched from the Hub. A pickled checkpoint or code is not even downloaded."""
 
@@ -46,8 +44,7 @@ def find(name: str, revision: str | None = None, files: Sequence[str] = HUB_FILE
         )
     what = "files" if files is HUB_FILES else " and ".join(files)
     remedy = (
-        "Where there is a network, download it; here, give the path of the folder that holds its "
-        f"{what}"
+        f"Download it where there is a network, and give the path of the folder with its {what}"
     )
     return from_hub("model", name, revision, files, remedy)
 
@@ -72,16 +69,10 @@ def digest(name: str) -> str:
 
 
 def saved_as(folder: Path) -> dict[str, Any]:
-    """Return what `modeling.save` noted about a folder.
-
-    Args:
-        folder: Any folder.
-
-    Returns:
-        The base, strategy and notes; empty for a folder that `modeling.save` did not write.
+    """Return the base, strategy and notes that `modeling.save` wrote into a folder, if it did.
 
     Raises:
-        ValueError: The note is damaged.
+        ValueError: The file is damaged.
     """
     if not (folder / SAVED).is_file():
         return {}

@@ -7,12 +7,11 @@ Whatever could lead to a wrong score instead of an error is refused before anyth
 damaged or missing tensors, NaN, or the tokenizer of another model.
 """
 
-import contextlib
 import copy
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,9 +81,11 @@ def load(
     folder = find(str(name_or_path), revision)
     if (folder / SAVED).is_file():
         return _load_tuned(folder, dtype, device_map)
+    config = _configuration(folder)
     _check_files(folder)
     words = tokenization.load(folder)
-    model, tied, missing = _read(folder, dtype, device_map)
+    tied, config.tie_word_embeddings = config.tie_word_embeddings, False
+    model, missing = _read(folder, config=config, dtype=dtype, device_map=device_map)
     if tied:
         # Embed FT would otherwise train the head, too, without anyone noticing.
         warnings.warn(
@@ -102,28 +103,6 @@ def load(
     return Model(model.eval(), words, str(name_or_path), *_special_tokens(model, words))
 
 
-def _read(
-    folder: Path, dtype: torch.dtype, device_map: str | None
-) -> tuple[PreTrainedModel, bool, set[str]]:
-    """Return an untied model, whether its head was tied, and the names of missing weights."""
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tied, config.tie_word_embeddings = config.tie_word_embeddings, False
-        with _no_progress_bars():
-            model, found = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                device_map=device_map,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (ValueError, RuntimeError, SafetensorError, AttributeError) as error:
-        raise ValueError(f"{folder} holds no model that can be loaded: {error}") from error
-    return model, tied, set(found["missing_keys"])
-
-
 def configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
     """Return a model's configuration, without downloading or reading its weights.
 
@@ -134,13 +113,36 @@ def configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
     Raises:
         FileNotFoundError, ConnectionError, ValueError: As `load`.
     """
-    folder = find(name, revision, ["config.json"])
+    return _configuration(find(name, revision, ["config.json"]))
+
+
+def _configuration(folder: Path) -> PreTrainedConfig:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: there is no config.json")
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise ValueError(f"{folder}/config.json is no model's configuration: {error}") from error
+
+
+def _read(folder: Path, **options: Any) -> tuple[PreTrainedModel, set[str]]:
+    """Return the model and the names of missing weights."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would leave widgets in notebooks
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
+        )
+    except (ValueError, RuntimeError, SafetensorError, AttributeError) as error:
+        raise ValueError(f"{folder} holds no model that can be loaded: {error}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    return model, set(found["missing_keys"])
 
 
 def save(
@@ -248,22 +250,8 @@ def for_translation(base: Model, precision: str = "auto") -> Model:
     return dataclasses.replace(base, model=copy.deepcopy(base.model, shared).to(torch.bfloat16))
 
 
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Hide the bars of transformers, which would leave widgets in notebooks."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def _check_files(folder: Path) -> None:
     """Refuse a folder without safetensors, or with damaged ones, and name the file."""
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no model: there is no config.json")
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         pickled = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth")]
@@ -302,13 +290,10 @@ def _special_tokens(
     """Return the ids of BOS, EOS and padding."""
     # The tokenizer decides before the configuration: some configurations of LLaMA have other ids
     # than its tokenizer, and those of Qwen, GPT-NeoX and MPT name a BOS that is put before no text.
-    config = model.config
-    eos, pad = config.eos_token_id, config.pad_token_id
-    eos = eos[0] if isinstance(eos, list) else eos
+    eos, pad = model.config.eos_token_id, model.config.pad_token_id
+    bos, eos = words.opening, eos[0] if isinstance(eos, list) else eos
     if hasattr(words.backend, "eos_id"):
         bos, eos = (i if i >= 0 else None for i in (words.backend.bos_id(), words.backend.eos_id()))
-    else:
-        bos = words.opening
     if eos is None:
         raise ValueError("the model has no token that ends a text (EOS)")
     return bos, eos, 0 if pad in (None, -1, eos) else pad
