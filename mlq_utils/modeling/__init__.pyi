@@ -6,7 +6,7 @@ from .pretraining_text import Mix, pretraining_languages, shares, trace_language
 from .prompts import alpaca, english_tasks, mixture
 from .strategies import PAPER_CAP, STRATEGIES, Schedule, decoder_layers, prepare, trainable
 from .training import Result, fine_tune
-from .translation import beam_search, context_length, generate, scaled_cap, translate
+from .translation import beam_search, context_length, scaled_cap, translate
 
 __all__ = [
     "METHODS",
@@ -30,7 +30,6 @@ __all__ = [
     "extend",
     "fine_tune",
     "for_translation",
-    "generate",
     "hardware",
     "learn",
     "load",

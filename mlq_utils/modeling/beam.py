@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -88,17 +89,7 @@ class Batch:
     def __init__(
         self, model: PreTrainedModel, prompts: list[list[int]], caps: list[int], beams: int
     ) -> None:
-        """Compute the prompts.
-
-        Args:
-            model: The model. `translation.beam_search` has checked all arguments.
-            prompts: Ids of each prompt.
-            caps: Largest number of new tokens of each prompt.
-            beams: Number of beams.
-
-        Raises:
-            ValueError: The model returns NaN.
-        """
+        """Compute the prompts. `translation.beam_search` has checked the arguments."""
         self.model, self.beams, device = model, beams, model.device
         self.cache = Cache(layer_class_to_replicate=_Layer)
         last = min(map(len, prompts)) - 1
@@ -107,9 +98,7 @@ class Batch:
             self._call(torch.tensor([prompts[0][:shared]], device=device), logits_to_keep=1)
             self.cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long))
         width = max(map(len, prompts))
-        ids = torch.zeros(len(prompts), width - shared, dtype=torch.long)
-        for row, prompt in zip(ids, prompts, strict=True):
-            row[width - len(prompt) :] = torch.tensor(prompt[shared:])
+        ids = pad_sequence([torch.tensor(p[shared:]) for p in prompts], True, 0, "left")
         self.lengths = torch.tensor([len(p) for p in prompts], device=device)
         seen = torch.arange(width, device=device) >= (width - self.lengths + shared)[:, None]
         seen[:, :shared] = True

@@ -244,7 +244,7 @@ class _Trainer:
                 f"{loss:.3g}, the norm of its gradient {norm:.3g}"
             )
         if check:  # not at once, since LoRA's second matrix is zero and blocks the first at first
-            _check_gradients(self.weights)
+            self.check_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item()
@@ -294,6 +294,13 @@ class _Trainer:
         (enable or self.base.model.gradient_checkpointing_enable)({"use_reentrant": False})
         return self.gradients(batch)
 
+    def check_gradients(self) -> None:
+        """Refuse to go on if a weight is not trained, as may happen in an unknown architecture."""
+        gradients = {name: weight.grad for name, weight in self.weights.items()}
+        none = [n for n, g in gradients.items() if g is None or not distributed.whole(g).any()]
+        if none:
+            raise RuntimeError(f"{len(none)} trained parameters get no gradient: {none[0]}, …")
+
     def is_due(self, step: int, since: float, save_every: float) -> bool:
         """Return whether to save a checkpoint, on which all processes have to agree."""
         last = step + 1 == len(self.plan)
@@ -339,15 +346,6 @@ def _fast_attention(model: PreTrainedModel, precision: str) -> Iterator[None]:
 
 def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-
-
-def _check_gradients(weights: dict[str, torch.nn.Parameter]) -> None:
-    """Refuse to go on if a weight is not trained, as may happen in an unknown architecture."""
-    without = [
-        n for n, p in weights.items() if p.grad is None or not distributed.whole(p.grad).any()
-    ]
-    if without:
-        raise RuntimeError(f"{len(without)} trained parameters get no gradient: {without[0]}, …")
 
 
 def _print_cost(what: str, seconds: float, peak_bytes: int | None) -> None:
