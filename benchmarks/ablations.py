@@ -1,6 +1,6 @@
 """What makes the mini base latent: small bases, each trained without one ingredient of the text.
 
-    python -m benchmarks.ablations              # pretrains what is missing, scores, writes the table
+    python -m benchmarks.ablations         # pretrains what is missing, scores, writes the table
 
 The variants are pretrained for `STEPS` steps, fewer than half of the packaged base's; beside them
 stand that base and one trained alike from another seed. Each is scored as it is, after Embed FT on
@@ -9,15 +9,15 @@ bases go into `_build/ablations`, a quarter of an hour of one core for each; the
 package.
 """
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
+import tyro
 
 from mlq_utils import experiments
-from mlq_utils.data import PACKAGE_DATA, atomic_write, one_of, some_of
+from mlq_utils.data import PACKAGE_DATA, atomic_write, one_of
 from mlq_utils.experiments import Spec
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.store import Store
@@ -130,16 +130,15 @@ def _as_tuned_on(store: Store, record: dict[str, Any]) -> list[int]:
     return [int((wide[target] == wide[tuned_on[0]]).sum()) for target in targets]
 
 
-def main() -> None:
-    """Pretrain and score the bases, and write the table after each."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ablations", description=main.__doc__
-    )
-    parser.add_argument("names", nargs="*", metavar="BASE", help=", ".join(NAMES))
-    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
-    given = parser.parse_args()
-    for name in some_of(parser, "base", given.names, NAMES):
-        rows = score(name, Store(experiments.STORE), given.workers)
+def main(names: tuple[Literal[*NAMES], ...] = (), /, *, workers: int = 1) -> None:
+    """Pretrain and score the bases, and write the table after each.
+
+    Args:
+        names: Bases. Defaults to all.
+        workers: Number of processes, with one thread each.
+    """
+    for name in names or NAMES:
+        rows = score(name, Store(experiments.STORE), workers)
         if TABLE.exists():
             known = load()
             rows = pd.concat([known[known["base"] != name], rows])
@@ -150,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -11,24 +11,25 @@ what; where a ratio is only fair at equal quality, the quality of both. What is 
 `seconds` (the median) or `megabytes` instead.
 """
 
-import argparse
 import datetime
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
+from typing import Literal
 
 import pandas as pd
 import torch
+import tyro
 
 from benchmarks.bench_at_size import SHAPES, at_size
 from mlq_utils import corpora, experiments, modeling, scoring, tokenization
-from mlq_utils.data import PACKAGE_DATA, atomic_write, some_of
+from mlq_utils.data import PACKAGE_DATA, atomic_write
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import batches, prompts, translation
 from mlq_utils.modeling.distributed import hardware
@@ -280,21 +281,27 @@ def load() -> pd.DataFrame:
     return pd.DataFrame.from_dict(json.loads(RECORD.read_text("utf8")), orient="index")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write, after each benchmark; figures of others stay in the file."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=main.__doc__)
-    parser.add_argument("names", nargs="*", help=", ".join(BENCHMARKS), metavar="NAME")
-    parser.add_argument("--shape", choices=SHAPES, help="of at_size; by the device if not given")
-    parser.add_argument("--record", action="store_true", help="also write the book's copy")
-    given = parser.parse_args(arguments)
-    names = some_of(parser, "benchmark", given.names, BENCHMARKS)
+def main(
+    names: tuple[Literal[*BENCHMARKS], ...] = (),
+    /,
+    *,
+    shape: Literal[*SHAPES] | None = None,
+    record: bool = False,
+) -> None:
+    """Measure speed and memory, and write the figures after each benchmark.
+
+    Args:
+        names: Benchmarks to run. Defaults to all. Figures of the others stay in the file.
+        shape: Shape of the model of `at_size`. Defaults to one that suits the device.
+        record: Whether to write the figures into the package too, for the book.
+    """
     provenance = {
         "hardware": hardware(),
         "versions": {p: version(p) for p in ("torch", "transformers", "sentencepiece")},
     }
-    for name in names:
+    for name in names or BENCHMARKS:
         results = json.loads(OUTPUT.read_text("utf8")) if OUTPUT.exists() else {}
-        options = {"shape": given.shape} if name == "at_size" else {}
+        options = {"shape": shape} if name == "at_size" else {}
         for key, result in BENCHMARKS[name](**options).items():
             results[key] = result | provenance | {"date": str(datetime.date.today())}
             figure = next(result[k] for k in FIGURES if k in result)
@@ -302,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{key}: {figure:.3f} ({result['what']}; {hardware()}) {more or ''}", flush=True)
         with atomic_write(OUTPUT) as path:
             path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
-    if given.record:
+    if record:
         known = json.loads(RECORD.read_text("utf8")) if RECORD.exists() else {}
         measured = json.loads(OUTPUT.read_text("utf8"))
         with atomic_write(RECORD) as path:  # figures of other hardware stay
@@ -310,4 +317,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

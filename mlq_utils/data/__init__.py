@@ -16,7 +16,6 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import filelock
 import pooch
@@ -36,7 +35,6 @@ __all__ = [
     "from_hub",
     "one_of",
     "sha256",
-    "some_of",
     "unpack",
 ]
 PACKAGE_DATA = Path(__file__).parent
@@ -63,15 +61,6 @@ def one_of(kind: str, value: str, options: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), options, n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"unknown {kind} {value!r}.{hint} There are: {', '.join(options)}")
-
-
-def some_of(parser: Any, kind: str, names: Iterable[str], options: Iterable[str]) -> list[str]:
-    """Return the names given on a command line, or all options if there are none."""
-    options = list(options)
-    try:
-        return [one_of(kind, name, options) for name in names] or options
-    except ValueError as error:
-        parser.error(str(error))
 
 
 def sha256(path: Path) -> str:
