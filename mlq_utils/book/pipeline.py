@@ -6,7 +6,6 @@ Everything it makes lies in `_build`: executed notebooks in `runs/<profile>`, th
 Jupyter Book reads in `source/<profile>`, and the site in `html`.
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -25,6 +24,7 @@ from typing import Any
 
 import nbformat
 import papermill
+import tyro
 import yaml
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from papermill.exceptions import PapermillExecutionError
@@ -371,12 +371,16 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    """Make the book of the present folder and print the path of its first page."""
-    parser = argparse.ArgumentParser(description=make.__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="mini", help="a folder of notebooks/params")
-    parser.add_argument("--site", type=Path, help="where to put the site (_build/html)")
-    arguments = parser.parse_args()
+def book(profile: str = "mini", site: Path | None = None) -> int:
+    """Make the book of the current folder and print the path of its first page.
+
+    Args:
+        profile: Folder of `notebooks/params` whose parameters the chapters run with.
+        site: Folder for the site. Defaults to `_build/html`.
+
+    Returns:
+        The exit status: 0, 1 if the book could not be made, 2 for bad input, 130 after Ctrl-C.
+    """
     # Papermill's own look at parameters misses `x: int | None`, and it warns where it should stop.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     os.environ |= QUIET
@@ -386,14 +390,15 @@ def main() -> None:
     checkpoints = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
     os.environ["MLQ_CHECKPOINTS"] = str(checkpoints.resolve())
     try:
-        print(make(Path.cwd(), arguments.profile, arguments.site))
+        print(make(Path.cwd(), profile, site))
     except BookError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.status)
+        return error.status
     except KeyboardInterrupt:
         print("\ninterrupted: what is finished is kept, the next call goes on", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(tyro.cli(book))

@@ -7,7 +7,7 @@ checkpoints (in `CHECKPOINTS`), and each target's translations in the store, unt
 complete. A run that was killed continues from there, on the same machine or, if both lie on a
 shared disk, on another one.
 
-    accelerate launch --multi_gpu -m mlq_utils run --base huggyllama/llama-7b ...
+    accelerate launch --multi_gpu -m mlq_utils run --languages ro --targets ro fr af --strategy full
 """
 
 import os

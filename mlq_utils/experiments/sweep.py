@@ -43,7 +43,7 @@ class Sweep:
         store: Where records are kept: a folder or a URL. Defaults to `experiments.STORE`.
         card: Graphics card to plan for, a key of `planning.CARDS`. Defaults to "H100", and to "cpu"
             for the scale "mini".
-        price: Price of one hour of the card. Defaults to 2.5.
+        price: Price of one hour of the card in US dollars. Defaults to 2.5.
     """
 
     tables: tuple[str, ...] = ()
