@@ -70,11 +70,11 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to, which is synced and renamed to `path` at the end.
+def atomic_write(path: Path, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a temporary path to write to, which is synced and becomes `path` at the end.
 
     Readers find either the old file or the new one, whatever happens to the writer. After an error
-    nothing is left behind.
+    nothing is left behind. Without `overwrite`, an old file stays and FileExistsError is raised.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -82,7 +82,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if overwrite:
+            temporary.replace(path)
+        else:
+            os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

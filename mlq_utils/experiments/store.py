@@ -11,6 +11,7 @@ does not match counts as missing. Older stores, with a folder per run, stay read
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -30,11 +31,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from mlq_utils.data import atomic_write
 
-CONFLICTS = 6
-"""How often a conflicting write is sent; S3 asks its clients to repeat it."""
+CONFLICT_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds before a conflicting write is sent again, as S3 asks its clients to do."""
 LEFTOVER_SECONDS = 3600
 """Age from which the unfinished files of killed writers are removed."""
-LEFTOVER = re.compile(r"\.[\w-]+(\.json)?[.-][0-9a-f]{32}")
+LEFTOVER = re.compile(r"\.[\w.-]+[.-][0-9a-f]{32}")
 
 
 class Store:
@@ -42,18 +43,17 @@ class Store:
 
     Attributes:
         url: Absolute path or URL. `Store(store.url)` is the same store in another process.
-        shipped: Folder of `*.jsonl` files whose records are returned if the store has none.
     """
 
     def __init__(self, folder: str | os.PathLike, shipped: str | os.PathLike | None = None) -> None:
-        """Open a store, which need not exist yet. Nothing is read or written.
+        """Open a store without reading anything.
 
         Args:
-            folder: Path or fsspec URL. The bucket of a URL must exist.
+            folder: Path or fsspec URL. The folder need not exist, but the bucket of a URL must.
             shipped: Folder of `*.jsonl` files whose records are returned if the store has none.
 
         Raises:
-            ModuleNotFoundError: fsspec lacks the package for this kind of URL.
+            ImportError: fsspec lacks the package for this kind of URL.
             ValueError: fsspec does not know this kind of URL, or pathlib has mangled it.
         """
         text = os.fspath(folder)
@@ -63,19 +63,17 @@ class Store:
             # Cached listings would hide what other processes write. With max_concurrency=1, s3fs
             # reads a file in one request instead of asking for its size first.
             self._fs, root = url_to_fs(text, use_listings_cache=False, max_concurrency=1)
-        except ImportError as error:
-            raise ModuleNotFoundError(f"the store {text} needs a package: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"the store {text} has an unknown kind of URL: {error}") from error
+        except (ImportError, ValueError) as error:
+            raise type(error)(f"the store {text} cannot be opened: {error}") from error
         self._root = root.rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
         self.url = self._root if self._local else text
-        self.shipped = shipped and Path(shipped)
+        self._shipped = shipped and Path(shipped)
 
     @cached_property
     def shipped_records(self) -> dict[str, dict[str, Any]]:
         """The shipped records by identity."""
-        files = sorted(self.shipped.glob("*.jsonl")) if self.shipped else []
+        files = sorted(self._shipped.glob("*.jsonl")) if self._shipped else []
         return {key: record for file in files for key, record in read_lines(file).items()}
 
     def check(self) -> None:
@@ -89,7 +87,12 @@ class Store:
             self.get(name)
             first, again = (self._create(name, content) for content in (b"1", b"2"))
             self._ask("rm_file", name)
-            self._clear_leftovers()
+            # Object stores show complete files only. Folders are leftovers of the older layout.
+            for path in Path(self._root).glob(".*") if self._local else ():
+                with contextlib.suppress(FileNotFoundError):
+                    old = time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
+                    if old and LEFTOVER.fullmatch(path.name):
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError as error:
             raise OSError(f"the store {self.url} cannot be used: {error}") from error
         if again or not first:
@@ -103,7 +106,7 @@ class Store:
         return iter(sorted({match[1] for match in found if match}))
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return a record, or None if there is none or it is damaged.
+        """Return a record, or None if there is none or it is damaged, which a warning says.
 
         Raises:
             OSError: The store cannot be read.
@@ -179,14 +182,10 @@ class Store:
         """Return a record and its hypotheses; raise ValueError if it is damaged."""
         try:
             record = _checked(self._ask("cat_file", f"{key}.json"))
-        except FileNotFoundError:
-            return self._read_folder(key)
-        columns = record.pop("hypotheses", None)
-        return record, None if columns is None else pd.DataFrame(columns)
-
-    def _read_folder(self, key: str) -> tuple[dict[str, Any], pd.DataFrame | None]:
-        """Read a record of the older layout: a folder with record.json and at most one CSV file."""
-        record, frame = _checked(self._ask("cat_file", f"{key}/record.json")), None
+            columns = record.pop("hypotheses", None)
+            return record, None if columns is None else pd.DataFrame(columns)
+        except FileNotFoundError:  # it may be of the older layout: a folder, with a CSV file or not
+            record, frame = _checked(self._ask("cat_file", f"{key}/record.json")), None
         for name, digest in record.pop("files", {}).items():
             content = self._ask("cat_file", f"{key}/{name}")
             if hashlib.sha256(content).hexdigest() != digest:
@@ -197,27 +196,21 @@ class Store:
 
     def _create(self, name: str, content: bytes) -> bool:
         """Write a file atomically; return False, and change nothing, if it exists."""
-        if self._local:
-            return _link(Path(self._root) / name, content)
-        for attempt in range(CONFLICTS):
+        for attempt in itertools.count():
             try:
-                self._ask("pipe_file", name, content, mode="create")
-                break
+                if self._local:
+                    with atomic_write(Path(self._root) / name, overwrite=False) as aside:
+                        aside.write_bytes(content)
+                else:
+                    self._ask("pipe_file", name, content, mode="create")
+                return True
             except FileExistsError:
                 return False
             except OSError as error:
-                if "ConditionalRequestConflict" not in str(error) or attempt == CONFLICTS - 1:
+                passes = "ConditionalRequestConflict" in str(error)
+                if not passes or attempt == len(CONFLICT_PAUSES):
                     raise
-            time.sleep(0.1 * 2**attempt)
-        return True
-
-    def _clear_leftovers(self) -> None:
-        # Object stores show complete files only. Folders are leftovers of the older layout.
-        for path in Path(self._root).glob(".*") if self._local else ():
-            with contextlib.suppress(FileNotFoundError):
-                old = time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
-                if old and LEFTOVER.fullmatch(path.name):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            time.sleep(CONFLICT_PAUSES[attempt])
 
     def _ask(self, what: str, name: str, *arguments: Any, **options: Any) -> Any:
         """Call fsspec for a file of the store; all errors become OSErrors."""
@@ -230,34 +223,12 @@ class Store:
             raise OSError(f"{self.url}: {type(error).__name__}: {error}") from error
 
 
-def _link(path: Path, content: bytes) -> bool:
-    """Write a file aside, sync it, and link it into place; return False if the place is taken."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(aside, path)
-    except FileExistsError:
-        return False
-    finally:
-        aside.unlink(missing_ok=True)
-    return True
-
-
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records to one file of JSON lines, atomically, in the order of their identities.
-
-    Args:
-        path: The file.
-        records: Records as `Store.get` returns them.
-    """
+    """Write records to a file of JSON lines, atomically, in the order of their identities."""
     ordered = sorted(records, key=lambda record: record["identity"])
     lines = [json.dumps({**record, "sha256": _digest(record)}) for record in ordered]
-    with atomic_write(path) as aside, aside.open("w", encoding="utf8", newline="\n") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    with atomic_write(path) as aside:
+        aside.write_text("".join(f"{line}\n" for line in lines), "utf8", newline="\n")
 
 
 def read_lines(path: Path) -> dict[str, dict[str, Any]]:
