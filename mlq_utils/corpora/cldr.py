@@ -1,8 +1,8 @@
 """The embedded parallel corpus: phrases composed from the Unicode CLDR, which Babel carries.
 
-A phrase is one, two or three items (25, 45, 30%) joined by the locale's list pattern. An item is a
-territory, a language name, an amount with a unit or a currency, a full date or a relative time
-(weights in `KINDS`). The same items are rendered in English and in the language:
+A phrase is one, two or three items joined by the locale's list pattern. An item is a territory, a
+language name, an amount with a unit or a currency, a full date or a relative time. The same items
+are rendered in English and in the language:
 
     en  Thursday, January 9, 2003, 7 years ago, and Romania
     ro  joi, 9 ianuarie 2003, acum 7 ani și România
@@ -11,23 +11,20 @@ territory, a language name, an amount with a unit or a currency, a full date or 
 takes from it, in order, those that it can render. Two languages therefore share their English
 sources wherever both have the items.
 
-**Disjoint.** A checksum of a combination's sorted items decides whether it is for train or test
-(one in ten). So no combination, in whatever order, is ever in both, whatever seed, size and
-language. Items are shared: about a tenth of the 182 territories and languages stand alone only in
-test, and beside others in train. Sources never recur. A target can, if two English items have one
-name in the language.
+**Disjoint.** A checksum of a combination's sorted items decides whether it is for train or test. So
+no combination, in whatever order, is ever in both, whatever seed, size and language. Items are
+shared: about a tenth of the territories and languages stand alone only in test, and beside others
+in train. A target can recur if two English items have one name in the language.
 
 **Only what is translated.** If a locale lacks something, Babel answers with CLDR's root ("+7 y",
-"7 km") or a bare identifier ("length-nanometer"). An item is used only if the locale has a value of
-its own for it. A value that equals English counts ("Portugal" in Romanian, and nearly every
-territory in Cebuano or Filipino). List patterns and the order within dates may be root's, because
-they hold no words. A unit without a long form takes the locale's short one, as CLDR prescribes and
-Babel does not.
+"7 km") or a bare identifier. An item is used only if the locale has a value of its own for it, even
+one that equals English ("Portugal" in Romanian). List patterns and the order within dates may be
+root's, because they hold no words. A unit without a long form takes the locale's short one, as CLDR
+prescribes and Babel does not.
 
-**Characters.** Numbers are under 1000 and in Latin digits in every language. No-break spaces become
-spaces. Soft hyphens and direction marks, which steer layout only, are dropped. Zero-width spaces
-and joiners belong to the spelling (Khmer, Lao, Persian, Kannada) and stay. All text is in NFC. CLDR
-data is under the Unicode licence (Unicode-3.0).
+**Characters.** Numbers are in Latin digits in every language. No-break spaces become spaces. Soft
+hyphens and direction marks, which steer layout only, are dropped. Zero-width spaces and joiners
+belong to the spelling (Khmer, Lao, Persian, Kannada) and stay. All text is in NFC.
 """
 
 import copy
@@ -81,20 +78,17 @@ _ROOT = localedata.LocaleDataDict(copy.deepcopy(localedata.load("root")))
 
 
 def split_of(items: tuple[Item, ...]) -> Split:
-    """Return the split of a combination in whatever order. One in ten is for test."""
+    """Return the split of a combination in whatever order; one in ten is for test."""
     key = "|".join(sorted(f"{kind}:{name}:{value}" for kind, name, value in items))
     return "test" if zlib.crc32(key.encode()) % 10 == 0 else "train"
 
 
 def combinations(seed: int, split: Split | None = None) -> Iterator[tuple[Item, ...]]:
-    """Draw combinations of items without end, the same for every language and on every machine.
+    """Draw combinations of one to three different items without end; one can come again.
 
     Args:
-        seed: Random seed, a natural number.
+        seed: Random seed, a natural number. It gives the same stream on every machine.
         split: The split of the combinations. Defaults to both.
-
-    Yields:
-        One to three different items. The same combination can come again.
     """
     if split is not None:
         one_of("split", split, SPLITS)
@@ -137,11 +131,11 @@ class Phrasebook:
         patterns = self.locale.list_patterns["standard"]
         self._lists = {place: text.translate(_LAYOUT) for place, text in patterns.items()}
         self.items = {
-            kind: frozenset(name for name in names if self._translated(kind, name))
+            kind: frozenset(name for name in names if self._translates(kind, name))
             for kind, names in NAMES.items()
         }
 
-    def _translated(self, kind: str, name: str) -> bool:
+    def _translates(self, kind: str, name: str) -> bool:
         """Return whether the locale has a value of its own, and not root's."""
         if kind == "date":
             return all(
@@ -150,22 +144,10 @@ class Phrasebook:
                 for key, value in self._data[part]["format"]["wide"].items()
             )
         if kind in ("unit", "relative"):
-            own, inherited = (
-                self._patterns(kind, name, d).get("other") for d in (self._data, _ROOT)
-            )
-            return own not in (None, inherited)
+            own = _patterns(kind, name, self._data).get("other")
+            return own not in (None, _patterns(kind, name, _ROOT).get("other"))
         table = {"territory": "territories", "language": "languages", "currency": "currency_names"}
         return name in self._data[table[kind]]
-
-    @staticmethod
-    def _patterns(kind: str, name: str, data: Mapping) -> Mapping[str, str]:
-        """Return the patterns of a unit or a relative time by plural category."""
-        if kind == "relative":
-            field, direction = name.split("-")
-            return data["date_fields"].get(field, {}).get(direction, {})
-        forms = data["unit_patterns"].get(name, {})
-        long = forms.get("long", {})
-        return long if "other" in long else forms.get("short", {})
 
     def can(self, items: tuple[Item, ...]) -> bool:
         """Return whether the locale translates each of the items."""
@@ -180,32 +162,37 @@ class Phrasebook:
 
     def _render(self, item: Item) -> str:
         kind, name, value = item
-        match kind:
-            case "territory":
-                text = self.locale.territories[name]
-            case "language":
-                text = self.locale.languages[name]
-            case "currency":
-                text = format_currency(
-                    value, name, locale=self.locale, format_type="name", currency_digits=False
-                )
-            case "date":
-                text = format_date(datetime.date.fromordinal(value), "full", self.locale)
-            case _:
-                patterns = self._patterns(kind, name, self._data)
-                pattern = patterns.get(self.locale.plural_form(value), patterns["other"])
-                text = pattern.replace("{0}", str(value))
+        if kind == "territory":
+            text = self.locale.territories[name]
+        elif kind == "language":
+            text = self.locale.languages[name]
+        elif kind == "currency":
+            text = format_currency(
+                value, name, locale=self.locale, format_type="name", currency_digits=False
+            )
+        elif kind == "date":
+            text = format_date(datetime.date.fromordinal(value), "full", self.locale)
+        else:
+            patterns = _patterns(kind, name, self._data)
+            pattern = patterns.get(self.locale.plural_form(value), patterns["other"])
+            text = pattern.replace("{0}", str(value))
         self._rendered[item] = text = text.translate(_LAYOUT)
         return text
 
 
+def _patterns(kind: str, name: str, data: Mapping) -> Mapping[str, str]:
+    """Return the patterns of a unit or a relative time by plural category."""
+    if kind == "relative":
+        field, direction = name.split("-")
+        return data["date_fields"].get(field, {}).get(direction, {})
+    forms = data["unit_patterns"].get(name, {})
+    long = forms.get("long", {})
+    return long if "other" in long else forms.get("short", {})
+
+
 @cache
 def phrasebook(language: str) -> Phrasebook:
-    """Return the phrasebook of a language by the paper's code.
-
-    Raises:
-        ValueError: The language is unknown or has no locale that translates enough.
-    """
+    """Return the phrasebook of a language by the paper's code, if a locale translates enough."""
     record = languages.get(language)
     if not record.cldr:
         covered = ", ".join(languages.codes("cldr"))
