@@ -1,25 +1,18 @@
-"""The room of parallel and monolingual text.
+"""Parallel and monolingual text: which corpora there are, and how they are read.
 
-`load` reads every corpus and `training_pairs` draws pairs to tune on. `monolingual` gives text in
-one language, `texts` in all languages, and `alpaca` gives instructions. `cldr` composes the
-embedded corpus, and `inventory` tells which corpora there are and how much of them is here.
+`load` reads every corpus, and `training_pairs` draws pairs to tune on. `monolingual` gives text in
+one language, `texts` gives text in all languages, and `alpaca` gives instructions. The module
+`cldr` composes the embedded corpus, and `inventory` tells how much of each corpus is on this
+machine. Released files are looked for in the folder `MLQ_DATA` and in the download cache.
 """
 
-from mlq_utils.corpora.loading import draw, evaluation_keys, load, sentence_keys, training_pairs
-from mlq_utils.corpora.readers import MARGIN, lines
+from mlq_utils.corpora.loading import draw, load, training_pairs
+from mlq_utils.corpora.readers import lines
 from mlq_utils.corpora.releases import CORPORA, NAMES, TRAINING, Corpus, find
-from mlq_utils.corpora.texts import (
-    TEXTS,
-    alpaca,
-    english_centric_tokenizer,
-    mc4_files,
-    monolingual,
-    texts,
-)
+from mlq_utils.corpora.texts import TEXTS, alpaca, english_centric_tokenizer, monolingual, texts
 
 __all__ = [
     "CORPORA",
-    "MARGIN",
     "NAMES",
     "TEXTS",
     "TRAINING",
@@ -27,13 +20,10 @@ __all__ = [
     "alpaca",
     "draw",
     "english_centric_tokenizer",
-    "evaluation_keys",
     "find",
     "lines",
     "load",
-    "mc4_files",
     "monolingual",
-    "sentence_keys",
     "texts",
     "training_pairs",
 ]

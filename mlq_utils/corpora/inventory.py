@@ -1,7 +1,7 @@
 """What corpora there are, and how much of each is on this machine (Table 10, Appendix E)."""
 
-import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -67,70 +67,62 @@ def datasets() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def statistics(
-    names: Iterable[str] | None = None, data: str | os.PathLike | None = None
-) -> pd.DataFrame:
+def statistics(names: Iterable[str] | None = None) -> pd.DataFrame:
     """Count the training pairs per language that are on this machine (compare Table 10).
 
-    Each file is read once, and at most `FEW` pairs per language are kept to recognise repeated
-    ones. Millions of lines take minutes, but little memory.
+    Nothing is downloaded. Each file is read once, and at most `FEW` pairs per language are kept to
+    recognise repeated ones. Millions of lines take minutes, but little memory.
 
     Args:
         names: Some of `TRAINING`. Defaults to all.
-        data: Folder searched before `MLQ_DATA` and the cache. Nothing is downloaded.
 
     Returns:
         One row per corpus and language: `corpus`, `language`, `pairs` (as released, missing if the
         file is not here), `usable` (without repeated pairs and those in the FLORES-200 devtest, as
         in `corpora.training_pairs`, counted up to `FEW` only) and `few` (whether `usable` is below
-        `FEW`). `attrs["unlike"]` says whether the devtest was here.
+        `FEW`). `attrs["devtest"]` says whether the devtest was here.
 
     Raises:
         ValueError: A name is unknown, or a file is damaged.
     """
     rows = []
-    devtest = releases.find("flores200", data) is not None
+    devtest = releases.find("flores200") is not None
     for name in [one_of("corpus", name, TRAINING) for name in names or TRAINING]:
-        counts: dict[str, tuple[int, int]] = {}
-        for codes, pairs in _local_pairs(name, data):
-            known = {code: loading.evaluation_keys(code, data) if devtest else () for code in codes}
+        counts = dict.fromkeys(_codes(name), (None, None))
+        for codes, pairs in _local_pairs(name):
+            known = {code: loading.evaluation_keys(code) if devtest else set() for code in codes}
             counts |= _count(pairs, known)
-        for code in _codes(name):
-            pairs, usable = counts.get(code, (None, None))
-            rows.append({"corpus": name, "language": code, "pairs": pairs, "usable": usable})
-    frame = pd.DataFrame(rows).astype({"pairs": "Int64", "usable": "Int64"})
+        rows += [(name, code, *counted) for code, counted in counts.items()]
+    frame = pd.DataFrame(rows, columns=["corpus", "language", "pairs", "usable"])
+    frame = frame.astype({"pairs": "Int64", "usable": "Int64"})
     frame = frame.assign(few=frame["usable"] < FEW)
-    frame.attrs["unlike"] = ["flores200 devtest"] if devtest else []
+    frame.attrs["devtest"] = devtest
     return frame
 
 
-def _local_pairs(
-    name: str, data: str | os.PathLike | None
-) -> Iterator[tuple[list[str], Iterator[Row]]]:
+def _local_pairs(name: str) -> Iterator[tuple[list[str], Iterator[Row]]]:
     """Yield the languages of each file on this machine, and its pairs after their languages."""
-    folder = releases.find(name, data)
-    groups: dict[tuple[str, ...], dict[str, str]] = {}
-    for code in _codes(name):
-        files = releases.file_names(name, code, "train")
-        groups.setdefault(files, {})[releases.code_in(name, code)] = code
-    for files, group in groups.items():
-        paths = [folder / file for file in files] if folder else []
-        if paths and all(path.is_file() for path in paths):
-            rows = getattr(readers, CORPORA[name].reader)(paths, list(group))
-            yield list(group.values()), ((group[own], pair) for own, pair in rows)
+    folder = releases.find(name)
+    groups: dict[tuple[Path, ...], dict[str, str]] = {}
+    for code in _codes(name) if folder else ():
+        paths = tuple(folder / file for file in releases.file_names(name, code, "train"))
+        if all(path.is_file() for path in paths):
+            groups.setdefault(paths, {})[releases.code_in(name, code)] = code
+    for paths, group in groups.items():
+        rows = getattr(readers, CORPORA[name].reader)(paths, list(group))
+        yield list(group.values()), ((group[own], pair) for own, pair in rows)
 
 
-def _count(pairs: Iterable[Row], known: dict[str, Iterable[str]]) -> dict[str, tuple[int, int]]:
+def _count(pairs: Iterable[Row], known: dict[str, set[str]]) -> dict[str, tuple[int, int]]:
     """Count each language's pairs, and up to `FEW` usable ones, with no key in `known`."""
     counts = dict.fromkeys(known, 0)
-    forbidden = {code: frozenset(keys) for code, keys in known.items()}
     distinct: dict[str, set[tuple[str, ...]]] = {code: set() for code in known}
     for code, pair in pairs:
         counts[code] += 1
-        if len(distinct[code]) < FEW and forbidden[code].isdisjoint(
-            key := tuple(loading.sentence_keys(pair))
-        ):
-            distinct[code].add(key)
+        if len(distinct[code]) < FEW:
+            key = tuple(loading.sentence_keys(pair))
+            if known[code].isdisjoint(key):
+                distinct[code].add(key)
     return {code: (count, len(distinct[code])) for code, count in counts.items()}
 
 
@@ -142,7 +134,7 @@ def found(counts: pd.DataFrame) -> str:
             "None of the corpora to tune on is on this machine, so that nothing can be counted: "
             "put their files into the folder that MLQ_DATA names."
         )
-    left = " and of the FLORES-200 devtest" if counts.attrs["unlike"] else ""
+    left = " and of the FLORES-200 devtest" if counts.attrs["devtest"] else ""
     without = "" if left else " FLORES-200 is not here: sentences of its devtest are counted too."
     return (
         f"{here['pairs'].sum():,} pairs in {here['language'].nunique()} languages are on this "
@@ -158,19 +150,20 @@ def by_language(counts: pd.DataFrame) -> pd.DataFrame:
         A frame with columns `code`, `name` and one per corpus: its pairs, followed by the usable
         ones if these are under `FEW`; "-" if its file is not here, empty if it lacks the language.
     """
-    here = counts.groupby("language")["pairs"].transform("count") > 0
-    cells = counts[here].copy()
-    cells["shown"] = ["-" if pd.isna(row.pairs) else _shown(row) for row in cells.itertuples()]
+
+    def shown(row: Any) -> str:
+        if pd.isna(row.pairs):
+            return "-"
+        return f"{row.pairs:,} ({row.usable:,} usable)" if row.few else f"{row.pairs:,}"
+
+    cells = counts[counts.groupby("language")["pairs"].transform("count") > 0]
+    cells = cells.assign(shown=[shown(row) for row in cells.itertuples()])
     wide = cells.pivot(index="language", columns="corpus", values="shown").fillna("")
-    wide = wide.reindex([code for code in languages.codes() if code in wide.index])
-    wide = wide.reindex(columns=list(dict.fromkeys(cells["corpus"])))
-    wide.insert(0, "code", wide.index)
-    wide.insert(1, "name", [languages.get(code).name for code in wide.index])
-    return wide.rename_axis(None, axis=1).reset_index(drop=True)
-
-
-def _shown(row: Any) -> str:
-    return f"{row.pairs:,} ({row.usable:,} usable)" if row.few else f"{row.pairs:,}"
+    names = languages.table().set_index("code")["name"]
+    codes = [code for code in names.index if code in wide.index]
+    wide = wide.loc[codes, cells["corpus"].unique()].rename_axis(index="code", columns=None)
+    wide.insert(0, "name", names[codes])
+    return wide.reset_index()
 
 
 def report(names: tuple[str, ...] = (), /) -> str:

@@ -1,11 +1,9 @@
-"""Load parallel and monolingual text, and draw pairs for tuning from it.
+"""Load parallel text, and draw pairs for tuning from it.
 
 load("flores200", "ro", "devtest")          # the official release, or a local copy
 load("cldr", "ro", "train", size=600)       # composed on the spot, nothing to download
-monolingual("mc4", "km", 5000)              # text in one language, for vocabularies
 """
 
-import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,23 +17,14 @@ from mlq_utils.corpora.releases import CORPORA, NAMES
 from mlq_utils.data import one_of, sha256
 
 
-def load(
-    name: str,
-    language: str,
-    split: str,
-    *,
-    data: str | os.PathLike | None = None,
-    **options: Any,
-) -> pd.DataFrame:
+def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
     """Return English sentences and their translations.
 
     Args:
         name: One of `NAMES`.
         language: The paper's code. "en" gives each source as its own target.
         split: A split of the corpus, see `CORPORA`.
-        data: Folder searched before `MLQ_DATA`, the cache and the network.
-        **options: For cldr `size` and `seed`, see `cldr.pairs`; for wikimatrix `margin`, the
-            smallest margin kept, by default `readers.MARGIN`.
+        **options: `size` and `seed` of cldr, see `cldr.pairs`. Other corpora have no options.
 
     Returns:
         A frame with columns `source` and `target`, one row per sentence. Its `attrs` give the
@@ -53,18 +42,18 @@ def load(
     one_of("language of " + name, language, languages.codes(name))
     one_of(f"split of {name}", split, corpus.splits)
     for option in options:
-        one_of(f"option of {name}", option, corpus.options)
+        one_of(f"option of {name}", option, ("size", "seed") if name == "cldr" else ())
     if name == "cldr":
         frame = cldr.pairs(language, split, **options)
         frame.attrs = {"size": len(frame), "seed": options.get("seed", 0)}
     else:
-        paths = releases.fetched(name, releases.file_names(name, language, split), data)
+        paths = releases.fetched(name, releases.file_names(name, language, split))
         codes = [releases.code_in(name, language)]
-        rows = [pair for _, pair in getattr(readers, corpus.reader)(paths, codes, **options)]
+        rows = [pair for _, pair in getattr(readers, corpus.reader)(paths, codes)]
         if not rows:
             raise ValueError(f"{paths[-1]} has no pairs of English and {known}")
         frame = pd.DataFrame(rows, columns=["source", "target"])
-        frame.attrs = {"files": {path.name: sha256(path) for path in paths}, **options}
+        frame.attrs = {"files": {path.name: sha256(path) for path in paths}}
     frame.attrs |= {"corpus": name, "language": language, "split": split, "pairs": len(frame)}
     frame.attrs |= about(name)
     return frame
@@ -77,20 +66,13 @@ def about(name: str) -> dict[str, str]:
 
 
 def training_pairs(
-    names: str | Sequence[str],
-    language: str,
-    size: int,
-    seed: int = 0,
-    *,
-    split: str = "train",
-    unlike: Sequence[tuple[str, str]] = (("flores200", "devtest"),),
-    data: str | os.PathLike | None = None,
+    names: str | Sequence[str], language: str, size: int, seed: int = 0, *, split: str = "train"
 ) -> pd.DataFrame:
     """Draw pairs for tuning from one corpus or from several together.
 
-    Repeated pairs are left out, and pairs with a side that occurs in an evaluation set. Sentences
-    are compared by their letters and digits alone, because TED's are tokenised. If fewer than
-    `size` pairs are left, all are taken, as in the paper (Appendix E). With the same seed, the
+    Repeated pairs are left out, and pairs with a side that occurs in the FLORES-200 devtest.
+    Sentences are compared by their letters and digits alone, because TED's are tokenised. If fewer
+    than `size` pairs are left, all are taken, as in the paper (Appendix E). With the same seed, the
     pairs of a smaller size are the first of those of a larger one.
 
     Args:
@@ -100,9 +82,6 @@ def training_pairs(
         size: Largest number of pairs.
         seed: Random seed for sampling and shuffling the pairs.
         split: A split of each corpus.
-        unlike: Evaluation sets, each a corpus and a split. Those that lack the language are
-            skipped.
-        data: Folder searched before `MLQ_DATA`, the cache and the network.
 
     Returns:
         A frame as `load` returns it. Its `attrs` count in addition the pairs `read`, `repeated` and
@@ -122,14 +101,11 @@ def training_pairs(
     having = [name for name in names if languages.get(language).code in languages.codes(name)]
     if not having:
         raise ValueError(f"{' and '.join(names)} have no {languages.get(language).name}")
-    frames = [
-        load(name, language, split, data=data, **composed(name, size, seed)) for name in having
-    ]
+    frames = [load(name, language, split, **composed(name, size, seed)) for name in having]
     frame = pd.concat(frames, ignore_index=True)
-    known = evaluation_keys(language, data, unlike)
     keys = pd.DataFrame({column: sentence_keys(frame[column]) for column in frame})
     repeated = keys.duplicated()
-    seen = keys.isin(known).any(axis=1) & ~repeated
+    seen = keys.isin(evaluation_keys(language)).any(axis=1) & ~repeated
     left = frame[~repeated & ~seen]
     if left.empty:
         raise ValueError(f"no pair of {' and '.join(having)} in {language!r} is left to tune on")
@@ -151,20 +127,10 @@ def composed(name: str, size: int, seed: int) -> dict[str, int]:
     return {"size": size, "seed": seed} if name == "cldr" else {}
 
 
-def evaluation_keys(
-    language: str,
-    data: str | os.PathLike | None = None,
-    sets: Sequence[tuple[str, str]] = (("flores200", "devtest"),),
-) -> set[str]:
-    """Return the keys of all sentences of evaluation sets, in English and the language."""
-    return {
-        key
-        for name, split in sets
-        if language in languages.codes(name)
-        for column in ("source", "target")
-        for key in sentence_keys(load(name, language, split, data=data)[column])
-        if key
-    }
+def evaluation_keys(language: str) -> set[str]:
+    """Return the keys of all sentences of the FLORES-200 devtest, in English and the language."""
+    devtest = load("flores200", language, "devtest")
+    return {*sentence_keys(devtest["source"]), *sentence_keys(devtest["target"])} - {""}
 
 
 def sentence_keys(sentences: Iterable[str]) -> list[str]:

@@ -11,7 +11,6 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 FLORES_SENTENCES = {"dev": 997, "devtest": 1012}
 """Number of sentences in each split of FLORES, the same in every language and release."""
@@ -37,19 +36,18 @@ def lines(path: Path, strict: bool = False) -> Iterator[str]:
         ValueError: The file is damaged or holds what no text has, such as NUL or a byte-order mark.
             The message names the file and the line.
     """
-    with path.open("rb") as raw:
-        file: BinaryIO = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
-        number = 0
-        try:
+    number = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 if fault := _fault(line, number, strict):
                     raise ValueError(f"{path}, line {number}: a {fault}")
                 yield line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from None
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            where = f"{path} is truncated or damaged after line {number} ({error})"
-            raise ValueError(f"{where}: delete it and get it again") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, line {number}: not UTF-8 ({error.reason})") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        where = f"{path} is truncated or damaged after line {number} ({error})"
+        raise ValueError(f"{where}: delete it and get it again") from None
 
 
 def _fault(line: bytes, number: int, strict: bool) -> str:
@@ -72,11 +70,11 @@ def flores(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
 
 def ntrex(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
     """Read NTREX-128."""
-    return _test_set(paths, codes, NTREX_SENTENCES)
+    return _test_set(paths, codes, NTREX_SENTENCES, strict=False)
 
 
 def _test_set(
-    paths: Sequence[Path], codes: Sequence[str], expected: int, strict: bool = False
+    paths: Sequence[Path], codes: Sequence[str], expected: int, strict: bool
 ) -> Iterator[Row]:
     """Read one file per side, each with the same known number of lines."""
     sides = [list(lines(path, strict)) for path in paths]
@@ -97,16 +95,15 @@ def ted(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
     for wanted in ("en", *codes):
         if wanted not in header:
             raise ValueError(f"{path} has no column {wanted!r}; there are: {', '.join(header)}")
-    columns = [(code, header.index(code)) for code in codes]
+    columns = {code: header.index(code) for code in ("en", *codes)}
     for number, line in enumerate(rows, 2):
         cells = line.split("\t")
         if len(cells) != len(header):
             found = f"{len(cells)} columns where the header has {len(header)}"
             raise ValueError(f"{path}, line {number}: {found}")
-        source = cells[header.index("en")]
-        for code, column in columns if _said(source) else ():
-            if _said(cells[column]):
-                yield code, (source, cells[column])
+        said = {code: cells[n] for code, n in columns.items() if _said(cells[n])}
+        if "en" in said:
+            yield from ((code, (said["en"], said[code])) for code in codes if code in said)
 
 
 def _said(cell: str) -> bool:
@@ -114,13 +111,11 @@ def _said(cell: str) -> bool:
     return bool(cell.strip()) and "__NULL__" not in cell and "_ _ NULL _ _" not in cell
 
 
-def wikimatrix(
-    paths: Sequence[Path], codes: Sequence[str], margin: float = MARGIN
-) -> Iterator[Row]:
-    """Read WikiMatrix, whose columns are the margin and the sentences; keep pairs from `margin`."""
+def wikimatrix(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
+    """Read WikiMatrix, whose columns are the margin and the sentences; keep pairs from `MARGIN`."""
     for number, cells in _cells(paths[0], 3):
         try:
-            kept = float(cells[0]) >= margin
+            kept = float(cells[0]) >= MARGIN
         except ValueError:
             raise ValueError(f"{paths[0]}, line {number}: no number: {cells[0]!r}") from None
         if kept:
@@ -164,11 +159,7 @@ def lego_mt(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
 def mc4(path: Path) -> Iterator[str]:
     """Yield the lines of a file of mC4, which holds one page per line as JSON.
 
-    Lines come in the order of the pages, without blank ones. Characters that are no text (NUL, lone
-    surrogates) are left out.
-
-    Raises:
-        ValueError: The file is damaged. The message names the file and the line.
+    Blank lines and characters that are no text (NUL, lone surrogates) are left out.
     """
     for number, page in enumerate(lines(path), 1):
         try:

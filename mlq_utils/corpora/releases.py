@@ -1,11 +1,10 @@
 """The released corpora: where their files are, and which files hold a language.
 
-The files of a release are looked for in the folder given as `data`, in `MLQ_DATA` and in the
-download cache, each time in the release's own folder. They are fetched only if there is no such
-folder. An incomplete folder of the user's is an error, never a reason to download.
+A release is looked for in its own folder, first in `MLQ_DATA` and then in the download cache. It is
+fetched only if there is no such folder. An incomplete folder of the user's is an error, never a
+reason to download.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ class Corpus:
         version: The release, as its publisher names it.
         origin: Where a person finds the release. Empty if that is `url`.
         splits: Names of the splits that `corpora.load` reads. Empty for text without pairs.
-        options: Names of the options that `corpora.load` takes.
         folder: Folder that holds the files. Empty for CLDR, which has none.
         files: Paths in that folder, with `{code}`, `{split}` and `{pair}` (the two codes, sorted).
             If there are two, English comes first.
@@ -44,7 +42,6 @@ class Corpus:
     version: str = f"CLDR {get_cldr_version()} in Babel {babel.__version__}"
     origin: str = ""
     splits: Sequence[str] = ()
-    options: Sequence[str] = ()
     folder: str = ""
     files: Sequence[str] = ()
     reader: str = ""
@@ -62,15 +59,12 @@ TRAINING = [name for name in NAMES if name != "cldr" and "train" in CORPORA[name
 """The released corpora to tune on."""
 
 
-def find(name: str, data: str | os.PathLike | None = None) -> Path | None:
-    """Return the folder in which `load` finds a corpus (Babel's own for cldr).
-
-    Returns None if the corpus would have to be downloaded. See `load` for the arguments and errors.
-    """
+def find(name: str) -> Path | None:
+    """Return the folder with a corpus (Babel's own for cldr), or None if it is not here."""
     corpus = CORPORA[one_of("corpus", name, CORPORA)]
     if not corpus.folder:
         return Path(localedata.resolve_locale_filename("root")).parent
-    return find_folder(corpus.folder, data)
+    return find_folder(corpus.folder)
 
 
 def code_in(name: str, language: str) -> str:
@@ -87,9 +81,7 @@ def file_names(name: str, language: str, split: str) -> tuple[str, ...]:
     return tuple(files if language != "en" else files[:1] * len(files))
 
 
-def fetched(
-    name: str, files: Sequence[str], data: str | os.PathLike | None = None, by_hand: bool = False
-) -> list[Path]:
+def fetched(name: str, files: Sequence[str], by_hand: bool = False) -> list[Path]:
     """Return the paths of a corpus's files, which are fetched if they are not on this machine.
 
     Files that only a person can get (`by_hand`) are never fetched.
@@ -100,22 +92,21 @@ def fetched(
     """
     corpus = CORPORA[name]
     kept = cache_folder() / corpus.folder
-    folder = find_folder(corpus.folder, data) or kept
-    single = "{file}" in corpus.url and not by_hand
+    folder = find_folder(corpus.folder) or kept
     if corpus.url.endswith(".tar.gz") and not folder.is_dir():
         archive = cache_folder() / corpus.url.rpartition("/")[2]
         remedy = f"set MLQ_DATA to the folder that holds {corpus.folder}/{files[-1]}"
         fetch(corpus.url, archive, name, remedy, corpus.sha256)
         unpack(archive, folder, files[-1])
     paths = [folder / file for file in files]
+    place = f"{corpus.folder} in the folder MLQ_DATA"
     for path in paths:
         if path.is_file():
             continue
-        place = f"{corpus.folder} in the folder MLQ_DATA"
-        if folder != kept or not single:
+        if folder != kept or by_hand or "{file}" not in corpus.url:
+            origin = corpus.origin or corpus.url
             raise FileNotFoundError(
-                f"{path} is missing. The release is at {corpus.origin or corpus.url}; {name} is "
-                f"read from {place}"
+                f"{path} is missing. The release is at {origin}; {name} is read from {place}"
             )
         fetch(corpus.url.format(file=path.name), path, name, f"put it into {place}")
     return paths

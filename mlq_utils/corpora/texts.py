@@ -2,9 +2,8 @@
 
 import hashlib
 import itertools
-import json
-import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -18,14 +17,7 @@ TEXTS = {"cldr": "train", "flores101": "dev", "flores200": "dev"}
 """Corpora whose translations serve as text in one language, and the split that does."""
 
 
-def monolingual(
-    name: str,
-    language: str,
-    size: int,
-    seed: int = 0,
-    *,
-    data: str | os.PathLike | None = None,
-) -> pd.Series:
+def monolingual(name: str, language: str, size: int, seed: int = 0) -> pd.Series:
     """Return text in one language, from which a vocabulary is learned (Section 4.3, Table 6).
 
     Args:
@@ -34,7 +26,6 @@ def monolingual(
         language: The paper's code.
         size: Largest number of lines.
         seed: Random seed for the order of files or sentences.
-        data: Folder searched before `MLQ_DATA`, the cache and the network.
 
     Returns:
         A Series `text` with one row per line or sentence. Its `attrs` are those of `load`, with
@@ -52,28 +43,26 @@ def monolingual(
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
     if name == "mc4":
-        lines = list(itertools.islice(_mc4_lines(record, seed, data), size))
+        lines = list(itertools.islice(_mc4_lines(record, seed), size))
         if not lines:
             raise ValueError(f"mC4 has no text in {record.name}: no line of its files is left")
         text = pd.Series(lines, name="text")
         digest = hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
-        text.attrs = {"size": size, "seed": seed, "sha256": digest, **about(name)}
+        text.attrs = {"sha256": digest, **about(name)}
     else:
         options = composed(name, size, seed)
-        frame = load(name, language, TEXTS[name], data=data, **options)
+        frame = load(name, language, TEXTS[name], **options)
         text = (frame if options else draw(frame, size, seed))["target"].rename("text")
         text.attrs = {key: value for key, value in frame.attrs.items() if key != "pairs"}
-        text.attrs |= {"size": size, "seed": seed}
+    text.attrs |= {"size": size, "seed": seed}
     text.attrs |= {"corpus": name, "language": language, "lines": len(text)}
     return text
 
 
-def _mc4_lines(
-    language: languages.Language, seed: int, data: str | os.PathLike | None
-) -> Iterator[str]:
+def _mc4_lines(language: languages.Language, seed: int) -> Iterator[str]:
     """Yield the lines of mC4's files in drawn order; of a user's folder, only files that it has."""
     files = mc4_files(language.mc4, seed)
-    folder = releases.find("mc4", data)
+    folder = releases.find("mc4")
     if folder is not None and folder.parent != cache_folder():
         files, first = [file for file in files if (folder / file).is_file()], files[0]
         if not files:
@@ -82,7 +71,7 @@ def _mc4_lines(
                 f"{releases.CORPORA['mc4'].origin}, or take the folder away"
             )
     for file in files:  # one by one, because the first is mostly enough
-        (path,) = releases.fetched("mc4", [file], data)
+        (path,) = releases.fetched("mc4", [file])
         yield from readers.mc4(path)
 
 
@@ -93,7 +82,14 @@ def mc4_files(code: str, seed: int) -> list[str]:
     return [f"c4-{code}.tfrecord-{n:05d}-of-{counts[code]:05d}.json.gz" for n in order]
 
 
-def alpaca(language: str = "en", data: str | os.PathLike | None = None) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Instruction:
+    instruction: str
+    input: str
+    output: str
+
+
+def alpaca(language: str = "en") -> pd.DataFrame:
     """Return the instructions of Alpaca (Taori et al. 2023), or a translation of them.
 
     Only the English ones are downloaded. Translations are published in many places, none of them
@@ -101,7 +97,6 @@ def alpaca(language: str = "en", data: str | os.PathLike | None = None) -> pd.Da
 
     Args:
         language: The paper's code.
-        data: Folder searched before `MLQ_DATA`, the cache and the network.
 
     Returns:
         A frame with columns `instruction`, `input` (often empty) and `output`, one row per
@@ -112,21 +107,22 @@ def alpaca(language: str = "en", data: str | os.PathLike | None = None) -> pd.Da
         FileNotFoundError: The translation is not here.
         ConnectionError: The English instructions are not here and cannot be downloaded.
     """
+    from pydantic import TypeAdapter, ValidationError
+
     english = languages.get(language).code == "en"
     file = "alpaca_data.json" if english else f"alpaca_data_{language}.json"
-    (path,) = releases.fetched("alpaca", [file], data, by_hand=not english)
+    (path,) = releases.fetched("alpaca", [file], by_hand=not english)
     try:
-        rows = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is truncated or no JSON: {error}") from None
-    columns = ["instruction", "input", "output"]
-    if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{path} holds no list of instructions")
-    for number, row in enumerate(rows):
-        texts = [row.get(name) for name in columns] if isinstance(row, dict) else [None]
-        if not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{path}, entry {number}: no texts for {', '.join(columns)}")
-    return pd.DataFrame(rows)[columns]
+        rows = TypeAdapter(list[_Instruction]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = " ".join(map(str, ["entry", *fault["loc"]])) if fault["loc"] else "the file"
+        raise ValueError(
+            f"{path} is truncated or no list of instructions: {where}: {fault['msg']}"
+        ) from None
+    if not rows:
+        raise ValueError(f"{path} is an empty list of instructions")
+    return pd.DataFrame(rows)
 
 
 def texts(
@@ -161,10 +157,8 @@ def english_centric_tokenizer(
         sentences: Total number of sentences. Defaults to 20,000.
         seed: Random seed for sampling the sentences.
     """
-    table = languages.table().query("pretraining and code != 'en'")
+    others = languages.table().query("pretraining and code != 'en'")["code"]
     half = sentences // 2
-    text = [load("cldr", "en", "train", size=half, seed=seed)["target"]]
-    for code in table["code"]:
-        size = half // len(table)
-        text.append(load("cldr", code, "train", size=size, seed=seed)["target"])
+    sizes = {"en": half, **dict.fromkeys(others, half // len(others))}
+    text = [load("cldr", code, "train", size=n, seed=seed)["target"] for code, n in sizes.items()]
     return tokenization.train(pd.concat(text), vocabulary_size, "CLDR")

@@ -112,10 +112,9 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("mlq_utils"))
 
 
-def find_folder(name: str, data: str | os.PathLike | None = None) -> Path | None:
-    """Return the first folder called `name` in `data`, `MLQ_DATA` and the cache, or None."""
-    places = (data_folder(data), data_folder(), cache_folder())
-    folders = (place / name for place in places if place)
+def find_folder(name: str) -> Path | None:
+    """Return the first folder called `name` in `MLQ_DATA` and the cache, or None."""
+    folders = (place / name for place in (data_folder(), cache_folder()) if place)
     return next((folder for folder in folders if folder.is_dir()), None)
 
 

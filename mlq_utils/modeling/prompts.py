@@ -1,6 +1,5 @@
 """The prompt that models are tuned and tested with, and tuning data in it. Needs no torch."""
 
-import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 
@@ -33,7 +32,6 @@ def mixture(
     corpus: str | Sequence[str] = "cldr",
     split: str = "train",
     seed: int = 0,
-    data: str | os.PathLike | None = None,
 ) -> pd.DataFrame:
     """Return tuning data from English into one language or several (Table 3).
 
@@ -46,7 +44,6 @@ def mixture(
         corpus: One of `corpora.NAMES`, or several together. Defaults to "cldr".
         split: Split of the corpus. Defaults to "train".
         seed: Random seed for the choice of pairs. Defaults to 0.
-        data: Folder that is searched before `MLQ_DATA`, the cache and the network.
 
     Returns:
         One row per pair, with columns `prompt`, `target` and `language`. Languages follow each
@@ -67,7 +64,7 @@ def mixture(
         if corpus == "cldr":  # its splits are disjoint
             found = corpora.load(corpus, code, split, size=size, seed=seed)
         else:
-            found = corpora.training_pairs(corpus, code, size, seed, split=split, data=data)
+            found = corpora.training_pairs(corpus, code, size, seed, split=split)
             left_out[code] = {name: found.attrs[name] for name in ("repeated", "in_evaluation")}
         prompts = [translation(code, source) for source in found["source"]]
         frames.append(
@@ -117,7 +114,6 @@ def alpaca(
     seed: int = 0,
     *,
     language: str = "en",
-    data: str | os.PathLike | None = None,
 ) -> pd.DataFrame:
     """Return instructions of Alpaca (Appendix C), in English or translated.
 
@@ -125,7 +121,6 @@ def alpaca(
         size: Largest number of instructions.
         seed: Random seed for their choice. A smaller size gives the first ones of a larger size.
         language: The paper's code. Defaults to "en".
-        data: Folder that is searched before `MLQ_DATA`, the cache and the network.
 
     Returns:
         A frame like that of `mixture`, with different prompts that all have an answer.
@@ -137,7 +132,7 @@ def alpaca(
     if size < 1:
         raise ValueError(f"the number of instructions must be 1 or more, not {size}")
     code = languages.get(language).code
-    rows = corpora.alpaca(code, data)
+    rows = corpora.alpaca(code)
     prompts = [prompt(*row) for row in zip(rows["instruction"], rows["input"], strict=True)]
     frame = pd.DataFrame({"prompt": prompts, "target": rows["output"], "language": code})
     frame = frame[frame["target"].str.strip() != ""].drop_duplicates("prompt")

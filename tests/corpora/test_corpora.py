@@ -36,14 +36,15 @@ def served(monkeypatch, **changes):
 
 
 @pytest.fixture
-def data(tmp_path):
-    """A folder with a release of three languages."""
+def data(tmp_path, monkeypatch):
+    """A data folder with a release of three languages."""
     for split, count in SENTENCES.items():
         folder = tmp_path / "data" / "flores200_dataset" / split
         folder.mkdir(parents=True)
         for code in CODES:
             lines = (f"{code} sentence {n}\n" for n in range(1, count + 1))
             (folder / f"{code}.{split}").write_text("".join(lines), encoding="utf-8", newline="")
+    monkeypatch.setenv("MLQ_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
 
 
@@ -55,6 +56,7 @@ def edit(data, change, code="ron_Latn", split="devtest"):
 @pytest.fixture
 def release(data, tmp_path, monkeypatch):
     """The same as an archive in the official form, served on this machine; gives the server."""
+    monkeypatch.delenv("MLQ_DATA")
     folder = tmp_path / "served"
     folder.mkdir()
     archive = folder / "flores200_dataset.tar.gz"
@@ -84,7 +86,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 @pytest.mark.parametrize("name, split, count", [("flores200", "dev", 997), ("cldr", "test", 200)])
 def test_every_corpus_gives_the_same_frame(data, name, split, count):
-    frame = corpora.load(name, "ro", split, data=data)
+    frame = corpora.load(name, "ro", split)
     assert list(frame.columns) == ["source", "target"]
     assert list(frame.index) == list(range(count))
     assert frame.map(lambda text: isinstance(text, str) and text != "").all().all()
@@ -96,7 +98,7 @@ def test_every_corpus_gives_the_same_frame(data, name, split, count):
 
 @pytest.mark.parametrize("name, split", [("flores200", "devtest"), ("cldr", "test")])
 def test_english_is_its_own_translation(data, name, split):
-    frame = corpora.load(name, "en", split, data=data)
+    frame = corpora.load(name, "en", split)
     assert frame.source.equals(frame.target)
 
 
@@ -128,30 +130,20 @@ def test_what_does_not_exist_is_one_error_that_says_what_does(arguments, options
 
 
 def test_find_never_downloads(data, monkeypatch):
-    assert corpora.find("flores200") is None
-    assert corpora.find("flores200", data) == data / "flores200_dataset"
-    monkeypatch.setenv("MLQ_DATA", str(data))
     assert corpora.find("flores200") == data / "flores200_dataset"
+    monkeypatch.delenv("MLQ_DATA")
+    assert corpora.find("flores200") is None
     assert corpora.find("cldr").is_dir()
     with pytest.raises(ValueError, match="unknown corpus 'teddy'"):
         corpora.find("teddy")
 
 
-def test_the_folder_given_comes_before_the_environment(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLQ_DATA", str(data))
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert corpora.find("flores200", empty) == data / "flores200_dataset"
-    (empty / "flores200_dataset").mkdir()
-    assert corpora.find("flores200", empty) == empty / "flores200_dataset"
-
-
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        corpora.load("flores200", "ro", "dev", data=tmp_path / "nowhere")
     monkeypatch.setenv("MLQ_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(FileNotFoundError, match="MLQ_DATA"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*MLQ_DATA"):
         corpora.find("flores200")
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*MLQ_DATA"):
+        corpora.load("flores200", "ro", "dev")
 
 
 # What a damaged file gives.
@@ -177,21 +169,21 @@ def test_a_folder_that_does_not_exist_is_an_error(tmp_path, monkeypatch):
 def test_damage_is_named_with_file_and_line(data, change, message, code):
     edit(data, lambda raw: change(raw.replace(code.encode(), b"ron_Latn")), code)
     with pytest.raises(ValueError, match=message) as error:
-        corpora.load("flores200", "ro", "devtest", data=data)
+        corpora.load("flores200", "ro", "devtest")
     assert f"{code}.devtest" in str(error.value)
 
 
 def test_a_missing_file_is_named_and_not_downloaded(data):
     (data / "flores200_dataset" / "devtest" / "ron_Latn.devtest").unlink()
     with pytest.raises(FileNotFoundError, match=r"ron_Latn.devtest is missing"):
-        corpora.load("flores200", "ro", "devtest", data=data)
-    assert len(corpora.load("flores200", "ro", "dev", data=data)) == 997
+        corpora.load("flores200", "ro", "devtest")
+    assert len(corpora.load("flores200", "ro", "dev")) == 997
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085", "\v", "\f", "\x1c"])
 def test_what_looks_like_a_line_end_within_a_sentence_shifts_nothing(data, mark):
     edit(data, lambda raw: raw.replace(b"sentence 9\n", f"sen{mark}tence 9\n".encode()))
-    frame = corpora.load("flores200", "ro", "devtest", data=data)
+    frame = corpora.load("flores200", "ro", "devtest")
     assert frame.target[8] == f"ron_Latn sen{mark}tence 9"
     assert frame.target[9] == "ron_Latn sentence 10"
     assert frame.source[1011] == "eng_Latn sentence 1012"
@@ -216,9 +208,13 @@ def test_any_sentences_are_read_as_they_were_written(lines):
 # The download.
 
 
-def test_the_release_is_downloaded_once_and_checked(release, no_local_data, tmp_path, data, capfd):
+def test_the_release_is_downloaded_once_and_checked(
+    release, no_local_data, tmp_path, data, capfd, monkeypatch
+):
     frame = corpora.load("flores200", "km", "devtest")
-    assert frame.equals(corpora.load("flores200", "km", "devtest", data=data))
+    with monkeypatch.context() as patch:
+        patch.setenv("MLQ_DATA", str(data))
+        assert frame.equals(corpora.load("flores200", "km", "devtest"))
     assert release.requests == 1
     release.shutdown()
     assert len(corpora.load("flores200", "ro", "dev")) == 997
@@ -256,10 +252,11 @@ def test_a_wrong_checksum_leaves_nothing(release, no_local_data, monkeypatch):
 
 @pytest.mark.skipif(not (DATA / "flores200_dataset").is_dir(), reason="no local copy of FLORES-200")
 @pytest.mark.parametrize("split", ["dev", "devtest"])
-def test_all_languages_of_the_real_release_load(split):
-    english = corpora.load("flores200", "en", split, data=DATA)
+def test_all_languages_of_the_real_release_load(split, monkeypatch):
+    monkeypatch.setenv("MLQ_DATA", str(DATA))
+    english = corpora.load("flores200", "en", split)
     for code in languages.codes("flores200"):
-        frame = corpora.load("flores200", code, split, data=DATA)
+        frame = corpora.load("flores200", code, split)
         assert len(frame) == SENTENCES[split]
         assert frame.source.equals(english.source)
         assert code == "en" or not frame.target.equals(english.source)

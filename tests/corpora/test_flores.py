@@ -11,7 +11,7 @@ CODES = ("en", "ro", "km", "ku", "zh", "zhtrad", "ms", "lv")
 
 
 @pytest.fixture
-def release(tmp_path, no_local_data):
+def release(tmp_path, monkeypatch, no_local_data):
     """FLORES-101 in small: `<language> <number>`, in the files of the release."""
     for split, count in SENTENCES.items():
         folder = tmp_path / "flores101_dataset" / split
@@ -19,6 +19,7 @@ def release(tmp_path, no_local_data):
         for code in CODES:
             text = "".join(f"{code} {n}\n" for n in range(count))
             (folder / f"{languages.get(code).flores101}.{split}").write_text(text)
+    monkeypatch.setenv("MLQ_DATA", str(tmp_path))
     return tmp_path
 
 
@@ -34,7 +35,7 @@ def test_files_bear_the_names_of_the_release(release):
 @pytest.mark.parametrize("split", SENTENCES)
 @pytest.mark.parametrize("code", CODES)
 def test_every_language_is_loaded_as_from_flores200(release, code, split):
-    frame = corpora.load("flores101", code, split, data=release)
+    frame = corpora.load("flores101", code, split)
     assert frame["target"].tolist() == [f"{code} {n}" for n in range(SENTENCES[split])]
     assert frame["source"][3] == "en 3"
     assert frame.attrs["corpus"] == "flores101"
@@ -56,46 +57,40 @@ def test_its_files_are_checked_as_strictly(release, change, message):
     path = release / "flores101_dataset/devtest/ron.devtest"
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(ValueError, match=message) as error:
-        corpora.load("flores101", "ro", "devtest", data=release)
+        corpora.load("flores101", "ro", "devtest")
     assert str(path) in str(error.value)
 
 
 def test_a_line_separator_within_a_sentence_shifts_nothing(release):
     path = release / "flores101_dataset/dev/ron.dev"
     path.write_text(path.read_text().replace("ro 9\n", "ro\u20289\n"), encoding="utf-8")
-    frame = corpora.load("flores101", "ro", "dev", data=release)
+    frame = corpora.load("flores101", "ro", "dev")
     assert frame["target"].tolist()[9:11] == ["ro\u20289", "ro 10"]
 
 
 def test_each_release_is_looked_for_by_its_own_name(release, monkeypatch):
-    assert corpora.find("flores101", release) == release / "flores101_dataset"
-    assert corpora.find("flores200", release) is None
+    assert corpora.find("flores101") == release / "flores101_dataset"
+    assert corpora.find("flores200") is None
+    monkeypatch.delenv("MLQ_DATA")
     gone = replace(corpora.CORPORA["flores101"], url="http://127.0.0.1:9/flores101_dataset.tar.gz")
     monkeypatch.setitem(corpora.CORPORA, "flores101", gone)
     with pytest.raises(ConnectionError, match=r"flores101 is not here.*flores101_dataset/dev"):
         corpora.load("flores101", "ro", "dev")
 
 
-def test_training_pairs_can_be_kept_from_it(release):
-    unlike = (("flores101", "devtest"),)
-    with pytest.raises(FileNotFoundError, match=r"cym\.devtest is missing"):
-        corpora.training_pairs("cldr", "cy", 5, unlike=unlike, data=release)
-    drawn = corpora.training_pairs("cldr", "ro", 5, unlike=unlike, data=release)
-    assert len(drawn) == 5 and drawn.attrs["in_evaluation"] == 0
-
-
-def test_the_real_sentences_under_the_names_of_flores101(data, tmp_path):
+def test_the_real_sentences_under_the_names_of_flores101(data, tmp_path, monkeypatch):
     """FLORES-200 holds the sentences of FLORES-101: renamed, they load all the same."""
-    if corpora.find("flores200", data) is None:
+    if not (real := corpora.find("flores200")):
         pytest.skip("no FLORES-200 in the data folder")
-    real = corpora.find("flores200", data)
     for split in SENTENCES:
         folder = tmp_path / "flores101_dataset" / split
         folder.mkdir(parents=True)
         for row in languages.table().itertuples():
             (folder / f"{row.flores101}.{split}").symlink_to(real / split / f"{row.flores}.{split}")
+    (tmp_path / "flores200_dataset").symlink_to(real)
+    monkeypatch.setenv("MLQ_DATA", str(tmp_path))
     for split in SENTENCES:
         for code in languages.codes("flores101"):
-            renamed = corpora.load("flores101", code, split, data=tmp_path)
+            renamed = corpora.load("flores101", code, split)
             if code in ("ro", "zhtrad", "ku"):
-                assert renamed.equals(corpora.load("flores200", code, split, data=data))
+                assert renamed.equals(corpora.load("flores200", code, split))

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mlq_utils import corpora, languages, modeling
+from mlq_utils.corpora.texts import mc4_files
 from mlq_utils.modeling import extension
 
 
@@ -84,13 +85,13 @@ def server(folder, monkeypatch):
         server.shutdown()
 
 
-def load(size=10, seed=0, language="lo", **options):
-    return corpora.monolingual("mc4", language, size, seed, **options)
+def load(size=10, seed=0):
+    return corpora.monolingual("mc4", "lo", size, seed)
 
 
 def test_lines_come_page_by_page_from_files_in_a_drawn_order(folder):
     text = load(250)
-    first, second, third = (int(name[15:20]) for name in corpora.mc4_files("lo", 0)[:3])
+    first, second, third = (int(name[15:20]) for name in mc4_files("lo", 0)[:3])
     expected = [
         line
         for n in (first, second, third)
@@ -115,7 +116,7 @@ def test_all_there_are_where_more_is_asked_for(folder):
 
 
 def test_of_a_folder_with_some_files_these_are_read(folder):
-    names = corpora.mc4_files("lo", 0)
+    names = mc4_files("lo", 0)
     for name in names[1:]:
         (folder / name).unlink()
     assert len(load(10_000)) == 100
@@ -125,9 +126,11 @@ def test_of_a_folder_with_some_files_these_are_read(folder):
 
 
 def test_no_more_is_asked_of_the_server_than_needed(server, folder, monkeypatch):
-    local = load(120, data=folder.parent)
+    with monkeypatch.context() as patch:
+        patch.setenv("MLQ_DATA", str(folder.parent))
+        local = load(120)
     downloaded = load(120)
-    assert server.asked == corpora.mc4_files("lo", 0)[:2]
+    assert server.asked == mc4_files("lo", 0)[:2]
     assert downloaded.equals(local) and downloaded.attrs == local.attrs
     assert load(120).equals(downloaded) and len(server.asked) == 2  # kept
     served(monkeypatch, "http://127.0.0.1:9/{file}")
@@ -154,7 +157,7 @@ def test_without_a_network_it_is_told_at_once(no_local_data):
 
 
 def test_a_file_that_the_server_lacks(server, folder):
-    (folder / corpora.mc4_files("lo", 0)[0]).unlink()
+    (folder / mc4_files("lo", 0)[0]).unlink()
     with pytest.raises(ConnectionError, match="the server answers 404"):
         load()
 
@@ -174,7 +177,7 @@ def test_a_file_that_the_server_lacks(server, folder):
 )
 @pytest.mark.parametrize("where", ["folder", "server"])
 def test_a_damaged_file_is_named(request, folder, change, message, where):
-    path = folder / corpora.mc4_files("lo", 0)[0]
+    path = folder / mc4_files("lo", 0)[0]
     path.write_bytes(change(path.read_bytes()))
     if where == "server":
         request.getfixturevalue("server")
@@ -229,9 +232,9 @@ def test_codes_are_those_of_mc4():
     codes = languages.table()["mc4"]
     assert codes[codes != ""].is_unique
     for code in languages.codes("mc4"):
-        names = corpora.mc4_files(languages.get(code).mc4, 3)
+        names = mc4_files(languages.get(code).mc4, 3)
         assert len(names) == len(set(names)) == int(names[0][-13:-8])
-        assert corpora.mc4_files(languages.get(code).mc4, 3) == names
+        assert mc4_files(languages.get(code).mc4, 3) == names
 
 
 # Other sources of text.
@@ -244,13 +247,14 @@ def test_cldr_is_text_too():
     assert "pairs" not in text.attrs
 
 
-def test_the_dev_set_of_flores_is_text_too(data):
-    if corpora.find("flores200", data) is None:
+def test_the_dev_set_of_flores_is_text_too(data, monkeypatch):
+    monkeypatch.setenv("MLQ_DATA", str(data))
+    if corpora.find("flores200") is None:
         pytest.skip("no FLORES-200 in the data folder")
-    text = corpora.monolingual("flores200", "km", 10_000, data=data)
-    dev = corpora.load("flores200", "km", "dev", data=data)["target"]
+    text = corpora.monolingual("flores200", "km", 10_000)
+    dev = corpora.load("flores200", "km", "dev")["target"]
     assert sorted(text) == sorted(dev) and text.attrs["split"] == "dev"
-    assert corpora.monolingual("flores200", "km", 5, data=data).tolist() == text.tolist()[:5]
+    assert corpora.monolingual("flores200", "km", 5).tolist() == text.tolist()[:5]
 
 
 @pytest.mark.parametrize("method", extension.METHODS)

@@ -219,10 +219,9 @@ def test_a_killed_process_leaves_nothing_to_be_mistaken(server, path):
 
 def test_local_folders_come_in_order(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
-    for name in ("given", "named", "kept/mlq_utils"):
+    for name in ("named", "kept/mlq_utils"):
         (tmp_path / name / "x").mkdir(parents=True)
     monkeypatch.setenv("MLQ_DATA", str(tmp_path / "named"))
-    assert find_folder("x", tmp_path / "given").parent.name == "given"
     assert find_folder("x").parent.name == "named"
     monkeypatch.delenv("MLQ_DATA")
     assert find_folder("x").parent.name == "mlq_utils"
