@@ -2,7 +2,7 @@
 
     made = records([12], PAPER, most=None)    # all that Table 12 needs; missing runs are made
     compare(12, made)                         # cell by cell
-    agreements(made, tables=[12])             # rank correlation, and share of changes of one sign
+    agreements(made, PAPER, [12])             # rank correlation, and share of changes of one sign
     status(made)                              # what is done of each table
 
 Any record counts whose settings are those of a run that stands for a cell, for the targets that it
@@ -11,6 +11,7 @@ quadrants can be compared.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -19,11 +20,10 @@ import numpy as np
 import pandas as pd
 
 from mlq_utils import experiments, paper, quadrants
-from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.experiments.scales import PAPER, UNSCORED, Scale
 from mlq_utils.experiments.spec import Spec, spec_of
-from mlq_utils.experiments.store import Store, read_lines
-from mlq_utils.experiments.tables import TABLES, Cell, Score, Table, cells, scores, specs
+from mlq_utils.experiments.store import Store
+from mlq_utils.experiments.tables import TABLES, Cell, Combined, Score, Table, cells, scores, specs
 from mlq_utils.quadrants import REFERENCE_TARGETS
 from mlq_utils.scoring import intervals
 
@@ -32,13 +32,9 @@ MIN_CELLS = 5
 """Fewest cells for which agreement is reported."""
 DIGITS = 6
 """Decimals that are kept, so that no rounding error of floats looks like a difference."""
-_COLUMNS = ["printed", "printed_change", "trained", "trained_change", "low", "high", "spread"]
+_ROUNDED = ["printed_change", "trained", "trained_change", "spread"]
+_COLUMNS = ["printed", *_ROUNDED[:3], "low", "high", "spread", "seeds"]
 _QUADRANT_COLUMNS = ["trained", "bilingual_delta", "multilingual_delta", "seeds", "kept"]
-_HOW: dict[str, Callable[[list[float]], float]] = {
-    "mean": np.mean,
-    "max": np.max,
-    "difference": lambda values: values[0] - values[1],
-}
 
 
 def records(
@@ -67,29 +63,23 @@ def records(
     if most is not None and most < 0:
         raise ValueError(f"most must be 0 or more, or None for all, not {most}")
     store = store or experiments.default_store()
-    wanted = list(dict.fromkeys([*specs(tables, scale), _untuned(scale)]))
-    shipped = _shipped(scale)
-    results = _Results([*shipped, *_kept(wanted, store)])
+    wanted = dict.fromkeys([*specs(tables, scale), _untuned(scale)])
+    found = _found(wanted, scale, store)
+    results = _Results(found)
     missing = [spec for spec in wanted if results.state(spec) != "done"][:most]
-    if missing:
-        scale.check()
-        experiments.run_all(missing, store, workers=None)
-    return [*shipped, *_kept(wanted, store)]
+    if not missing:
+        return found
+    scale.check()
+    experiments.run_all(missing, store, workers=None)
+    return _found(wanted, scale, store)
 
 
-def _kept(wanted: Iterable[Spec], store: Store) -> list[dict[str, Any]]:
-    return list(filter(None, store.get_all(spec.identity() for spec in wanted).values()))
-
-
-def _shipped(scale: Scale) -> list[dict[str, Any]]:
-    """Return the shipped records of a scale's base as it is now."""
-    files = sorted((PACKAGE_DATA / "runs").glob("*.jsonl"))
-    return [
-        record
-        for file in files
-        for record in read_lines(file).values()
-        if record["spec"]["base"] == scale.base and spec_of(record).identity() == record["identity"]
-    ]
+def _found(wanted: Iterable[Spec], scale: Scale, store: Store) -> list[dict[str, Any]]:
+    """Return the shipped records of the scale's base as it is now, and the wanted ones."""
+    shipped = experiments.default_store().shipped_records.values()
+    of_base = (record for record in shipped if record["spec"]["base"] == scale.untuned.base)
+    valid = [record for record in of_base if spec_of(record).identity() == record["identity"]]
+    return valid + list(filter(None, store.get_all(s.identity() for s in wanted).values()))
 
 
 class _Results:
@@ -105,12 +95,10 @@ class _Results:
             for row in record.get("scores", []):
                 self._rows[Score(model, row["target"])] = row
 
-    def row(self, score: Score, seed: int) -> Record:
-        """Return the row of a score in its record, empty if there is no record."""
-        return self._rows.get(Score(_with_seed(score.model, seed), score.target), {})
-
-    def spbleu(self, score: Score, seed: int) -> float:
-        return self.row(score, seed).get("spbleu", np.nan)
+    def values(self, score: Score, seeds: Iterable[int], column: str = "spbleu") -> np.ndarray:
+        """Return a score with each seed, NaN if there is no record."""
+        wanted = (Score(_with_seed(score.model, seed), score.target) for seed in seeds)
+        return np.array([self._rows.get(one, {}).get(column, np.nan) for one in wanted])
 
     def state(self, spec: Spec) -> str:
         model = _model(spec)
@@ -128,7 +116,6 @@ def _with_seed(model: Spec, seed: int) -> Spec:
     return dataclasses.replace(model, seed=seed) if model.languages else model
 
 
-@lru_cache
 def _untuned(scale: Scale) -> Spec:
     return next(spec for spec in specs([9], scale) if not spec.languages)
 
@@ -166,40 +153,30 @@ def _compare(table: Table, results: _Results, scale: Scale) -> pd.DataFrame:
     frame = cells(table, scale)
     if str(table) == "2":
         return _compare_quadrants(frame, results, scale)
-    rows = [
-        _row(cell, printed, results, scale)
-        for cell, printed in zip(frame["cell"], frame["printed"], strict=True)
-    ]
-    made = pd.DataFrame(rows, frame.index, columns=[*_COLUMNS, "seeds"]).astype({"seeds": int})
+    pairs = zip(frame["cell"], frame["printed"], strict=True)
+    rows = [_row(cell, printed, results, scale) for cell, printed in pairs]
+    made = pd.DataFrame(rows, frame.index, columns=_COLUMNS).astype({"seeds": int})
+    made[_ROUNDED] = made[_ROUNDED].astype(float).round(DIGITS)
     names = frame.columns[: frame.columns.get_loc("cell")].drop("printed")
     return frame[names].join(made).join(frame[["derived", "reason"]])
 
 
 def _row(cell: Cell | None, printed: float, results: _Results, scale: Scale) -> dict[str, Any]:
-    row = dict.fromkeys(_COLUMNS, np.nan) | {"printed": printed, "seeds": 0}
+    row = {"printed": printed, "seeds": 0}
     if cell is None:
         return row
     tuned = any(score.model.languages for score in scores(cell))
-    changes = tuned and _is_average(cell)
-    if changes:
-        before = _value(cell, lambda score: _printed_untuned()[score.target])
-        row["printed_change"] = round(printed - before, DIGITS)
     seeds = scale.seeds if tuned else scale.seeds[:1]
-    values = {seed: _value(cell, partial(results.spbleu, seed=seed)) for seed in seeds}
-    done = [seed for seed, value in values.items() if not np.isnan(value)]
-    if not done:
-        return row
-    found = [values[seed] for seed in done]
-    row |= {"trained": round(np.mean(found), DIGITS), "seeds": len(done)}
-    if len(done) > 1:
-        row["spread"] = round(np.std(found, ddof=1), DIGITS)
-    if changes:
-        untuned = scale.untuned()
-        before = _value(cell, lambda score: results.spbleu(Score(untuned, score.target), 0))
-        row["trained_change"] = round(np.mean(found) - before, DIGITS)
+    values = pd.Series(_value(cell, partial(results.values, seeds=seeds)))
+    row |= {"trained": values.mean(), "spread": values.std(), "seeds": values.count()}
+    if tuned and _is_average(cell):
+        before = _value(cell, lambda score: _printed_untuned()[score.target])
+        row["printed_change"] = printed - before
+        before = _value(cell, lambda s: results.values(Score(scale.untuned, s.target), [0]))
+        row["trained_change"] = values.mean() - before.item()
     if isinstance(cell, Score):
         for side in ("low", "high"):
-            row[side] = np.mean([results.row(cell, seed)[f"spbleu_{side}"] for seed in done])
+            row[side] = pd.Series(results.values(cell, seeds, f"spbleu_{side}")).mean()
     return row
 
 
@@ -213,24 +190,24 @@ def _is_average(cell: Cell) -> bool:
     return isinstance(cell, Score) or (cell.how == "mean" and all(map(_is_average, cell.of)))
 
 
-def _value(cell: Cell, lookup: Callable[[Score], float]) -> float:
+def _value(cell: Cell, lookup: Callable[[Score], Any]) -> Any:
+    """Return the value of a cell, a number or an array over seeds as `lookup` returns it."""
     if isinstance(cell, Score):
         return lookup(cell)
-    return float(_HOW[cell.how]([_value(part, lookup) for part in cell.of]))
+    values = [_value(part, lookup) for part in cell.of]
+    if cell.how == "difference":
+        return values[0] - values[1]
+    return {"mean": np.mean, "max": np.max}[cell.how](values, axis=0)
 
 
 def _compare_quadrants(frame: pd.DataFrame, results: _Results, scale: Scale) -> pd.DataFrame:
-    untuned = _untuned(scale)
-    pairs = [(t, results.spbleu(Score(_model(untuned), t), 0)) for t in untuned.targets]
-    before = pd.DataFrame(pairs, columns=["target", "spbleu"])
+    targets = list(_untuned(scale).targets)
+    before = [results.values(Score(scale.untuned, target), [0]).item() for target in targets]
+    before = pd.Series(before, targets)
     made = pd.DataFrame(columns=_QUADRANT_COLUMNS, dtype=float)
-    tuned = _equation_1_scores(frame, results, scale)
-    if before["spbleu"].notna().all() and len(tuned):
-        level = quadrants.threshold(before["spbleu"])
-        by_seed = {d: quadrants.trained(before, part) for d, part in tuned.groupby("dataset")}
-        by_seed = pd.concat(by_seed, names=["dataset"]).reset_index("dataset")
-        by_seed = by_seed.merge(frame[["dataset", "language"]].reset_index(names="cell"))
-        by_seed = by_seed.set_index("cell").drop(columns=["dataset", "language", "seed"])
+    by_seed = _equation_1_scores(frame["cell"].dropna(), before, results, scale)
+    if before.notna().all() and len(by_seed):
+        level = quadrants.threshold(before)
         made = quadrants.assign(by_seed.groupby("cell").mean(), level)
         made = made.rename(columns={"quadrant": "trained"})
         single = quadrants.assign(by_seed, level)["quadrant"]
@@ -242,19 +219,28 @@ def _compare_quadrants(frame: pd.DataFrame, results: _Results, scale: Scale) -> 
     return made.astype({"seeds": "Int64"}).fillna({"seeds": 0})
 
 
-def _equation_1_scores(frame: pd.DataFrame, results: _Results, scale: Scale) -> pd.DataFrame:
-    """Return what Equation 1 takes of each tuned model, for each seed that has all of it."""
+def _equation_1_scores(
+    found: pd.Series, before: pd.Series, results: _Results, scale: Scale
+) -> pd.DataFrame:
+    """Return the four scores of Equation 1 by cell, one row per seed that has all of them."""
     rows = []
-    for number, cell in frame["cell"].dropna().items():
-        model = next(score.model for score in scores(cell) if score.model.languages)
-        own = frame.at[number, "language"]
-        for seed in scale.seeds:
-            targets = dict.fromkeys((own, *REFERENCE_TARGETS))
-            found = {t: results.spbleu(Score(model, t), seed) for t in targets}
-            if not np.isnan([*found.values()]).any():
-                place = (frame.at[number, "dataset"], own, seed)
-                rows += [(*place, *pair) for pair in found.items()]
-    return pd.DataFrame(rows, columns=["dataset", "tuned_on", "seed", "target", "spbleu"])
+    for number, cell in found.items():
+        own = cell.of[0]
+        others = Combined("mean", tuple(Score(own.model, t) for t in REFERENCE_TARGETS))
+        sides = {"bilingual": own, "multilingual": others}
+        row = {"cell": number}
+        for side, part in sides.items():
+            row[f"{side}_pre"] = _value(part, lambda score: before[score.target])
+            row[f"{side}_post"] = _value(part, partial(results.values, seeds=scale.seeds))
+        rows.append(row)
+    posts = ["bilingual_post", "multilingual_post"]
+    return (
+        pd.DataFrame(rows)
+        .explode(posts)
+        .astype(dict.fromkeys(posts, float))
+        .dropna()
+        .set_index("cell")
+    )
 
 
 def agreement(compared: pd.DataFrame) -> pd.DataFrame:
@@ -289,20 +275,14 @@ def _measure(name: str, *sides: pd.Series) -> dict[str, Any]:
     return row | {"value": found.iloc[0], "low": found["low"], "high": found["high"]}
 
 
-def agreements(
-    records: Sequence[Record], scale: Scale = PAPER, tables: Iterable[Table] | None = None
-) -> pd.DataFrame:
-    """Return `agreement` for several tables.
+def agreements(records: Sequence[Record], scale: Scale, tables: Iterable[Table]) -> pd.DataFrame:
+    """Return the rows of `agreement` for several tables, after a column `table`.
 
     Args:
         records: Records, as `records` returns them.
-        scale: The scale at which runs were made. Defaults to the paper's.
-        tables: Numbers of tables. Defaults to all that print scores.
-
-    Returns:
-        The rows of `agreement`, with the `table` as the first column.
+        scale: The scale at which runs were made.
+        tables: Numbers of tables that print scores.
     """
-    tables = [t for t in TABLES if isinstance(t, int)] if tables is None else list(tables)
     results = _Results(records)
     parts = {table: agreement(_compare(table, results, scale)) for table in tables}
     return pd.concat(parts, names=["table"]).reset_index("table").reset_index(drop=True)
@@ -321,17 +301,11 @@ def status(records: Sequence[Record], scale: Scale = PAPER) -> pd.DataFrame:
         `runs`: `done`, `failed` and `missing`.
     """
     results = _Results(records)
-    state = {spec: results.state(spec) for spec in specs(scale=scale)}
     rows = {}
-    for table in TABLES:
-        reasons = cells(table, scale)["reason"]
-        rows[table] = {"cells": len(reasons), "without_run": int((reasons != "").sum())}
-        rows[table] |= _counts([state[spec] for spec in specs([table], scale)])
-    totals = {name: sum(row[name] for row in rows.values()) for name in ("cells", "without_run")}
-    rows["all"] = totals | _counts(list(state.values()))
+    for name, tables in ({table: [table] for table in TABLES} | {"all": list(TABLES)}).items():
+        reasons = pd.concat([cells(table, scale)["reason"] for table in tables])
+        runs = specs(tables, scale)
+        states = Counter(map(results.state, runs))
+        rows[name] = {"cells": len(reasons), "without_run": (reasons != "").sum()}
+        rows[name] |= {"runs": len(runs)} | {s: states[s] for s in ("done", "failed", "missing")}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("table")
-
-
-def _counts(states: list[str]) -> dict[str, int]:
-    kinds = ("done", "failed", "missing")
-    return {"runs": len(states)} | {kind: states.count(kind) for kind in kinds}

@@ -13,18 +13,19 @@ released code mentioned there is github.com/CONE-MT/Vocabulary-Sharing-Facilitat
 """
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import pandas as pd
 
 from mlq_utils import languages, paper
-from mlq_utils.data import PACKAGE_DATA, one_of
+from mlq_utils.data import one_of
 from mlq_utils.experiments import studies
-from mlq_utils.experiments.scales import DATASETS, PAPER, PIECES, Scale
+from mlq_utils.experiments.scales import DATASETS, PAPER, Scale
 from mlq_utils.experiments.spec import Spec
 from mlq_utils.modeling import Extension
 from mlq_utils.quadrants import REFERENCE_TARGETS
@@ -55,7 +56,7 @@ class Combined:
 
     Attributes:
         how: "mean", "max", "difference" (the first minus the second) or "quadrant" (by Equation 1,
-            from all scores that it needs).
+            from all scores that it needs; the first is the tuned model's on its own language).
         of: What the number is made of.
     """
 
@@ -66,13 +67,12 @@ class Combined:
 Cell = Score | Combined
 
 
-def scores(cell: Cell) -> Iterator[Score]:
+def scores(cell: Cell | None) -> Iterator[Score]:
     """Yield the scores that a cell is made of."""
     if isinstance(cell, Score):
         yield cell
-    else:
-        for part in cell.of:
-            yield from scores(part)
+    elif cell is not None:
+        yield from itertools.chain.from_iterable(map(scores, cell.of))
 
 
 def cells(table: Table, scale: Scale = PAPER) -> pd.DataFrame:
@@ -85,9 +85,8 @@ def cells(table: Table, scale: Scale = PAPER) -> pd.DataFrame:
     Returns:
         One row per printed cell: the columns that name it in `paper.table` (Table 9 has its models
         in a column `model`); `printed` (missing for figures, and for languages that Table 2 leaves
-        out); `cell` (None if no run stands for it); `specs`, its runs with the first seed;
-        `derived`, whether it is made of other cells of this table; and `reason`, why no run stands
-        for it. `attrs["open"]` says what the paper leaves open.
+        out); `cell` (None if no run stands for it); `derived`, whether it is made of other cells of
+        this table; `reason`, why no run stands for it; and `specs`, its runs with the first seed.
 
     Raises:
         ValueError: The table is unknown, or has no scores of trained models.
@@ -115,36 +114,48 @@ def specs(tables: Iterable[Table] | None = None, scale: Scale = PAPER) -> list[S
 @lru_cache(maxsize=8)
 def _complete(scale: Scale) -> dict[Table, pd.DataFrame]:
     """Return `cells` of every table, since only all together tell what a model is scored on."""
-    frames = {table: _frame(table, scale) for table in TABLES}
+    frames = {table: _rows(table, scale) for table in TABLES}
     targets: dict[Spec, set[str]] = defaultdict(set)
-    for frame in frames.values():
-        for cell in frame["cell"].dropna():
-            for score in scores(cell):
-                targets[score.model].add(score.target)
+    for table, frame in frames.items():
+        found = [_cell_or_reason(table, scale, row) for row in frame.to_dict("records")]
+        made, reasons = map(list, zip(*found, strict=True))
+        known = set(made)
+        derived = [isinstance(cell, Combined) and known.issuperset(cell.of) for cell in made]
+        frames[table] = frame.assign(cell=made, derived=derived, reason=reasons)
+        for score in itertools.chain.from_iterable(map(scores, made)):
+            targets[score.model].add(score.target)
     order = languages.codes()
     final = {
         model: dataclasses.replace(model, targets=tuple(sorted(found, key=order.index)))
         for model, found in targets.items()
     }
     for frame in frames.values():
-        models = [dict.fromkeys(s.model for s in scores(c)) if c else () for c in frame["cell"]]
-        runs = [tuple(final[model] for model in row) for row in models]
-        place = frame.columns.get_loc("cell") + 1
-        frame.insert(place, "specs", pd.Series(runs, frame.index, dtype=object))
+        models = [dict.fromkeys(score.model for score in scores(cell)) for cell in frame["cell"]]
+        frame["specs"] = [tuple(map(final.get, row)) for row in models]
     return frames
 
 
-def _frame(table: Table, scale: Scale) -> pd.DataFrame:
-    frame = ROWS.get(table, printed)(table, scale)
-    found = [_cell_or_reason(table, scale, row) for row in frame.to_dict("records")]
-    made, reasons = zip(*found, strict=True)
-    known = set(made)
-    derived = [isinstance(cell, Combined) and known.issuperset(cell.of) for cell in made]
-    frame["cell"] = pd.Series(made, frame.index, dtype=object)
-    frame = frame.assign(derived=derived, reason=reasons)
-    settings = pd.read_csv(PACKAGE_DATA / "open_settings.csv", dtype=str)
-    frame.attrs["open"] = settings.loc[settings["table"] == str(table), "setting"].tolist()
-    return frame
+def _rows(table: Table, scale: Scale) -> pd.DataFrame:
+    """Return the columns that name the cells of a table, and the column `printed`."""
+    if table == "figure 2":
+        tuned_on = studies.group("figure_2")
+        targets = [code for code in languages.codes() if code != "en"]
+        pairs = itertools.product(tuned_on, targets)
+        return pd.DataFrame(pairs, columns=["tuned_on", "target"]).assign(printed=float("nan"))
+    if table == "figure 3":
+        rows = paper.table(15).query("target != 'AVG' and strategy in ('embed', 'full')")
+        rows = rows.rename(columns={"target": "tuned_on"})[["strategy", "size", "tuned_on"]]
+        return rows.assign(printed=float("nan")).reset_index(drop=True)
+    frame = paper.table(table)
+    if table == 9:
+        return frame.melt("target", var_name="model", value_name="printed")
+    if table == 2:  # what is printed, then the languages that a corpus has besides
+        frame = frame.rename(columns={"quadrant": "printed"})[["dataset", "language", "printed"]]
+        pairs = [(dataset, code) for dataset in DATASETS for code in scale.trainable(dataset)]
+        more = pd.DataFrame(pairs, columns=["dataset", "language"], dtype=object)
+        return pd.concat([frame, more]).drop_duplicates(["dataset", "language"], ignore_index=True)
+    names = dict.fromkeys(("spbleu", "value", "score"), "printed")
+    return frame.rename(columns=names).dropna(subset="printed", ignore_index=True)
 
 
 def _cell_or_reason(table: Table, scale: Scale, row: Row) -> tuple[Cell | None, str]:
@@ -155,7 +166,7 @@ def _cell_or_reason(table: Table, scale: Scale, row: Row) -> tuple[Cell | None, 
     missing = {score.target for score in scores(cell)} - set(scale.scorable())
     if missing:
         names = " or ".join(languages.get(code).name for code in sorted(missing))
-        return None, f"{scale.test[0]}: no {names}"
+        return None, f"{scale.untuned.test[0]}: no {names}"
     return cell, ""
 
 
@@ -166,50 +177,6 @@ def _cell(table: Table, scale: Scale, row: Row) -> Cell:
             names = _names(table, column)
             return _mean(_cell(table, scale, row | {column: name}) for name in names)
     return TABLES[table](scale, row)
-
-
-# The rows of each table, with the printed score in a column `printed`.
-
-
-def printed(table: int, scale: Scale) -> pd.DataFrame:
-    """Return the printed cells of a table that has one score per row."""
-    values = {"spbleu": "printed", "value": "printed", "score": "printed"}
-    frame = paper.table(table).rename(columns=values).dropna(subset="printed")
-    return frame.reset_index(drop=True)
-
-
-def _printed_2(table: int, scale: Scale) -> pd.DataFrame:
-    """Return the printed quadrants, then the languages that a corpus has besides."""
-    frame = paper.table(2)[["dataset", "language", "quadrant"]]
-    known = set(zip(frame["dataset"], frame["language"], strict=True))
-    pairs = [(dataset, code) for dataset in DATASETS for code in scale.trainable(dataset)]
-    more = [(*pair, None) for pair in pairs if pair not in known]
-    more = pd.DataFrame(more, columns=list(frame), dtype=object)
-    return pd.concat([frame, more], ignore_index=True).rename(columns={"quadrant": "printed"})
-
-
-def _printed_9(table: int, scale: Scale) -> pd.DataFrame:
-    return paper.table(9).melt("target", var_name="model", value_name="printed")
-
-
-def _drawn_2(table: str, scale: Scale) -> pd.DataFrame:
-    pairs = [(a, b) for a in studies.group("figure_2") for b in languages.codes() if b != "en"]
-    return pd.DataFrame(pairs, columns=["tuned_on", "target"]).assign(printed=float("nan"))
-
-
-def _drawn_3(table: str, scale: Scale) -> pd.DataFrame:
-    rows = paper.table(15).query("target != 'AVG' and strategy in ('embed', 'full')")
-    rows = rows.rename(columns={"target": "tuned_on"})[["strategy", "size", "tuned_on"]]
-    return rows.assign(printed=float("nan")).reset_index(drop=True)
-
-
-ROWS: dict[Table, Callable[[Any, Scale], pd.DataFrame]] = {
-    2: _printed_2,
-    9: _printed_9,
-    "figure 2": _drawn_2,
-    "figure 3": _drawn_3,
-}
-"""What returns the rows of tables that do not have one printed score per row."""
 
 
 @cache
@@ -239,30 +206,44 @@ def _model(scale: Scale, code: str, row: Row, **options: Any) -> Spec:
     """Return the model with a row's strategy and size, tuned on one language."""
     strategy, _, layers = row["strategy"].partition(" ")
     if strategy == "untuned":
-        return scale.untuned()
+        return scale.untuned
     if layers:  # such as "layers 0-14"
         options["layers"] = scale.lowest(int(layers.split("-")[1]) + 1)
     return scale.tuned([code], strategy, row["size"], **options)
 
 
+def _by_target(scale: Scale, row: Row, **options: Any) -> Cell:
+    return Score(_model(scale, row["target"], row, **options), row["target"])
+
+
+def _by_measure(scale: Scale, row: Row, **options: Any) -> Cell:
+    model = _model(scale, row["tuned_on"], row, **options)
+    if row.get("measure") == "bilingual":
+        return Score(model, row["tuned_on"])
+    return _on(model, REFERENCE_TARGETS)
+
+
+def _by_pair(scale: Scale, row: Row, **options: Any) -> Cell:
+    tuned_on = row["tuned_on"]
+    model = scale.untuned if tuned_on == "LLaMA" else scale.tuned([tuned_on], **options)
+    return Score(model, row["target"])
+
+
 def _cell_1(scale: Scale, row: Row) -> Cell:
     own, target = row["tuned_on"], row["target"]
-    if target == "llama":
-        return Score(scale.untuned(), own)
-    model = scale.tuned([own])
+    model = scale.untuned if target == "llama" else scale.tuned([own])
     if target == "multilingual":
         return _on(model, REFERENCE_TARGETS)
-    return Score(model, own if target == "LG" else target)
+    return Score(model, own if target in ("llama", "LG") else target)
 
 
 def _cell_2(scale: Scale, row: Row) -> Cell:
     if row["dataset"] == "Summary":
         raise ValueError("what the datasets agree on, see quadrants.summarise: no run of its own")
     own, model = row["language"], scale.tuned([row["language"]], dataset=row["dataset"])
-    asked = [own, *REFERENCE_TARGETS, *(c for c in representatives() if c in scale.scorable())]
-    return Combined(
-        "quadrant", (*(Score(model, code) for code in asked), Score(scale.untuned(), own))
-    )
+    scorable = [code for code in representatives() if code in scale.scorable()]
+    tuned = (Score(model, code) for code in (own, *REFERENCE_TARGETS, *scorable))
+    return Combined("quadrant", (*tuned, Score(scale.untuned, own)))
 
 
 def _cell_3(scale: Scale, row: Row) -> Cell:
@@ -271,21 +252,10 @@ def _cell_3(scale: Scale, row: Row) -> Cell:
     return Score(scale.tuned(codes, row["strategy"], row["size"], reciprocal=True), target)
 
 
-def _cell_4(scale: Scale, row: Row) -> Cell:
-    model = _model(scale, row["tuned_on"], row)
-    if row["measure"] == "bilingual":
-        return Score(model, row["tuned_on"])
-    return _on(model, REFERENCE_TARGETS)
-
-
-def _cell_5(scale: Scale, row: Row) -> Cell:
-    return Score(_model(scale, row["target"], row), row["target"])
-
-
 def _cell_6(scale: Scale, row: Row) -> Cell:
     if row["source"] not in scale.texts:
         raise ValueError(f"no text stands for {row['source']} at this scale")
-    pieces = scale.pieces[PIECES.index(row["vocabulary_size"])]
+    pieces = max(1, round(row["vocabulary_size"] * scale.piece_share))
     method, text = row["method"].lower(), scale.texts[row["source"]]
     how = Extension(method, pieces, "random", ranked=False, text=text)
     return Score(scale.tuned([row["target"]], "full", 80_000, extension=how), row["target"])
@@ -298,47 +268,28 @@ def _cell_7(scale: Scale, row: Row) -> Cell:
     if setting == "delta":
         pair = (_cell_7(scale, row | {"setting": name}) for name in ("shorten", "full"))
         return Combined("difference", tuple(pair))
-    if setting == "extend":
-        return _best_extension(scale, target)
+    if setting == "extend":  # the best of the cells of Table 6 that can be run
+        rows = _rows(6, scale).query("target == @target").to_dict("records")
+        found, reasons = zip(*(_cell_or_reason(6, scale, row) for row in rows), strict=True)
+        if not any(found):
+            raise ValueError(reasons[0])
+        return Combined("max", tuple(filter(None, found)))
     shorten = "one token" if setting == "shorten" else None
     return Score(scale.tuned([target], "full", 80_000, shorten=shorten), target)
 
 
-def _best_extension(scale: Scale, code: str) -> Cell:
-    """Return the best of the cells of Table 6 of a language that can be run."""
-    found = [
-        _cell_or_reason(6, scale, row)
-        for row in printed(6, scale).query("target == @code").to_dict("records")
-    ]
-    runnable = tuple(cell for cell, _ in found if cell)
-    if not runnable:
-        raise ValueError(found[0][1])
-    return Combined("max", runnable)
-
-
 def _cell_9(scale: Scale, row: Row) -> Cell:
-    models = {"alpaca": scale.instructed("embed"), "llama": scale.untuned()}
+    models = {"alpaca": scale.instructed("embed"), "llama": scale.untuned}
     if row["model"] == "delta":
         return Combined("difference", tuple(Score(m, row["target"]) for m in models.values()))
     return Score(models[row["model"]], row["target"])
 
 
-def _cell_12(scale: Scale, row: Row) -> Cell:
-    untuned = row["tuned_on"] == "LLaMA"
-    model = scale.untuned() if untuned else scale.tuned([row["tuned_on"]], dataset="Ted")
-    return Score(model, row["target"])
-
-
 def _cell_14(scale: Scale, row: Row) -> Cell:
-    if row["strategy"] == "layer":
-        model = scale.instructed("layers", (scale.layer(int(row["layer"])),))
-    else:
-        model = scale.instructed(row["strategy"])
-    return Score(model, row["target"])
-
-
-def _cell_15(scale: Scale, row: Row) -> Cell:
-    return Score(_model(scale, row["target"], row, reciprocal=True), row["target"])
+    strategy, layers = row["strategy"], None
+    if strategy == "layer":
+        strategy, layers = "layers", (scale.layer(int(row["layer"])),)
+    return Score(scale.instructed(strategy, layers), row["target"])
 
 
 def _cell_16(scale: Scale, row: Row) -> Cell:
@@ -349,37 +300,28 @@ def _cell_16(scale: Scale, row: Row) -> Cell:
     if row["training_data"] == "Alpaca-X":
         raise ValueError("the paper's translations of Alpaca are not released")
     if row["strategy"] == "untuned":
-        return _on(scale.untuned(), _names(14))
+        return _on(scale.untuned, _names(14))
     if row["training_data"] == "Alpaca-En":
         return _on(scale.instructed(row["strategy"]), _names(14))
     size = int(paper.constants().set_index("name").loc["bilingual_size", "value"])
-    models = {code: scale.tuned([code], row["strategy"], size) for code in _names(14)}
-    return _mean(Score(model, code) for code, model in models.items())
-
-
-def _cell_figure_2(scale: Scale, row: Row) -> Cell:
-    return Score(scale.tuned([row["tuned_on"]]), row["target"])
-
-
-def _cell_figure_3(scale: Scale, row: Row) -> Cell:
-    return _on(_model(scale, row["tuned_on"], row, reciprocal=True), REFERENCE_TARGETS)
+    return _mean(Score(scale.tuned([code], row["strategy"], size), code) for code in _names(14))
 
 
 TABLES: dict[Table, Callable[[Scale, Row], Cell]] = {
     1: _cell_1,
     2: _cell_2,
     3: _cell_3,
-    4: _cell_4,
-    5: _cell_5,
+    4: _by_measure,
+    5: _by_target,
     6: _cell_6,
     7: _cell_7,
     9: _cell_9,
-    12: _cell_12,
-    13: _cell_5,
+    12: partial(_by_pair, dataset="Ted"),
+    13: _by_target,
     14: _cell_14,
-    15: _cell_15,
+    15: partial(_by_target, reciprocal=True),
     16: _cell_16,
-    "figure 2": _cell_figure_2,
-    "figure 3": _cell_figure_3,
+    "figure 2": _by_pair,
+    "figure 3": partial(_by_measure, reciprocal=True),
 }
 """The tables and figures with scores of trained models, and what returns the cell of a row."""

@@ -10,10 +10,18 @@ from mlq_utils import experiments, paper
 from mlq_utils.experiments import comparison, studies
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.scales import MINI, PAPER
+from mlq_utils.experiments.spec import Spec
 from mlq_utils.experiments.store import Store
 from mlq_utils.experiments.tables import Score, cells, specs
 
 TWO_SEEDS = dataclasses.replace(PAPER, name="two seeds", seeds=(0, 1))
+
+
+def tiny(base):
+    """Return a scale whose runs take a second."""
+    untuned = Spec(base=str(base), test_size=2, beam_size=1)
+    small = {"untuned": untuned, "training": {"epochs": 1}, "pairs": 24, "share": 0.001}
+    return dataclasses.replace(MINI, seeds=(0,), **small)
 
 
 def record(spec, scores, status="done"):
@@ -43,7 +51,7 @@ def test_what_scores_as_printed_agrees(as_printed):
         assert np.allclose(whole["trained"], whole["printed"], atol=0.11)
         single = whole.dropna(subset="low")
         assert np.allclose(single["high"] - single["low"], 2)
-    found = comparison.agreements(as_printed, tables=[1, 12, 15]).set_index(["table", "measure"])
+    found = comparison.agreements(as_printed, PAPER, [1, 12, 15]).set_index(["table", "measure"])
     assert (found["value"] > 0.999).all() and (found["low"] > 0.999).all()
     assert found.loc[(12, "same sign"), "n"] == 50 * 13
 
@@ -80,7 +88,7 @@ def test_nothing_run_yet(tmp_path):
     for table in (2, 3, 7, "figure 2"):
         frame = comparison.compare(table, [])
         assert frame["trained"].isna().all() and frame["seeds"].eq(0).all()
-    found = comparison.agreements([], tables=[2, 12])
+    found = comparison.agreements([], PAPER, [2, 12])
     assert found["value"].isna().all() and found["n"].eq(0).all()
     counts = comparison.status([])
     assert (counts["missing"] == counts["runs"]).all() and counts["done"].sum() == 0
@@ -143,7 +151,7 @@ def test_records_with_other_targets_and_older_ones_count():
 
 def test_another_base_does_not_count():
     found = studies.records("untuned")
-    other = dataclasses.replace(MINI, base="some/other", revision="0" * 40)
+    other = dataclasses.replace(MINI, untuned=Spec(base="some/other", revision="0" * 40))
     assert comparison.compare(4, found, other)["trained"].isna().all()
     assert comparison.compare(4, found, MINI)["trained"].notna().sum() == 8
 
@@ -155,9 +163,7 @@ def test_a_constant_side_has_no_correlation():
 
 
 def test_runs_of_a_tiny_base(base, tmp_path):
-    scale = dataclasses.replace(
-        MINI, base=str(base), seeds=(0,), pairs=24, share=0.001, epochs=1, test_size=2, beam_size=1
-    )
+    scale = tiny(base)
     store = Store(tmp_path)
     some = [
         spec for spec in specs([4], scale)
@@ -193,9 +199,7 @@ def test_runs_of_a_tiny_base(base, tmp_path):
 
 def test_missing_runs_are_made_as_many_as_asked_for(base, tmp_path, monkeypatch):
     """Those that are there are not made again, and shipped ones count for the packaged base."""
-    scale = dataclasses.replace(
-        MINI, base=str(base), seeds=(0,), pairs=24, share=0.001, epochs=1, test_size=2, beam_size=1
-    )
+    scale = tiny(base)
     store, made = Store(tmp_path), []
 
     def run_all_here(missing, store, **_):

@@ -9,20 +9,23 @@ from hypothesis import strategies as st
 from mlq_utils import languages, paper
 from mlq_utils.experiments import scales, studies
 from mlq_utils.experiments.scales import LAYERS, MINI, PAPER
-from mlq_utils.experiments.tables import representatives
+from mlq_utils.experiments.tables import representatives, specs
 
 
 def test_the_papers_scale_is_the_papers():
     said = paper.constants().set_index("name")["value"]
-    assert PAPER.pairs == said["training_pairs"] and PAPER.epochs == said["epochs"]
-    assert PAPER.beam_size == said["beam_size"] and PAPER.depth == said["llama_layers"]
-    assert PAPER.test_size == said["devtest_sentences"] and PAPER.scaled(160_000) == 160_000
-    assert list(PAPER.pieces) == sorted(set(paper.table(6)["vocabulary_size"]))
+    assert PAPER.pairs == said["training_pairs"] and PAPER.depth == said["llama_layers"]
+    assert PAPER.untuned.beam_size == said["beam_size"]
+    assert PAPER.untuned.test_size == said["devtest_sentences"]
+    assert PAPER.tuned(["ro"], size=160_000).size == 160_000
+    pieces = {spec.extension.pieces for spec in specs([6]) if spec.extension}
+    assert pieces == set(paper.table(6)["vocabulary_size"])
     assert len(PAPER.scorable()) == said["languages"]
     assert set(representatives()) == set(paper.table(11)["language"])
     model = PAPER.tuned(["ro"])
     steps = model.steps()
     assert (model.strategy, model.size, model.corpus) == ("embed", 10_000, ("lego_mt",))
+    assert model.epochs == said["epochs"]
     assert (steps.learning_rate, steps.batch_size, steps.warmup_steps) == (2e-5, 128, 0.03)
     assert PAPER.seeded(model) == [model] and model.seed == 42 and model.cap == 256
     assert PAPER.tuned(["ro"], "lora", 20_000).steps().learning_rate == 1e-4
@@ -38,7 +41,7 @@ def test_runs_of_the_mini_scale_are_those_of_the_studies():
     assert settings(studies.specs("by_language")) == settings(
         one for model in by_language for one in MINI.seeded(model)
     )
-    assert settings(studies.specs("untuned")) == settings(MINI.seeded(MINI.untuned()))
+    assert settings(studies.specs("untuned")) == settings(MINI.seeded(MINI.untuned))
     altruistic = [
         MINI.tuned([code], strategy, size)
         for code in ("vi", "tr", "ar")
@@ -92,14 +95,13 @@ def test_what_cannot_be_tuned_on_is_said():
     [
         ({"datasets": {"Tedd": ("ted",)}}, "unknown dataset of the paper 'Tedd'.*Ted"),
         ({"datasets": {"Ted": ("tedd",)}}, "unknown corpus 'tedd'"),
-        ({"test": ("flores200", "test")}, "unknown split of flores200 'test'"),
-        ({"schedule": "papper"}, "unknown schedule 'papper'"),
+        ({"training": {"schedule": "papper"}}, "unknown schedule 'papper'"),
+        ({"training": {"batch_size": 0}}, "batch_size must be 1 or more"),
         ({"rates": {"ful": 1e-3}}, "unknown strategy 'ful'"),
         ({"share": 0}, "share must be above 0"),
         ({"depth": 0}, "depth must be above 0"),
         ({"seeds": ()}, "at least one seed"),
-        ({"pieces": (1, 2)}, "3 numbers of new pieces"),
-        ({"beam_size": 0}, "beam_size must be 1 or more"),
+        ({"piece_share": 0}, "piece_share must be above 0"),
     ],
 )
 def test_a_wrong_scale_is_refused(change, message):
@@ -109,7 +111,8 @@ def test_a_wrong_scale_is_refused(change, message):
 
 def test_a_scale_of_another_base(base):
     mine = scales.named("paper", base=str(base))
-    assert mine.base == str(base) and mine.depth == 4 and mine.schedule == "paper"
+    assert mine.untuned.base == str(base) and mine.depth == 4
+    assert mine.tuned(["ro"]).schedule == "paper"
     assert scales.named("mini") is MINI and scales.named("paper") is PAPER
     with pytest.raises(ValueError, match=r"unknown scale 'papre'\. Did you mean paper"):
         scales.named("papre")

@@ -25,12 +25,16 @@ def listed(small, monkeypatch):
             raise ValueError(f"unknown table {tables[0]}")
         asked.append((tables, scale))
         return [
-            dataclasses.replace(small, seed=n, base=scale.base, revision=scale.revision)
+            dataclasses.replace(
+                small, seed=n, base=scale.untuned.base, revision=scale.untuned.revision
+            )
             for n in range(2)
         ]
 
     monkeypatch.setattr(sweep.tables, "specs", specs)
-    monkeypatch.setitem(scales.SCALES, "mini", dataclasses.replace(MINI, base=small.base))
+    monkeypatch.setitem(
+        scales.SCALES, "mini", dataclasses.replace(MINI, untuned=Spec(base=small.base))
+    )
     return asked
 
 
@@ -38,7 +42,7 @@ def test_tables_and_scales_are_asked_for(listed, small, capsys):
     assert {spec.base for spec in Sweep().specs()} == {"huggyllama/llama-7b"}
     Sweep(("2", "figure 2"), base=small.base).specs()
     assert [tables for tables, _ in listed] == [None, [2, "figure 2"]]
-    assert [scale.base for _, scale in listed] == [PAPER.base, small.base]
+    assert [scale.untuned.base for _, scale in listed] == [PAPER.untuned.base, small.base]
     assert cli.main(["sweep", "plan", "--scale", "huge"]) == 2
     assert "unknown scale 'huge'" in capsys.readouterr().err
 
@@ -66,7 +70,9 @@ def test_a_plan_is_shown_and_nothing_run(listed, tmp_path, capsys, monkeypatch):
 
 
 def test_a_card_that_is_too_small_is_told():
-    spec = Spec(languages=("ro",), strategy="full", base=PAPER.base, revision=PAPER.revision)
+    spec = dataclasses.replace(
+        PAPER.untuned, languages=("ro",), strategy="full", corpus=("lego_mt",)
+    )
     shown = [
         sweep.described(planning.plan([spec], None, planning.Assumptions(card=card)))
         for card in ("H100", "H200")
