@@ -214,14 +214,19 @@ def read_spec(path: str | Path) -> Spec:
         values = yaml.safe_load(Path(path).read_text("utf8"))
         if not isinstance(values, dict):
             raise ValueError("expected the fields of a run, one `name: value` per line")
-        for name in values:
-            one_of("field of a run", str(name), [field.name for field in fields(Spec)])
+        extension = values.get("extension")
+        nested = extension if isinstance(extension, dict) else {}
+        for kind, given, known in (("a run", values, Spec), ("an extension", nested, Extension)):
+            for name in given:
+                one_of(f"field of {kind}", str(name), [field.name for field in fields(known)])
         # JSON has no tuples, so that a list is one; strict mode converts no other types.
         return TypeAdapter(Spec).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"]))
-        told = f"{where}: {wrong['msg']}, not {wrong['input']!r}" if where else wrong["msg"]
+        told = f"{where}: {wrong['msg']}, not {wrong['input']!r}"
+        if wrong["type"] == "value_error":  # our own message, which names the field
+            told = wrong["ctx"]["error"]
         raise ValueError(f"{path}: {told}") from None
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from None
