@@ -1,5 +1,7 @@
 """The paper's printed scores beside trained ones, and how far they agree.
 
+Example::
+
     made = records([12], PAPER, most=None)    # all that Table 12 needs; missing runs are made
     compare(12, made)                         # cell by cell
     agreements(made, PAPER, [12])             # rank correlation, and share of changes of one sign

@@ -1,5 +1,7 @@
 """Natural language understanding as in Table 16: five tasks, scored by lm-evaluation-harness.
 
+Example::
+
     scores = evaluate("mini", ["mgsm"], ["es", "th"], limit=20)
     compare(scores)                                      # beside a row of Table 16
 

@@ -1,5 +1,7 @@
 """What runs will take before any of them is made: GPU-hours, money, memory, disk.
 
+Example::
+
     frame = plan(specs, store, Assumptions(card="H200", price=3.0))
     by_group(frame)
     totals(frame)

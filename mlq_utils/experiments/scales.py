@@ -1,5 +1,7 @@
 """The scales at which the paper is done again: the base model, the corpora, the sizes, the seeds.
 
+Example::
+
     PAPER                                                     # LLaMA-7B, the real corpora, GPUs
     MINI                                                      # the packaged base on CLDR, two cores
     named("paper", base="owner/name", revision="<commit>")    # the paper's runs of your model

@@ -1,5 +1,7 @@
 """The runs of the mini world that the book and its claims rest on, and their shipped records.
 
+Example::
+
     specs("by_language")            # the runs of a study
     records("untuned")              # their shipped records; missing ones are computed
     scores("untuned")               # their scores in tidy form

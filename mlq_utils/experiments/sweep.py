@@ -1,5 +1,7 @@
 """The runs behind the paper's tables: what they will take, and making them.
 
+Example::
+
     mlq sweep plan --tables 2 12 --card H200 --price 3
     mlq sweep run --scale mini --workers 2
 

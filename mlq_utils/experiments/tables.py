@@ -1,5 +1,7 @@
 """The paper's tables as lists of runs: which run, and which of its scores, stands for each cell.
 
+Example::
+
     cells(12)                              # the runs behind Table 12, cell by cell
     run_all(specs([12]))                   # make them: LLaMA-7B on TED
     run_all(specs(scale=MINI), workers=2)  # all tables, with the packaged base on CLDR

@@ -1,5 +1,7 @@
 """Causal language models: loading and saving, tuning, translating, extending, pretraining.
 
+Example::
+
     base = modeling.load("mini")                          # or a folder, or a name on the Hub
     result = modeling.fine_tune(base, modeling.mixture({"ro": 600}), "embed")
     modeling.save(folder, result.trained, strategy="embed")

@@ -1,4 +1,5 @@
 from .bases import MINI, digest, saved_as
+from .beam import Output
 from .distributed import hardware, placement
 from .extension import METHODS, STARTS, Extension, extend, learn, reached
 from .loading import Model, choose_precision, configuration, for_translation, load, save
@@ -17,6 +18,7 @@ __all__ = [
     "Extension",
     "Mix",
     "Model",
+    "Output",
     "Result",
     "Schedule",
     "alpaca",

@@ -35,6 +35,8 @@ def mixture(
 ) -> pd.DataFrame:
     """Return tuning data from English into one language or several (Table 3).
 
+    Example::
+
         mixture({"ro": 600})                        # bilingual
         mixture({"ro": 300, "fr": 300})             # multilingual
 

@@ -94,8 +94,8 @@ def overlap(
 
     Returns:
         A Series with these entries, where S is the set of tokens that occur in a text:
-        `of_language`: |S_LG ∩ S_En| / |S_LG|.
-        `of_english`: |S_LG ∩ S_En| / |S_En|.
+        `of_language`: share of the language's tokens that English has, `|S_LG ∩ S_En| / |S_LG|`.
+        `of_english`: the share of the English tokens, `|S_LG ∩ S_En| / |S_En|`.
         `of_language_weighted`: share of the language's running tokens that also occur in English.
         `of_english_weighted`: share of English's running tokens that also occur in the language.
         `tokens_language`, `tokens_english`, `tokens_shared`: the sizes of the sets.
