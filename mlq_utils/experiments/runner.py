@@ -1,4 +1,4 @@
-"""Runs: tune a base model, translate, score, and keep the record.
+"""How a run is made: tune a base model, translate, score, and keep the record.
 
     record = run(Spec(languages=("ro",), targets=("ro", "fr", "af")))
 
@@ -11,6 +11,7 @@ shared disk, on another one.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,9 +24,7 @@ import pandas as pd
 from mlq_utils import corpora, modeling, scoring
 from mlq_utils.experiments.spec import Spec, default_store, scores
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import distributed, extension, prompts, training
-from mlq_utils.modeling import translation as decoding
-from mlq_utils.modeling.distributed import hardware, placement
+from mlq_utils.modeling import distributed, extension, prompts, training, translation
 from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
 TEST_SEED = 0
@@ -33,11 +32,15 @@ TEST_SEED = 0
 VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
 """Maximum number of lines that new pieces are learned from; other texts are used in full."""
 VOCABULARY_SEED = 1
-INSTRUCTIONS = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
 CHECKPOINTS = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
 """Folder for checkpoints of unfinished training. A full FT of LLaMA-7B needs 81 GB there."""
 PART_SECONDS = 10.0
 """Targets that took longer to translate are stored at once, others with the whole record."""
+SAVED = ("strategy", "layers", "base", "revision", "spare_rows")
+"""Fields of a specification that `modeling.save` takes."""
+
+Part = tuple[dict[str, Any], pd.DataFrame]
+"""The scores of one target with what training took, and its translations."""
 
 
 def run(
@@ -49,57 +52,76 @@ def run(
     micro_batch: int | None = None,
     device_map: str | None = None,
 ) -> dict[str, Any]:
-    """Return the record of a run, computing it where the store has none.
+    """Return the record of a run, computing it if the store has none.
 
     Args:
         spec: What to run.
-        store: Where records are kept; `default_store()` where None.
-        progress: Whether to show a bar; outside notebooks where None.
-        save: A folder to keep the tuned model in, for `modeling.load` (see `modeling.save`). Where
-            the store has the record and the folder has not the model, it is tuned again.
-        micro_batch: As in `training.fine_tune`.
-        device_map: As in `modeling.load`, for a model that one device cannot hold: "auto".
+        store: Where records are kept. Defaults to `default_store()`.
+        progress: Whether to show a progress bar. Defaults to showing it outside notebooks.
+        save: Folder to save the tuned model in, for `modeling.load`. If the store has the record
+            but the folder lacks the model, the model is tuned again.
+        micro_batch: Number of examples computed at once, see `modeling.fine_tune`.
+        device_map: "auto" spreads a model that one device cannot hold over several.
 
     Returns:
-        The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (a
-        list, one a target, with spBLEU, chrF++, their intervals and signatures, error counts, cap
-        and cap-hit rate), `training` (losses, seconds, label tokens a second, peak memory),
-        `seconds`, `versions`, `hardware`, `date`.
+        The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (one
+        entry per target, with signatures and counts of errors), `training` (losses, time, memory),
+        `seconds`, `versions`, `hardware` and `date`.
 
     Raises:
-        ValueError: `save` with nothing tuned, with another tokenizer than the base's, or a folder
-            that holds another model; `device_map` in several processes.
-        OSError: The store cannot be written to; nothing has been computed.
+        ValueError: `save` is given but nothing is tuned, the tokenizer is not the base's, or the
+            folder holds another model; or `device_map` is given in several processes.
+        OSError: The store cannot be written to. Nothing has been computed.
     """
     store = store or default_store()
     key = spec.identity()
     if device_map is not None and distributed.state().num_processes > 1:
         raise ValueError("several processes shard a model themselves: leave device_map out")
     if save is not None:
-        save = distributed.broadcast_from_main(lambda: _place(spec, Path(save)))
+        save = distributed.broadcast_from_main(lambda: _folder_to_fill(spec, Path(save)))
+
+    def tune() -> tuple[modeling.Model, dict[str, Any] | None]:
+        return _tune(spec, save, progress, micro_batch, device_map)
+
     known = distributed.broadcast_from_main(lambda: store.get(key))
-    options = {"progress": progress, "micro_batch": micro_batch, "device_map": device_map}
     if known is not None:
         if save is not None and known["status"] == "done":
-            _tune(spec, save, **options)
+            tune()
         return known
-    # Before anything is computed that the store would not take.
-    distributed.broadcast_from_main(store.check)
+    distributed.broadcast_from_main(store.check)  # before what it would not take is computed
     start = perf_counter()
-    record: dict[str, Any] = {"spec": asdict(spec), "identity": key}
-    hypotheses = None
+    record, hypotheses = {"spec": asdict(spec), "identity": key}, None
     try:
-        results, hypotheses = _compute(spec, store, save, options)
+        results, hypotheses = _compute(spec, store, tune, save is not None)
         record |= {"status": "done"} | results
     except FloatingPointError as error:  # it would fail the same way again; others go on
         record |= {"status": "failed", "error": str(error)}
     record |= {
         "seconds": round(perf_counter() - start, 2),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": hardware(),
+        "hardware": modeling.hardware(),
         "versions": {p: version(p) for p in ("mlq_utils", "torch", "transformers", "sacrebleu")},
     }
     return distributed.broadcast_from_main(lambda: _keep(spec, store, record, hypotheses))
+
+
+def report(spec: Spec, store: Store, **options: Any) -> str:
+    """Make a run as `run` does, and return its scores and one example per target as text.
+
+    Raises:
+        ValueError: The run failed; or as `run`.
+    """
+    record = run(spec, store, **options)
+    if record["status"] == "failed":
+        raise ValueError(record["error"])
+    if not distributed.state().is_main_process:
+        return ""  # only the first of several processes prints
+    lines = [scores([record]).loc[:, "target":].round(1).to_string(index=False)]
+    examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)
+    for row in examples.itertuples():
+        lines.append(f"\n{row.target_language}  source      {row.source}")
+        lines.append(f"    reference   {row.target}\n    hypothesis  {row.hypothesis}")
+    return "\n".join(lines)
 
 
 def _keep(
@@ -108,23 +130,18 @@ def _keep(
     """Write the record, and clear away what was kept on the way to it."""
     kept = store.put(record["identity"], record, hypotheses)
     for target in spec.targets:
-        part = _part(spec, target)
-        if store.get(part) is not None:
+        if store.get(part := f"{spec.identity()}-{target}") is not None:
             store.remove(part)
-    _checkpoint_file(spec).unlink(missing_ok=True)
+    _checkpoint(spec).unlink(missing_ok=True)
     return kept
 
 
-def _part(spec: Spec, target: str) -> str:
-    return f"{spec.identity()}-{target}"
-
-
-def _checkpoint_file(spec: Spec) -> Path:
+def _checkpoint(spec: Spec) -> Path:
     return CHECKPOINTS / f"{spec.identity()}.safetensors"
 
 
-def _place(spec: Spec, folder: Path) -> Path | None:
-    """Return where a model is to be saved; None where it is saved already."""
+def _folder_to_fill(spec: Spec, folder: Path) -> Path | None:
+    """Return the folder to save a model in, or None if the model is there already."""
     if not spec.languages or spec.extension is not None or spec.shorten is not None:
         raise ValueError(
             "only a model that is tuned, with the base's own tokenizer, can be saved: languages="
@@ -138,67 +155,62 @@ def _place(spec: Spec, folder: Path) -> Path | None:
 
 
 def _compute(
-    spec: Spec, store: Store, save: Path | None, options: dict[str, Any]
-) -> tuple[dict[str, Any], pd.DataFrame]:
+    spec: Spec,
+    store: Store,
+    tune: Callable[[], tuple[modeling.Model, dict[str, Any] | None]],
+    anew: bool,
+) -> Part:
+    """Return scores, with what training took, and translations. `anew` tunes in any case."""
     if spec.test[0] != "cldr":  # what cannot be scored is not tuned
         scoring.check_flores101()
         for target in spec.targets:
             _sentences(spec, target)
-    parts = distributed.broadcast_from_main(lambda: _kept_parts(spec, store))
+    parts = distributed.broadcast_from_main(lambda: _kept(spec, store))
     trained = next((part["training"] for part, _ in parts.values()), None)
-    if len(parts) < len(spec.targets) or save is not None:
-        base, trained = _tune(spec, save, **options)
+    if len(parts) < len(spec.targets) or anew:
+        base, trained = tune()
         base = modeling.for_translation(base)
     for target in spec.targets:
         if target not in parts:
             row, frame = _score(spec, base, target)
             parts[target] = {"training": trained, "row": row}, frame
-            if (
-                row["seconds"] > PART_SECONDS
-                and len(spec.targets) > 1
-                and distributed.state().is_main_process
-            ):
-                store.put(_part(spec, target), *parts[target])
-    scores = [parts[target][0]["row"] for target in spec.targets]
-    frames = [parts[target][1] for target in spec.targets]
-    return {"training": trained, "scores": scores}, pd.concat(frames, ignore_index=True)
+            long = row["seconds"] > PART_SECONDS and len(spec.targets) > 1
+            if long and distributed.state().is_main_process:
+                store.put(f"{spec.identity()}-{target}", *parts[target])
+    rows, frames = zip(*(parts[target] for target in spec.targets), strict=True)
+    found = {"training": trained, "scores": [row["row"] for row in rows]}
+    return found, pd.concat(frames, ignore_index=True)
 
 
-def _kept_parts(spec: Spec, store: Store) -> dict[str, tuple[dict[str, Any], pd.DataFrame]]:
-    """Return what an interrupted run has kept of each target: its record and its translations."""
-    kept = {target: store.get(_part(spec, target)) for target in spec.targets}
-    return {
-        target: (part, store.hypotheses(_part(spec, target)))
-        for target, part in kept.items()
-        if part is not None
-    }
+def _kept(spec: Spec, store: Store) -> dict[str, Part]:
+    """Return what an interrupted run has kept, by target."""
+    keys = {target: f"{spec.identity()}-{target}" for target in spec.targets}
+    found = {target: store.get(key) for target, key in keys.items()}
+    return {t: (part, store.hypotheses(keys[t])) for t, part in found.items() if part is not None}
 
 
 def _tune(
     spec: Spec,
     save: Path | None = None,
-    *,
     progress: bool | None = None,
     micro_batch: int | None = None,
     device_map: str | None = None,
 ) -> tuple[modeling.Model, dict[str, Any] | None]:
-    """Return the model to translate with, and what training it took; None for the base itself."""
-    device, dtype = placement()
-    base = modeling.load(
-        spec.base,
-        revision=spec.revision,
-        dtype=dtype,
-        spare_rows=spec.spare_rows,
-        device_map=device_map,
-    )
+    """Return the model to translate with, and what training took or None for the untuned base."""
+    device, dtype = modeling.placement()
+    given = {"dtype": dtype, "spare_rows": spec.spare_rows, "device_map": device_map}
+    base = modeling.load(spec.base, revision=spec.revision, **given)
     # Of several processes each takes its shard to its device itself: the whole may not fit there.
     if device_map is None and (distributed.state().num_processes == 1 or not spec.languages):
         base.model.to(device)
     if not spec.languages:
         return base, None
     frame = _tuning_data(spec)
-    if spec.extension is not None:
-        base = _extended(base, spec)
+    if how := spec.extension:
+        size = VOCABULARY_SIZES.get(how.text, 1_000_000)
+        text = corpora.monolingual(how.text, spec.languages[0], size, VOCABULARY_SEED)
+        pieces = extension.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
+        base = extension.extend(base, pieces, how.start, how.ranked, spec.seed)
     if spec.shorten is not None:
         codec = PrefixShortener.fit(base.tokenizer, frame["target"], PREFIXES[spec.shorten])
         base = replace(base, tokenizer=codec.shortened())
@@ -209,65 +221,46 @@ def _tune(
         spec.steps(),
         layers=spec.layers,
         micro_batch=micro_batch,
-        checkpoint=_checkpoint_file(spec),
+        checkpoint=_checkpoint(spec),
         progress=progress,
     )
     if save is not None and distributed.state().is_main_process:
-        modeling.save(
-            save,
-            result.trained,
-            strategy=spec.strategy,
-            layers=spec.layers,
-            base=spec.base,
-            revision=spec.revision,
-            spare_rows=spec.spare_rows,
-            run=spec.identity(),
-        )
+        about = {name: getattr(spec, name) for name in SAVED}
+        modeling.save(save, result.trained, **about, run=spec.identity())
+    counts = ("peak_bytes", "estimated_peak_bytes", "examples", "skipped")
     return result.model, {
         "losses": [round(loss, 4) for loss in result.losses],
         "seconds": round(result.seconds, 2),
         "label_tokens_per_second": round(result.label_tokens_per_second),
-        "peak_bytes": result.peak_bytes,
         "estimated_seconds": round(result.estimated_seconds, 2),
-        "estimated_peak_bytes": result.estimated_peak_bytes,
-        "examples": result.examples,
+        **{name: getattr(result, name) for name in (*counts, "precision", "micro_batch")},
         "drawn": frame.attrs,
-        "skipped": result.skipped,
-        "precision": result.precision,
-        "micro_batch": result.micro_batch,
         "processes": distributed.state().num_processes,
     }
 
 
-def _extended(base: modeling.Model, spec: Spec) -> modeling.Model:
-    how = spec.extension
-    (code,) = spec.languages
-    size = VOCABULARY_SIZES.get(how.text, 1_000_000)
-    text = corpora.monolingual(how.text, code, size, VOCABULARY_SEED)
-    pieces = extension.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
-    return extension.extend(base, pieces, how.start, how.ranked, spec.seed)
-
-
 def _tuning_data(spec: Spec) -> pd.DataFrame:
     if spec.languages == ("en",):
-        return INSTRUCTIONS[spec.corpus[0]](spec.size, spec.seed)
+        tasks = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
+        return tasks[spec.corpus[0]](spec.size, spec.seed)
     share, rest = divmod(spec.size, len(spec.languages))
     pairs = {code: share + (n < rest) for n, code in enumerate(spec.languages)}
     corpus = spec.corpus[0] if len(spec.corpus) == 1 else spec.corpus
     return prompts.mixture(pairs, corpus=corpus, seed=spec.seed)
 
 
-def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any], pd.DataFrame]:
+def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     """Translate and score one target."""
     test = _sentences(spec, target)
+    sources, references = test["source"].tolist(), test["target"].tolist()
     cap = spec.cap
     if cap is None:
-        cap = decoding.scaled_cap(base.tokenizer, _longest(spec, target))
+        cap = translation.scaled_cap(base.tokenizer, _longest(spec, target))
     start = perf_counter()
-    out = decoding.translate(
+    out = translation.translate(
         base.model,
         base.tokenizer,
-        [prompts.translation(target, source) for source in test["source"]],
+        [prompts.translation(target, source) for source in sources],
         beam_size=spec.beam_size,
         cap=cap,
         bos_id=base.bos,
@@ -276,11 +269,9 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any
     seconds = perf_counter() - start
     found = out["hypothesis"].tolist()
     pieces = scoring.cldr_spm() if spec.test[0] == "cldr" else None
-    bleu = scoring.spbleu(found, test["target"].tolist(), tokenizer=pieces)
-    chrf = scoring.chrf(found, test["target"].tolist())
-    errors = scoring.errors(
-        test["source"].tolist(), found, test["target"].tolist(), target, cap_hit=out["cap_hit"]
-    )
+    bleu = scoring.spbleu(found, references, tokenizer=pieces)
+    chrf = scoring.chrf(found, references)
+    errors = scoring.errors(sources, found, references, target, cap_hit=out["cap_hit"])
     row = {
         "target": target,
         "spbleu": round(bleu.score, 2),
@@ -291,10 +282,8 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> tuple[dict[str, Any
         "chrf_signature": chrf.signature,
         "sentences": len(found),
         "cap": cap,
-        "cap_hit_rate": out.attrs["cap_hit_rate"],
+        **{name: out.attrs[name] for name in ("cap_hit_rate", "engine", "precision")},
         "skipped": len(out.attrs["skipped"]),
-        "engine": out.attrs["engine"],
-        "precision": out.attrs["precision"],
         "seconds": round(seconds, 2),
         "errors": {k: None if pd.isna(v) else int(v) for k, v in scoring.summary(errors).items()},
     }
@@ -313,22 +302,3 @@ def _longest(spec: Spec, target: str) -> pd.Series:
     if spec.test[0] == "cldr":
         return corpora.load("cldr", target, "train", size=200, seed=TEST_SEED)["target"]
     return corpora.load("flores200", target, "dev")["target"]
-
-
-def report(spec: Spec, store: Store, **options: Any) -> str:
-    """Make a run as `run` does, and return its scores and one example per target as text.
-
-    Raises:
-        ValueError: The run failed, or as `run`.
-    """
-    record = run(spec, store, **options)
-    if record["status"] == "failed":
-        raise ValueError(record["error"])
-    if not distributed.state().is_main_process:
-        return ""  # the first of several processes prints
-    lines = [scores([record]).loc[:, "target":].round(1).to_string(index=False)]
-    examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)
-    for row in examples.itertuples():
-        lines.append(f"\n{row.target_language}  source      {row.source}")
-        lines.append(f"    reference   {row.target}\n    hypothesis  {row.hypothesis}")
-    return "\n".join(lines)

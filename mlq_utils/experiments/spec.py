@@ -14,8 +14,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Spec:
     layers: tuple[int, ...] | None = None
     seed: int = 0
     beam_size: int = 4
-    base: str = field(default="mini")
+    base: str = "mini"
     shorten: str | None = None
     cap: int | None = None
     extension: Extension | None = None
@@ -103,23 +103,20 @@ class Spec:
         """Check what can be checked without loading anything.
 
         Raises:
-            ValueError: A language is unknown, repeated or not in the corpus; a number is below 1;
-                there are fewer pairs than languages; or the corpus, split, strategy or schedule is
-                unknown.
+            ValueError: A name is unknown or repeated, a corpus lacks a language or split, a number
+                is below 1, or settings contradict each other.
         """
         languages.check(self.languages)
         if not languages.check(self.targets):
             raise ValueError("no targets: name the languages to score")
-        for name in ("size", "test_size", "epochs", "batch_size", "beam_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("size", "test_size", "epochs", "batch_size", "beam_size", "cap"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
         if self.size < len(self.languages):
             raise ValueError(f"{self.size} pairs are fewer than {len(self.languages)} languages")
         self.steps()  # refuses an unknown strategy or schedule
         self._check_corpora()
-        self._check_base()
-        if self.cap is not None and self.cap < 1:
-            raise ValueError(f"cap must be 1 or more, not {self.cap}")
         if self.extension is not None and (len(self.languages) != 1 or self.shorten is not None):
             raise ValueError(
                 "extension needs exactly one language, from which its pieces are learned, and "
@@ -131,11 +128,8 @@ class Spec:
                 raise ValueError(
                     "shorten needs languages: the prefix is chosen on the training targets"
                 )
-
-    def _check_base(self) -> None:
-        if Path(self.base).expanduser().is_dir() or not HUB_NAME.fullmatch(self.base):
-            return
-        if not COMMIT.fullmatch(self.revision or ""):
+        remote = HUB_NAME.fullmatch(self.base) and not Path(self.base).expanduser().is_dir()
+        if remote and not COMMIT.fullmatch(self.revision or ""):
             raise ValueError(
                 f"base {self.base!r} is on the Hub: its revision must be a commit, 40 hexadecimal "
                 f"digits (huggingface.co/{self.base}/commits/main shows them), not "
@@ -143,24 +137,22 @@ class Spec:
             )
 
     def _check_corpora(self) -> None:
-        def check(name: str, split: str, codes: Sequence[str] = ()) -> None:
-            one_of("corpus", name, corpora.NAMES)
-            one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
-            for code in codes:
-                one_of(f"language of {name}", code, languages.codes(name))
-
-        check(*self.test, self.targets)
+        test, split = self.test
+        _check_split(test, split)
+        wanted = [(test, self.targets, [test])]
         if self.languages == ("en",):
             one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
-            return
-        for name in self.corpus:
-            check(name, "train")
-        if self.extension is not None:
-            text = self.extension.text
-            one_of(f"language of {text}", self.languages[0], languages.codes(text))
-        covered = [code for name in self.corpus for code in languages.codes(name)]
-        for code in self.languages:
-            one_of(f"language of {'+'.join(self.corpus)}", code, covered)
+        else:
+            for name in self.corpus:
+                _check_split(name, "train")
+            wanted.append(("+".join(self.corpus), self.languages, self.corpus))
+            if self.extension is not None:
+                text = self.extension.text
+                wanted.insert(1, (text, self.languages[:1], [text]))
+        for label, codes, names in wanted:
+            covered = [code for name in names for code in languages.codes(name)]
+            for code in codes:
+                one_of(f"language of {label}", code, covered)
 
     def steps(self) -> Schedule:
         """Return the training schedule."""
@@ -182,7 +174,7 @@ class Spec:
         """Return the run's key: 64 hexadecimal digits."""
         values = asdict(self)
         for name in LATER:
-            if getattr(self, name) == self.__dataclass_fields__[name].default:
+            if getattr(self, name) == getattr(Spec, name):
                 del values[name]
         if self.extension is not None and self.extension.text == Extension.text:
             del values["extension"]["text"]  # this field was added after the first records, too
@@ -195,8 +187,13 @@ class Spec:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def spec_of(record: dict[str, Any]) -> Spec:
-    """Return the specification of a record."""
+def _check_split(corpus: str, split: str) -> None:
+    one_of("corpus", corpus, corpora.NAMES)
+    one_of(f"split of {corpus}", split, corpora.CORPORA[corpus].splits)
+
+
+def spec_of(record: Mapping[str, Any]) -> Spec:
+    """Return the specification of a record. Fields that older records lack have their default."""
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["spec"].items()}
     if values.get("extension"):
         values["extension"] = Extension(**values["extension"])
@@ -241,17 +238,15 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return the scores of records in tidy form.
 
     Returns:
-        One row per run and target, with the columns `tuned_on` (codes joined by "+"; "" for the
-        untuned model), `layers` ("0+1"; "" for strategies other than `layers`), `corpus` (joined by
-        "+"), `test` (corpus and split), `strategy`, `size`, `epochs`, `learning_rate` (None for the
-        strategy's own), `seed`, `shorten`, `cap` (None if scaled), an extension's `method`,
-        `pieces`, `start`, `ranked` and `text` (None without one), `target`, `spbleu`,
-        `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of `sentences`, and the
-        number of sentences with each kind of error.
+        One row per run and target. The columns are settings (`tuned_on`, which is "" for the
+        untuned model; `layers`, `corpus` and `test` as text; `strategy`, `size`, `epochs`,
+        `learning_rate`, `seed`, `shorten`, `cap`; the fields of `Extension`), then `target`,
+        `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of `sentences`,
+        and the number of sentences with each kind of error.
     """
     rows = []
     for record in records:
-        shared = _settings(record["spec"])
+        shared = _settings(record)
         for score in record.get("scores", []):
             columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
             rows.append(shared | {name: score[name] for name in columns} | score["errors"])
@@ -291,7 +286,7 @@ def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
             seen = spent["examples"] * record["spec"]["epochs"]
             tokens = spent["label_tokens_per_second"] * spent["seconds"]
             rows.append(
-                _settings(record["spec"])
+                _settings(record)
                 | {"tokens_per_sentence": tokens / seen}
                 | {name: spent[name] for name in ("seconds", "label_tokens_per_second")}
                 | {"translation_seconds": sum(row["seconds"] for row in record["scores"])}
@@ -300,16 +295,15 @@ def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _settings(spec: dict[str, Any]) -> dict[str, Any]:
+def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as the columns of one row."""
-    shared = {"tuned_on": "+".join(spec["languages"])}
-    shared["layers"] = "+".join(str(layer) for layer in spec["layers"] or ())
-    shared["corpus"] = "+".join(spec.get("corpus", ("cldr",)))
-    shared["test"] = " ".join(spec.get("test", ("cldr", "test")))
-    axes = ("strategy", "size", "epochs", "learning_rate", "seed")
-    shared |= {name: spec[name] for name in axes}
-    shared |= {name: spec.get(name) for name in ("shorten", "cap")}
-    extension = spec.get("extension") or {}
-    if extension:
-        extension = {"text": Extension.text} | extension  # older records do not have this field
-    return shared | {field.name: extension.get(field.name) for field in fields(Extension)}
+    spec = spec_of(record)
+    names = ("strategy", "size", "epochs", "learning_rate", "seed", "shorten", "cap")
+    return {
+        "tuned_on": "+".join(spec.languages),
+        "layers": "+".join(map(str, spec.layers or ())),
+        "corpus": "+".join(spec.corpus),
+        "test": " ".join(spec.test),
+        **{name: getattr(spec, name) for name in names},
+        **{field.name: getattr(spec.extension, field.name, None) for field in fields(Extension)},
+    }

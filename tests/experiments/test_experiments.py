@@ -4,10 +4,12 @@ import dataclasses
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import peft
 import pytest
 import torch
+from accelerate import PartialState
 from sacrebleu.tokenizers import tokenizer_spm
 from safetensors.torch import load_file
 
@@ -15,8 +17,7 @@ from mlq_utils import cli, experiments, modeling, scoring
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec, runner
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import training
-from mlq_utils.modeling.distributed import placement
+from mlq_utils.modeling import distributed, training
 from mlq_utils.modeling.extension import Extension
 
 
@@ -203,6 +204,19 @@ def test_what_cannot_be_scored_is_not_tuned(real, base, tmp_path, monkeypatch):
         experiments.run(spec, Store(tmp_path / "store"), progress=False)
 
 
+@pytest.fixture
+def fresh_state():
+    """Let accelerate look at the machine anew, in a test and after it."""
+
+    def forget():
+        distributed.state.cache_clear()
+        PartialState._reset_state()
+
+    forget()
+    yield
+    forget()
+
+
 @pytest.mark.parametrize(
     ("gpu", "bf16", "expected"),
     [
@@ -211,10 +225,10 @@ def test_what_cannot_be_scored_is_not_tuned(real, base, tmp_path, monkeypatch):
         (True, False, ("cuda", torch.float32)),
     ],
 )
-def test_a_gpu_is_used_where_there_is_one(gpu, bf16, expected, monkeypatch):
+def test_a_gpu_is_used_where_there_is_one(gpu, bf16, expected, fresh_state, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
-    device, dtype = placement()
+    device, dtype = modeling.placement()
     assert (device.type, dtype) == expected
 
 
@@ -249,7 +263,7 @@ def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path, monke
 @pytest.mark.parametrize("strategy", ["embed", "full", "lora", "layers"])
 def test_a_tuned_model_is_kept_and_loaded(small, tmp_path, strategy):
     layers = (1,) if strategy == "layers" else None
-    spec = dataclasses.replace(small, strategy=strategy, layers=layers)
+    spec = dataclasses.replace(small, strategy=strategy, layers=layers, cap=12)
     folder = tmp_path / "tuned"
     record = experiments.run(spec, Store(tmp_path / "runs"), progress=False, save=folder)
     kept = load_file(folder / "trained.safetensors")
@@ -261,10 +275,10 @@ def test_a_tuned_model_is_kept_and_loaded(small, tmp_path, strategy):
     assert not isinstance(loaded.model, peft.PeftModel)
     for name, value in direct.model.state_dict().items():
         torch.testing.assert_close(loaded.model.state_dict()[name], value)
-    untuned = Spec((), spec.targets, test_size=spec.test_size, base=str(folder))
+    untuned = dataclasses.replace(small, languages=(), base=str(folder), cap=12)
     again = experiments.run(untuned, Store(tmp_path / "runs"), progress=False)
     assert [s["spbleu"] for s in again["scores"]] == [s["spbleu"] for s in record["scores"]]
-    tuned_twice = dataclasses.replace(small, base=str(folder), targets=("ro",))
+    tuned_twice = dataclasses.replace(small, base=str(folder), targets=("ro",), cap=4)
     assert experiments.run(tuned_twice, Store(tmp_path / "runs"), progress=False)["training"]
 
 
@@ -295,7 +309,7 @@ def test_what_cannot_be_kept_is_refused_before_work(
 
 def test_damaged_or_foreign_parts_are_refused(small, base, tmp_path):
     own = shutil.copytree(base, tmp_path / "base")
-    spec = dataclasses.replace(small, base=str(own))
+    spec = dataclasses.replace(small, base=str(own), targets=("ro",), cap=4)
     folder = tmp_path / "tuned"
     experiments.run(spec, Store(tmp_path / "runs"), progress=False, save=folder)
     half = shutil.copytree(folder, tmp_path / "half")
@@ -438,7 +452,7 @@ def test_a_device_map_places_the_model(small, record, tmp_path):
 
 
 def test_a_device_map_is_for_one_process(small, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "state", lambda: SimpleNamespace(num_processes=2))
     with pytest.raises(ValueError, match="leave device_map out"):
         experiments.run(small, Store(tmp_path), device_map="auto")
 
