@@ -4,7 +4,7 @@
     mlq run --languages cy --targets cy fr af     # tune, translate and score
     mlq run --config run.yaml --seed 1            # defaults from a YAML file
     mlq run --help                                # all flags, with defaults and units
-    mlq --tyro-print-completion bash              # completion for bash, zsh, fish or tcsh
+    mlq --tyro-print-completion bash              # completion for bash, zsh or fish
 
 Flags are generated from the dataclasses and functions of the Python interface. A command imports
 what it needs only when it is chosen, so that help and advice do not wait for torch.
