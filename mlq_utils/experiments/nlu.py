@@ -62,9 +62,9 @@ def evaluate(
 
     Returns:
         One row per task and language: `task`, `language`, `metric`, `score` and `stderr` (percent;
-        `stderr` is missing for one example), `samples`, and `truncated`, the number of requests
-        that were cut because they are longer than the model's context. `attrs` holds `base`,
-        `harness` (its version), `shots`, `limit` and `data` (file and SHA-256 of each row).
+        `stderr` is missing for one example), `samples`, and `truncated`, the number of requests cut
+        to the model's context. `attrs` holds `base`, `harness` (its version), `shots`, `limit` and
+        `data` (file and SHA-256 of each row).
 
     Raises:
         ModuleNotFoundError: lm-evaluation-harness is not installed.
@@ -76,29 +76,24 @@ def evaluate(
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: give 1 or more")
     if find_spec("lm_eval") is None:
-        remedy = 'lm-evaluation-harness is not installed: pip install "mlq_utils[nlu]"'
-        raise ModuleNotFoundError(remedy, name="lm_eval")
+        raise ModuleNotFoundError('lm-evaluation-harness is missing: pip install "mlq_utils[nlu]"')
     from mlq_utils.experiments import nlu_harness
 
     files = [read(*job, data) for job in jobs]  # all are checked before anything is computed
-    store, model, records = store or Store(STORE), None, []
+    base, store, model, records = str(base), store or Store(STORE), None, []
     settings = {
-        "base": str(base), "digest": modeling.digest(str(base)), "revision": revision,
+        "base": base, "digest": modeling.digest(base), "revision": revision,
         "spare_rows": spare_rows, "shots": 0, "limit": limit, "harness": version("lm_eval"),
     }  # fmt: skip
     for (name, language), (examples, source) in zip(jobs, files, strict=True):
         spec = settings | {"task": name, "language": language, "data": source}
         record = store.get(key := _key(spec))
         if record is None:
-            model = model or nlu_harness.load(str(base), revision, spare_rows, batch_size)
+            model = model or nlu_harness.load(base, revision, spare_rows, batch_size)
             found = nlu_harness.score(model, TASKS[name], language, examples, limit)
             record = store.put(key, {"identity": key, "status": "done", "nlu": spec} | found)
         records.append(record | spec)
-    columns = ["task", "language", "metric", "score", "stderr", "samples", "truncated"]
-    frame = pd.DataFrame(records)[columns].astype({"stderr": float})
-    frame.attrs = {name: settings[name] for name in ("base", "harness", "shots", "limit")}
-    frame.attrs["data"] = {f"{r['task']} {r['language']}": r["data"] for r in records}
-    return frame
+    return _frame(records)
 
 
 def average(scores: pd.DataFrame) -> pd.DataFrame:
@@ -115,7 +110,7 @@ def average(scores: pd.DataFrame) -> pd.DataFrame:
     """
     groups = scores.groupby("task", sort=False)
     means = groups.agg(languages=("language", "nunique"), score=("score", "mean")).reset_index()
-    known = means["task"].map(lambda name: len(TASKS[name]["languages"]))
+    known = [len(TASKS[name]["languages"]) for name in means["task"]]
     means.insert(2, "all_languages", means["languages"] == known)
     whole = means["all_languages"].all() and len(means) == len(TASKS)
     means.loc[len(means)] = ["AVG", means["languages"].sum(), whole, means["score"].mean()]
@@ -245,6 +240,15 @@ def _jobs(tasks: Sequence[str] | None, languages: Sequence[str] | None) -> list[
         if not set(wanted) & set(has := TASKS[name]["languages"]):
             raise ValueError(f"{name} has none of the languages {', '.join(wanted)}, only {has}")
     return [(name, c) for name in chosen for c in TASKS[name]["languages"] if c in wanted]
+
+
+def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return records, completed by their settings, as `evaluate` returns them."""
+    columns = ["task", "language", "metric", "score", "stderr", "samples", "truncated"]
+    frame = pd.DataFrame(records)[columns].astype({"stderr": float})
+    frame.attrs = {name: records[0][name] for name in ("base", "harness", "shots", "limit")}
+    frame.attrs["data"] = {f"{r['task']} {r['language']}": r["data"] for r in records}
+    return frame
 
 
 def _key(spec: dict[str, Any]) -> str:

@@ -16,13 +16,13 @@ import pandas as pd
 from sacrebleu.metrics import CHRF
 
 from mlq_utils import languages
+from mlq_utils.scoring.metrics import check_texts
 
 KINDS = ("source_copy", "oscillation", "off_target", "empty", "cap_hit")
 COPY = 80
-"""chrF from which a hypothesis counts as a copy of its source. Correct translations into languages
-in Latin script reach it in 0.02% of 9,000 FLORES sentences and 0.9% of 8,475 CLDR phrases (which
-keep names as they are), not counting those equal to their source; these are closer still to their
-reference."""
+"""chrF from which a hypothesis counts as a copy of its source. Of correct translations into Latin
+script that differ from their source, 0.02% of 9,000 FLORES sentences and 0.9% of 8,475 CLDR phrases
+reach it; these are closer still to their reference."""
 REPEATS = 4
 """How many times in a row a unit must stand to count as oscillation."""
 REPEATED = 8
@@ -69,14 +69,9 @@ def errors(
 
     Raises:
         ValueError: The lists are empty or differ in length, or the language is unknown.
+        TypeError: A sentence is not a string.
     """
-    lists = {"sources": sources, "hypotheses": hypotheses, "references": references}
-    lists |= {} if cap_hit is None else {"cap_hit": cap_hit}
-    if len({len(each) for each in lists.values()}) > 1:
-        counts = ", ".join(f"{len(each)} {name}" for name, each in lists.items())
-        raise ValueError(f"numbers differ: {counts}")
-    if not len(hypotheses):
-        raise ValueError("the list of hypotheses is empty")
+    check_texts(sources=sources, hypotheses=hypotheses, references=references)
     sentences = {code: list(given) for code, given in (texts or {}).items()}
     for code, given in (("en", sources), (language, references)):
         sentences[code] = [*sentences.get(code, []), *given]
@@ -85,8 +80,7 @@ def errors(
     for source, hypothesis, reference in zip(sources, hypotheses, references, strict=True):
         copy = source_copy(source, hypothesis, reference)
         other = False if copy else off_target(hypothesis, reference, language, words)
-        repeats = oscillation(hypothesis, reference)
-        rows.append((copy, repeats, other, not hypothesis.strip(), None))
+        rows.append((copy, oscillation(hypothesis, reference), other, not hypothesis.strip(), None))
     found = pd.DataFrame(rows, columns=KINDS).astype("boolean")
     return found if cap_hit is None else found.assign(cap_hit=pd.array(cap_hit, dtype="boolean"))
 

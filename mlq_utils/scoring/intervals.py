@@ -38,8 +38,8 @@ def rank_correlation(
     Args:
         x: Two or more numbers.
         y: As many numbers, paired with `x`.
-        samples: See `mean`. Samples in which a side is constant are left out.
-        seed: See `mean`.
+        samples: Number of bootstrap samples; those in which a side is constant are left out.
+        seed: Random seed for drawing the samples. Defaults to 0.
 
     Returns:
         A Series with `rho`, `low`, `high` and `n`.

@@ -170,7 +170,7 @@ def _plain_floats(metric: Metric) -> Metric:
 def _score(
     metric: Metric, hypotheses: Sequence[str], references: Sequence[str], resamples: int
 ) -> Score:
-    _check(hypotheses, references)
+    check_texts(hypotheses=hypotheses, references=references)
     if not isinstance(resamples, numbers.Integral) or resamples < 1:
         raise ValueError(f"resamples must be a whole number of at least 1, not {resamples!r}")
     found = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=int(resamples))
@@ -183,9 +183,14 @@ def _score(
     return Score(found.score, mean - half, mean + half, signature, len(hypotheses), empty)
 
 
-def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    """Refuse lists that differ in length, of which sacrebleu would score the shorter part."""
-    for kind, texts in (("hypotheses", hypotheses), ("references", references)):
+def check_texts(**lists: Sequence[str]) -> None:
+    """Refuse lists that differ in length, of which sacrebleu would score the shorter part.
+
+    Raises:
+        ValueError: A list is empty, or the lists differ in length.
+        TypeError: One is a string instead of a list, or holds something else than strings.
+    """
+    for kind, texts in lists.items():
         if isinstance(texts, str):
             raise TypeError(f"give a list of {kind}, not one string")
         if not len(texts):
@@ -193,5 +198,6 @@ def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
         for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"number {number} of the {kind} is not a string: {text!r}")
-    if len(hypotheses) != len(references):
-        raise ValueError(f"{len(hypotheses)} hypotheses and {len(references)} references")
+    if len({len(texts) for texts in lists.values()}) > 1:
+        counts = ", ".join(f"{len(texts)} {kind}" for kind, texts in lists.items())
+        raise ValueError(f"numbers differ: {counts}")

@@ -146,8 +146,8 @@ def test_another_kind_of_tokenizer_is_refused():
 def test_bad_lists_are_refused(score, pieces):
     options = {"tokenizer": pieces} if score is spbleu else {}
     for hypotheses, references, error, message in (
-        (["a"], ["a", "b"], ValueError, "1 hypotheses and 2 references"),
-        (["a", "b"], ["a"], ValueError, "2 hypotheses and 1 references"),
+        (["a"], ["a", "b"], ValueError, "1 hypotheses, 2 references"),
+        (["a", "b"], ["a"], ValueError, "2 hypotheses, 1 references"),
         ([], [], ValueError, "list of hypotheses is empty"),
         (["a"], [], ValueError, "list of references is empty"),
         (["a", None], ["a", "b"], TypeError, "number 1 of the hypotheses is not a string: None"),
@@ -302,10 +302,14 @@ def test_errors_are_counted():
 def test_errors_refuse_bad_lists():
     with pytest.raises(ValueError, match="2 sources, 1 hypotheses, 1 references"):
         errors(["a", "b"], ["a"], ["a"], "ro")
-    with pytest.raises(ValueError, match="1 references, 2 cap_hit"):
+    with pytest.raises(ValueError, match=r"values \(2\) does not match .* index \(1\)"):
         errors(["a"], ["a"], ["a"], "ro", cap_hit=[True, False])
     with pytest.raises(ValueError, match="list of hypotheses is empty"):
+        errors(["a"], [], ["a"], "ro")
+    with pytest.raises(ValueError, match="list of sources is empty"):
         errors([], [], [], "ro")
+    with pytest.raises(TypeError, match="number 0 of the references is not a string: None"):
+        errors(["a"], ["a"], [None], "ro")
     with pytest.raises(ValueError, match="unknown language 'rp'"):
         errors(["a"], ["a"], ["a"], "rp")
 
