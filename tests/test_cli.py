@@ -380,7 +380,7 @@ def test_bad_input_is_one_line_and_status_2(command, message, capsys, monkeypatc
         ("run --size many", "Error parsing --size"),
         ("run --languages km extension --method bppe --pieces 3", "Did you mean bpe"),
         ("run --batch-sise 3", "--batch-size"),
-        ("recomend cy", "recommend"),
+        ("recommends cy", "recommend"),
         ("sweep go", "plan"),
         ("pretrain", "--folder"),
         ("", "recommend"),
