@@ -12,10 +12,11 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from IPython.core.interactiveshell import InteractiveShell
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mlq_utils import languages, paper
-from mlq_utils.book import pages
+from mlq_utils.book import execution, pages, preflight
 from mlq_utils.book import pipeline as book
 
 DECLARED = """from typing import Optional
@@ -72,8 +73,10 @@ def parameters(root, **values):
 
 
 def run(root):
-    (chapter,) = book.chapters(root, "smoke")
-    return book.run(root, "smoke", chapter, inputs="")
+    """Execute the chapter if it is out of date, and return the executed notebook."""
+    listed = book.chapters(root, "smoke")
+    execution.execute(root, "smoke", execution.outdated(root, "smoke", listed, ""), "")
+    return execution.executed(root, "smoke", listed[0])
 
 
 def runs(root):
@@ -101,7 +104,7 @@ def test_the_command_makes_a_site_and_reuses_its_runs(toy):
     assert "threshold" in page
     for absent in ("colab", "mybinder", "Open issue", "executablebooks/jupyter-book"):
         assert absent not in page
-    assert not book.machine_paths(toy).search(page)
+    assert not execution.machine_paths(toy).search(page)
     first = done.stderr.splitlines()[0]
     assert re.fullmatch(r"notebooks/chapter\.ipynb: running; about 1 min left in all", first)
     assert not list((toy / "_build").glob("site-*"))
@@ -136,18 +139,32 @@ time.sleep(600)
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all that runs in it
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said.splitlines()[-1] == "interrupted: what is finished is kept, the next call goes on"
     assert "Traceback" not in said
     assert (toy / "_build/scratch/store").read_text() == str(toy.resolve() / "_build/store")
 
 
-def test_the_address_brings_the_buttons(toy):
+def test_the_address_brings_the_buttons_and_installs_on_colab(toy, monkeypatch):
     config = yaml.safe_load((toy / "_config.yml").read_text("utf8"))
     config["repository"]["url"] = "https://github.com/someone/somewhere"
     (toy / "_config.yml").write_text(yaml.safe_dump(config), "utf8")
+    committed = (toy / "notebooks/chapter.ipynb").read_bytes()
     site = book.make(toy, "smoke").parent
     page = (site / "notebooks/chapter.html").read_text("utf8")
+    assert "A chapter" in page.split("</title>")[0]
+    staged = nbformat.read(toy / "_build/source/smoke/notebooks/chapter.ipynb", as_version=4)
+    install = next(cell.source for cell in staged.cells if cell.cell_type == "code")
+    assert 'if "google.colab" in sys.modules:' in install
+    assert "git+https://github.com/someone/somewhere" in install
+    shell = InteractiveShell.instance()
+    ran = []
+    shell.register_magic_function(ran.append, magic_name="pip")
+    assert shell.run_cell(install).success and ran == []
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    assert shell.run_cell(install).success
+    assert ran == ['install "mlq_utils[book] @ git+https://github.com/someone/somewhere"']
+    assert (toy / "notebooks/chapter.ipynb").read_bytes() == committed
     for address in (
         "https://github.com/someone/somewhere/issues/new",
         "https://github.com/someone/somewhere/edit/main/notebooks/chapter.ipynb",
@@ -176,13 +193,13 @@ def test_inputs_key_sees_pins_and_data(tmp_path, monkeypatch):
     data = tmp_path / "data"
     data.mkdir()
     monkeypatch.setenv("MLQ_DATA", str(data))
-    keys = {book.inputs_key(tmp_path)}
-    (tmp_path / "requirements.txt").write_text("babel==2.18.0", "utf8")
-    keys.add(book.inputs_key(tmp_path))
+    keys = {execution.inputs_key(tmp_path)}
+    (tmp_path / "constraints.txt").write_text("babel==2.18.0", "utf8")
+    keys.add(execution.inputs_key(tmp_path))
     (data / "file").write_text("one", "utf8")
-    keys.add(book.inputs_key(tmp_path))
+    keys.add(execution.inputs_key(tmp_path))
     assert len(keys) == 3
-    assert book.inputs_key(tmp_path) in keys
+    assert execution.inputs_key(tmp_path) in keys
 
 
 @pytest.mark.parametrize(
@@ -248,6 +265,49 @@ def test_an_edited_table_stops_before_anything_runs(toy, tmp_path, monkeypatch):
     with pytest.raises(book.InputError, match=r"table_14.csv"):
         book.make(toy, "smoke")
     assert not (toy / "_build").exists()
+
+
+def test_all_that_the_paper_profile_lacks_is_named_before_anything_runs(root, toy, monkeypatch):
+    monkeypatch.setenv("MLQ_DATA", str(toy))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(toy / "cache"))
+    monkeypatch.setenv("SACREBLEU", str(toy))
+    monkeypatch.setattr(preflight, "_online", lambda address: False)
+    monkeypatch.delenv("MLQ_CLUSTER", raising=False)
+    given = yaml.safe_load((root / "notebooks/params/paper/altruistic.yaml").read_text("utf8"))
+    nlu = {"nlu_tasks": ["mgsm"]}
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    lacking = preflight.missing([given, given, nlu])
+    assert len(lacking) == len(set(lacking))
+    for wanted in (
+        "the weights of huggyllama/llama-7b",
+        "mgsm/mgsm_bn.tsv is missing from",
+        "no tokenizer 'huggyllama/llama-7b'",
+        "the corpus lego_mt, which cannot be downloaded",
+        "the corpus ted, which cannot be downloaded without",
+        "the corpus mc4, which cannot be downloaded without",
+        "the corpus flores200, which cannot",
+        "flores101 model",
+        "a GPU, for runs of huggyllama/llama-7b",
+        "lm-eval",
+    ):
+        assert sum(wanted in line for line in lacking) == 1, wanted
+
+    monkeypatch.setattr(preflight, "missing", lambda chapters: ["the weights", "the corpus"])
+    with pytest.raises(
+        book.InputError, match=r"'smoke' needs .*\n  \* the weights\n  \* the corpus"
+    ):
+        book.make(toy, "smoke")
+    assert not (toy / "_build").exists()
+
+
+def test_a_network_or_local_files_are_enough(tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors").touch()
+    assert list(preflight._weights(str(tmp_path), None)) == []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(preflight, "_online", lambda address: True)
+    assert list(preflight._weights("owner/name", "main")) == []
+    assert list(preflight._corpus("ted")) == []
+    assert preflight.missing([{"tokenizer": None, "corpus": "cldr", "scale": "mini"}]) == []
 
 
 def test_what_is_missing_is_named(toy):
@@ -357,4 +417,4 @@ def test_provenance_says_what_a_page_was_made_with():
     stamp = pages.provenance(namespace, table_12="0" * 64).data
     for part in ("threshold = 1.84", "table 12", "0" * 64, "UTC", "numpy", "commit"):
         assert part in stamp
-    assert not book.machine_paths(Path(__file__).parents[2]).search(stamp)
+    assert not execution.machine_paths(Path(__file__).parents[2]).search(stamp)

@@ -1,0 +1,153 @@
+"""Checks that all that the chapters need is here, before the first of them starts."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import requests
+
+from mlq_utils import corpora, experiments, paper, scoring, tokenization
+from mlq_utils.experiments import nlu, scales, tables
+
+Parameters = Mapping[str, Any]
+
+
+def check_data() -> None:
+    """Read all shipped data, so that damage is found before any notebook runs.
+
+    Raises:
+        ValueError: A table of the paper contradicts itself where the printed one does not, a
+            record was edited, or a file of a local FLORES-200 is damaged or short.
+        FileNotFoundError: A local FLORES-200 lacks a file.
+    """
+    for number in range(1, 17):
+        paper.table(number)
+    for name in ("fertility", "shortening"):
+        tokenization.recorded(name)
+    if corpora.find("flores200"):
+        corpora.texts("flores200", "devtest")
+
+
+def makes_runs(parameters: Parameters) -> bool:
+    """Return whether a chapter with these parameters makes missing runs of the paper's tables."""
+    return parameters.get("runs_at_most", 0) != 0
+
+
+def missing(chapters: Iterable[Parameters]) -> list[str]:
+    """Return what chapters need and this machine neither has nor can download.
+
+    Args:
+        chapters: Parameters of each chapter, by name.
+
+    Returns:
+        One line for each missing thing, which names it and the remedy.
+    """
+    lines: list[str] = []
+    chosen: dict[tuple[str, str | None, str | None], None] = {}
+    for parameters in chapters:
+        names = (parameters.get(name) for name in ("base", "revision"))
+        scale = (parameters.get("scale", "mini"), *names)
+        if makes_runs(parameters):
+            chosen[scale] = None
+        lines += _tokenizer(parameters.get("tokenizer"))
+        lines += _corpus(parameters.get("corpus", "cldr"))
+        if tasks := parameters.get("nlu_tasks"):
+            lines += _nlu(tasks)
+            lines += _scale(*scale, runs=False)
+    for scale in chosen:
+        lines += _scale(*scale, runs=True)
+    return list(dict.fromkeys(lines))
+
+
+def _tokenizer(name: str | None) -> Iterator[str]:
+    try:
+        if name:
+            tokenization.load(name)
+    except (OSError, ValueError) as error:
+        yield str(error)
+
+
+def _nlu(tasks: Iterable[str]) -> Iterator[str]:
+    if not find_spec("lm_eval"):
+        yield 'the package lm-eval, for nlu_tasks: pip install "mlq_utils[nlu]"'
+    for task in tasks:
+        try:
+            for language in nlu.TASKS[task]["languages"]:
+                nlu.read(task, language)
+        except (OSError, ValueError) as error:  # one line for each task
+            yield str(error)
+
+
+def _scale(name: str, base: str | None, revision: str | None, *, runs: bool) -> Iterator[str]:
+    """Yield what the base of a scale lacks and, with `runs`, all that its missing runs lack."""
+    try:
+        scale = scales.named(name, base=base, revision=revision)
+    except (OSError, ValueError) as error:
+        yield str(error)
+        return
+    yield from _weights(scale.untuned.base, scale.untuned.revision)
+    if not runs:
+        return
+    specs = {spec.identity(): spec for spec in tables.specs(scale=scale)}
+    known = experiments.default_store().get_all(specs)
+    left = [spec for key, spec in specs.items() if known[key] is None]
+    needed = {spec.test[0] for spec in left}
+    needed |= {name for spec in left if spec.languages for name in spec.corpus}
+    needed |= {spec.extension.text for spec in left if spec.extension}
+    for corpus in sorted(needed):
+        yield from _corpus(corpus)
+    if any(spec.test[0] != "cldr" for spec in left):
+        try:
+            scoring.check_flores101()
+        except (OSError, ValueError) as error:
+            yield str(error)
+    if scale.untuned.base != "mini" and not os.environ.get("MLQ_CLUSTER"):
+        import torch
+
+        if left and not torch.cuda.is_available():
+            yield (
+                f"a GPU, for runs of {scale.untuned.base}. `mlq sweep plan` tells what "
+                "memory and time they take. Set MLQ_CLUSTER to a Dask scheduler with GPUs"
+            )
+
+
+def _weights(base: str, revision: str | None) -> Iterator[str]:
+    from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
+
+    if base == "mini" or Path(base).expanduser().is_dir():
+        return
+    for file in ("model.safetensors", "model.safetensors.index.json"):
+        if isinstance(try_to_load_from_cache(base, file, revision=revision), str):
+            return
+    address = hf_hub_url(base, "config.json", revision=revision)
+    if constants.HF_HUB_OFFLINE or not _online(address):
+        yield (
+            f"the weights of {base}, which are neither here nor at {address} for this machine. "
+            "Download them where there is a network, and set the parameter `base` to their folder"
+        )
+
+
+def _corpus(name: str) -> Iterator[str]:
+    if corpora.find(name):
+        return
+    corpus = corpora.CORPORA[name]
+    remedy = f"Get it from {corpus.origin or corpus.url} and put the folder {corpus.folder}"
+    remedy += " into the folder that MLQ_DATA names"
+    if not corpus.url:
+        yield f"the corpus {name}, which cannot be downloaded by a program. {remedy}"
+    elif not _online("{0.scheme}://{0.netloc}".format(urlparse(corpus.url))):
+        yield f"the corpus {name}, which cannot be downloaded without a network. {remedy}"
+
+
+@cache
+def _online(address: str) -> bool:
+    """Return whether a server answers, whatever it says of a page that was not asked for."""
+    try:
+        with requests.get(address, timeout=10, stream=True) as response:
+            return response.ok or urlparse(address).path in ("", "/")
+    except requests.RequestException:
+        return False
