@@ -416,7 +416,7 @@ def test_a_base_on_the_hub_is_pinned(revision):
 
 def test_the_command_in_two_processes(small, tmp_path, monkeypatch):
     """By accelerate's launcher: one table, one record, and one saved model, as of one process."""
-    spec = dataclasses.replace(small, size=27, strategy="full")
+    spec = dataclasses.replace(small, size=27, strategy="full", cap=8)
     alone = experiments.run(spec, Store(tmp_path / "alone"), progress=False)
     store, folder = tmp_path / "store", tmp_path / "kept"
     (script := tmp_path / "run.py").write_text(

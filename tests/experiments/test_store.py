@@ -298,13 +298,14 @@ def test_old_leftovers_of_killed_writers_are_cleared(local):
     root = pathlib.Path(local.url)
     number = "0123456789abcdef" * 2
     left = [f".a-ro.json.{number}", f".a.{number}", f".removed-{number}", f".check.{number}"]
+    left.append(f"..check.{number}.{number}")
     others = [".git", ".damaged-a-01234567.json", f".old.json.{number}x", "b.json"]
     for name in left + others:
         (root / name).mkdir(parents=True)
         (root / name / "record.json").touch()
     (root / f".b.json.{number}").touch()
     local.check()
-    assert len(list(root.iterdir())) == 9
+    assert len(list(root.iterdir())) == 10
     for path in root.iterdir():
         os.utime(path, (0, 0))
     local.check()
