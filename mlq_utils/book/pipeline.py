@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,7 +143,9 @@ def build(source: Path, site: Path) -> Path:
     Raises:
         BookError: Jupyter Book failed or warned.
     """
-    command = [Path(sysconfig.get_path("scripts"), "jupyter-book"), "build", source]
+    # Not the script jupyter-book, whose interpreter may be another one: Sphinx imports the package.
+    main = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", main, "build", source]
     options = ["--all", "-W", "-n", "--keep-going", "--path-output"]
     site.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=site.parent, prefix="site-") as aside:

@@ -89,12 +89,13 @@ def _scale(name: str, base: str | None, revision: str | None, *, runs: bool) -> 
     except (OSError, ValueError) as error:
         yield str(error)
         return
-    yield from _weights(scale.untuned.base, scale.untuned.revision)
-    if not runs:
-        return
-    specs = {spec.identity(): spec for spec in tables.specs(scale=scale)}
+    specs = {spec.identity(): spec for spec in tables.specs(scale=scale) if runs}
     known = experiments.default_store().get_all(specs)
     left = [spec for key, spec in specs.items() if known[key] is None]
+    if left or not runs:
+        yield from _weights(scale.untuned.base, scale.untuned.revision)
+    if not left:
+        return
     needed = {spec.test[0] for spec in left}
     needed |= {name for spec in left if spec.languages for name in spec.corpus}
     needed |= {spec.extension.text for spec in left if spec.extension}
@@ -108,7 +109,7 @@ def _scale(name: str, base: str | None, revision: str | None, *, runs: bool) -> 
     if scale.untuned.base != "mini" and not os.environ.get("MLQ_CLUSTER"):
         import torch
 
-        if left and not torch.cuda.is_available():
+        if not torch.cuda.is_available():
             yield (
                 f"a GPU, for runs of {scale.untuned.base}. `mlq sweep plan` tells what "
                 "memory and time they take. Set MLQ_CLUSTER to a Dask scheduler with GPUs"
