@@ -19,34 +19,38 @@ endif
 book: env
 	@$(BIN)/python -m mlq_utils.book.pipeline --profile $(PROFILE)
 
-test: env
+test: .venv/test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-env: .venv/installed
+env: .venv/book
 
 # Written last: an interrupted installation is taken up again, a finished one only when pins change.
-.venv/installed: requirements.txt constraints.txt pyproject.toml
+.venv/book: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	    "make: $(PYTHON) is Python " + sys.version.split()[0] + "; 3.11 or later is needed (PYTHON=...)")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -r requirements.txt -c constraints.txt
-	$(BIN)/python -m pip install --no-deps -e .
+	$(BIN)/python -m pip install -c constraints.txt -e '.[book]'
+	@touch $@
+
+.venv/test: .venv/book
+	$(BIN)/python -m pip install -c constraints.txt -e '.[test]'
 	@touch $@
 
 bench: env
 	$(BIN)/python -m benchmarks.bench
 
-lint: env
+lint: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/codespell
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb book/*.ipynb
 
-# What torch brings for NVIDIA's accelerators it pins itself, on the machines that have them.
-lock: env
-	$(BIN)/python -m pip freeze --exclude-editable \
-	    | sed -E -e 's/\+(cpu|cu[0-9]+)$$//' -e '/^(nvidia|cuda|triton)/d' \
-	    | grep -vxFf requirements.txt > constraints.txt
+# The build of torch is left out, and so is what torch brings for NVIDIA's accelerators, because
+# torch pins these packages itself.
+lock: .venv/test
+	$(BIN)/python -m pip freeze --all --exclude-editable | tr 'A-Z_' 'a-z-' \
+	    | sed -E -e 's/\+(cpu|cu[0-9]+)$$//' -e '/^(nvidia|cuda|triton|pip=)/d' \
+	    | LC_ALL=C sort > constraints.txt
 
 clean:
 	rm -rf _build .pytest_cache .hypothesis .ruff_cache

@@ -3,24 +3,54 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 
+import nbformat
 import pytest
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
 
-PIN = re.compile(r"^([A-Za-z0-9_.-]+)==(\S+)$")
 
-
-def pins(lines):
-    found = [PIN.match(line.strip()) for line in lines]
-    return {re.sub("[-_.]+", "-", m[1]).lower(): m[2] for m in found if m}
+def canonical(name):
+    return re.sub("[-_.]+", "-", name).lower()
 
 
 @pytest.fixture(scope="module")
-def required(root):
-    return pins((root / "requirements.txt").read_text("utf8").splitlines())
+def pins(root):
+    """The versions in constraints.txt, every line of which is a pin."""
+    lines = (root / "constraints.txt").read_text("utf8").splitlines()
+    found = [re.fullmatch(r"([a-z0-9-]+)==([0-9][^\s;+]*)", line) for line in lines]
+    assert all(found) and lines == sorted(lines)
+    return {pin[1]: pin[2] for pin in found}
+
+
+@pytest.fixture(scope="module")
+def declared(root):
+    """The packages of the base install and of each extra, with those of the extras it names."""
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf8"))["project"]
+    groups = {"base": project["dependencies"], **project["optional-dependencies"]}
+    parsed = {name: [Requirement(line) for line in lines] for name, lines in groups.items()}
+
+    def packages(group):
+        for requirement in parsed[group]:
+            if requirement.name == project["name"]:
+                yield from (name for extra in requirement.extras for name in packages(extra))
+            else:
+                yield canonical(requirement.name)
+
+    return {group: set(packages(group)) for group in parsed}
+
+
+@pytest.fixture(scope="module")
+def distributions():
+    """The distributions that each importable package comes from."""
+    return packages_distributions()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +101,7 @@ def test_an_old_python_is_refused(root, tmp_path):
     shim = "import sys; sys.version_info = (3, 10); sys.version = '3.10.0 '; exec(sys.argv[1])"
     old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{shim}" "$2"\n', "utf8")
     old.chmod(0o755)
-    for name in ("Makefile", "requirements.txt", "constraints.txt", "pyproject.toml"):
+    for name in ("Makefile", "constraints.txt", "pyproject.toml"):
         (tmp_path / name).write_bytes((root / name).read_bytes())
     (tmp_path / "notebooks/params/mini").mkdir(parents=True)
     done = make(tmp_path, "env", f"PYTHON={old}")
@@ -80,28 +110,81 @@ def test_an_old_python_is_refused(root, tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-def test_the_three_lists_of_pins_agree(root, required):
-    constraints = pins((root / "constraints.txt").read_text("utf8").splitlines())
+def test_every_declared_package_is_pinned(declared, pins):
+    assert (declared["base"] | declared["test"]) <= pins.keys()
+
+
+def test_the_book_is_installed_without_what_only_tests_and_clusters_need(root, declared):
+    commands = make(root, "-n", "-B", "book").stdout
+    assert re.findall(r"-m pip install (.+)", commands) == ["-c constraints.txt -e '.[book]'"]
     conda = yaml.safe_load((root / "environment.yml").read_text("utf8"))
-    (pip,) = [item["pip"] for item in conda["dependencies"] if isinstance(item, dict)]
-    assert pins(pip) == required
-    assert "-c constraints.txt" in pip
-    assert not constraints.keys() & required.keys()
+    assert conda["dependencies"][-1] == {"pip": ["-c constraints.txt", "-e .[book]"]}
+    others = {"pytest", "hypothesis", "ruff", "playwright", "moto", "s3fs", "gcsfs", "lm-eval"}
+    others |= {"dask-jobqueue", "dask-kubernetes", "datasets"}
+    assert not others & (declared["base"] | declared["book"])
 
 
-def test_every_package_that_is_imported_is_pinned(root, required):
-    distributions = packages_distributions()
-    imported = set()
-    for path in (root / "mlq_utils").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            imported |= {name.split(".")[0] for name in names}
-    imported -= {*sys.stdlib_module_names, "mlq_utils"}
-    constraints = pins((root / "constraints.txt").read_text("utf8").splitlines())
-    for name in imported:
-        found = {re.sub("[-_.]+", "-", d).lower() for d in distributions[name]}
-        assert found & (required.keys() | constraints.keys()), f"{name} is not pinned"
+def code(path):
+    """Return the Python of a module or of a notebook, whose magics are made calls."""
+    if path.suffix == ".py":
+        return path.read_text("utf8")
+    cells = nbformat.read(path, as_version=4).cells
+    python = [cell.source for cell in cells if cell.cell_type == "code"]
+    return "\n".join(map(TransformerManager().transform_cell, python))
+
+
+def imports(path):
+    """Yield the top-level packages that a file imports, or asks for by name."""
+    for node in ast.walk(ast.parse(code(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
+            yield node.args[0].value.split(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "extras"),
+    [
+        ("mlq_utils/**/*.py", []),
+        ("mlq_utils/book/*.py", ["book"]),
+        ("mlq_utils/experiments/nlu*.py", ["nlu"]),
+        ("notebooks/*.ipynb", ["book"]),
+        ("book/*.ipynb", ["book"]),
+        ("benchmarks/*.py", ["book"]),
+        ("examples/slurm.py", ["slurm"]),
+        ("examples/kubernetes.py", ["kubernetes"]),
+        ("tests/**/*.py", ["test"]),
+    ],
+)
+def test_what_is_imported_is_declared(root, declared, distributions, pattern, extras):
+    allowed = declared["base"].union(*(declared[extra] for extra in extras))
+    files = set(root.glob(pattern))
+    if not extras:  # the parts of the package that need an extra have lines of their own
+        files -= {*root.glob("mlq_utils/book/*.py"), *root.glob("mlq_utils/experiments/nlu*.py")}
+    assert files
+    own = {"mlq_utils", "benchmarks", *(path.stem for path in root.glob("tests/**/*.py"))}
+    for path in files:
+        for name in set(imports(path)) - set(sys.stdlib_module_names) - own:
+            found = {canonical(distribution) for distribution in distributions.get(name, [name])}
+            assert found & allowed, f"{path.name} imports {name}, which pyproject.toml lacks"
+
+
+def test_the_wheel_holds_every_file_of_the_package(root, tracked, tmp_path):
+    for path in tracked:
+        name = path.relative_to(root)
+        if name.parts[0] in ("mlq_utils", "pyproject.toml", "README.md", "LICENSE"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, tmp_path / name)
+    build = "from setuptools import build_meta; build_meta.build_wheel('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if name.startswith("mlq_utils/")}
+    names = {path.relative_to(root).as_posix() for path in tracked}
+    assert held == {name for name in names if name.startswith("mlq_utils/")}
+    assert {"mlq_utils/py.typed", "mlq_utils/data/corpora.yaml"} <= held
 
 
 def test_licence_and_citation(root):
@@ -115,10 +198,21 @@ def test_licence_and_citation(root):
 
 
 def test_the_workflow_runs_the_two_commands(root):
-    workflow = yaml.safe_load((root / ".github/workflows/book.yml").read_text("utf8"))
-    run = [step.get("run") for step in workflow["jobs"]["book"]["steps"]]
-    assert {"make test", "make book"} <= set(run)
+    jobs = yaml.safe_load((root / ".github/workflows/book.yml").read_text("utf8"))["jobs"]
+    assert "make test" in [step.get("run") for step in jobs["test"]["steps"]]
+    assert "make book" in [step.get("run") for step in jobs["book"]["steps"]]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
     assert (root / ".ci/run").read_text("utf8").rstrip().endswith("exec make test")
+
+
+def test_the_site_is_published_only_from_main_and_if_pages_are_enabled(root):
+    workflow = yaml.safe_load((root / ".github/workflows/book.yml").read_text("utf8"))
+    publish = workflow["jobs"]["publish"]
+    assert workflow[True]["push"] == {"branches": ["main"]}  # YAML reads the key "on" as true
+    condition = "github.event_name == 'push' && github.event.repository.has_pages"
+    assert publish["if"] == condition
+    assert set(publish["needs"]) == {"test", "book"}
+    assert workflow["permissions"] == {"contents": "read"}
 
 
 def test_no_file_holds_a_secret_a_machine_or_a_registry(tracked):
