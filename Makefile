@@ -17,10 +17,10 @@ endif
 .DELETE_ON_ERROR:
 
 book: env
-	@$(BIN)/python -m mlq_utils.book.pipeline --profile $(PROFILE)
+	@$(BIN)/mlq book --profile $(PROFILE)
 
 test: .venv/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 env: .venv/book
 

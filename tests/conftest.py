@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 import tokenizers
@@ -39,22 +40,25 @@ def root():
     return ROOT
 
 
+def pytest_collection_modifyitems(items):
+    """Put tests of the smoke book first, so that it is made while another worker runs the rest."""
+    items.sort(key=lambda item: "site" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
-def site():
+def site(testrun_uid):
     """The smoke book as a reader gets it; beside `_build/html`, which is the user's."""
-    folder = ROOT / "_build/smoke/html"
-    command = [
-        sys.executable,
-        "-m",
-        "mlq_utils.book.pipeline",
-        "--profile",
-        "smoke",
-        "--site",
-        folder,
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder
+    folder = ROOT / "_build/smoke"
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / "testrun"  # names the run of the tests that made the book last
+    command = [sys.executable, "-m", "mlq_utils", "book", "--profile", "smoke"]
+    with filelock.FileLock(folder / "lock"):  # one worker makes it, the others wait
+        if not made.exists() or made.read_text() != testrun_uid:
+            options = ["--site", folder / "html"]
+            done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            made.write_text(testrun_uid)
+    return folder / "html"
 
 
 @pytest.fixture(scope="session")

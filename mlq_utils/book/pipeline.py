@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
-import tyro
 import yaml
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from sphinx_external_toc.parsing import parse_toc_yaml
@@ -228,7 +227,3 @@ def book(profile: str = "mini", site: Path | None = None) -> int:
         say("\ninterrupted: what is finished is kept, the next call goes on")
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(tyro.cli(book))

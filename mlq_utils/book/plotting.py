@@ -1,4 +1,4 @@
-"""One style for every figure, and the figures that more than one place draws."""
+"""The style of all figures, and the figures that several pages draw."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ STRATEGY_PALETTE = {
 
 
 def use_style() -> None:
-    """Set the book's style: opaque white figures, 7 inches wide; tables with two decimals."""
+    """Set the book's style: white figures that are 7 inches wide, and tables with two decimals."""
     pd.options.display.precision = 2
     pd.options.display.max_rows = 120
     pd.options.display.max_colwidth = None
@@ -62,11 +62,11 @@ def scatter_by_quadrant(
     """Draw points in the colour and marker of their quadrant.
 
     Args:
-        frame: Columns `x`, `y` and `quadrant`.
-        x: A column.
-        y: A column.
-        ax: Where to draw; the current axes where None.
-        options: Passed on to `seaborn.scatterplot`.
+        frame: One row per point, with a column `quadrant`.
+        x: Name of the column for the horizontal axis.
+        y: Name of the column for the vertical axis.
+        ax: Axes to draw on. Defaults to the current axes.
+        options: Further arguments of `seaborn.scatterplot`.
     """
     return sns.scatterplot(
         frame,
@@ -84,7 +84,7 @@ def scatter_by_quadrant(
 
 
 def size_axis(ax: Axes, sizes: Sequence[int]) -> None:
-    """Make the horizontal axis logarithmic, with a tick at each of the sizes, as 400 or 20k."""
+    """Make the horizontal axis logarithmic, with a tick at each size, such as 400 or 20k."""
     sizes = sorted(set(sizes))
     ax.set_xscale("log")
     ax.set_xticks(sizes, [f"{size // 1000}k" if size % 1000 == 0 else size for size in sizes])
@@ -96,9 +96,9 @@ def quadrant_counts(counts: pd.DataFrame, factor: float, *, ax: Axes | None = No
     """Draw how many languages are in each quadrant over the significance factor (Figure 5).
 
     Args:
-        counts: As `quadrants.sensitivity` returns them, for one T.
-        factor: The factor in use, marked by a line.
-        ax: Where to draw; a new figure where None.
+        counts: Counts for one T, as `quadrants.sensitivity` returns them.
+        factor: The factor in use, which a line marks.
+        ax: Axes to draw on. Defaults to a new figure.
     """
     ax = ax or plt.subplots(figsize=(7, 3.6))[1]
     sns.lineplot(
@@ -123,16 +123,16 @@ def quadrant_counts(counts: pd.DataFrame, factor: float, *, ax: Axes | None = No
 
 
 def quadrant_scatter(frame: pd.DataFrame, *, linear: float = 2.0, ax: Axes | None = None) -> Axes:
-    """Draw the two changes of Equation 1 against each other, every language labelled (Figure 1).
+    """Draw the two changes of Equation 1 against each other and label each language (Figure 1).
 
     Both axes are linear near 0 and logarithmic further out, since Equation 1's lower branch
     gives values far from 0.
 
     Args:
         frame: Columns `language`, `bilingual_delta`, `multilingual_delta`, `quadrant`, as
-            `quadrants.assign` gives.
-        linear: How far from 0 the bilingual axis is linear.
-        ax: Where to draw; a new figure where None.
+            `quadrants.assign` returns them.
+        linear: Distance from 0 up to which the bilingual axis is linear.
+        ax: Axes to draw on. Defaults to a new figure.
     """
     ax = ax or plt.subplots(figsize=(7, 6.5))[1]
     ax.set_xscale("symlog", linthresh=linear, linscale=1.2)
@@ -170,13 +170,13 @@ def bars_and_lines(
     """Draw one model's scores as bars and others' as lines over the targets (Figure 2).
 
     Args:
-        frame: Columns `model`, `target`, `spbleu`; targets appear in the frame's order.
-        bars: The model drawn as bars.
-        lines: The models drawn as lines, each labelled at its highest point by the legend.
-        ax: Where to draw; a new figure where None.
+        frame: Columns `model`, `target` and `spbleu`. Targets are drawn in the order of the frame.
+        bars: Name of the model that is drawn as bars.
+        lines: Names of the models that are drawn as lines.
+        ax: Axes to draw on. Defaults to a new figure.
 
     Raises:
-        ValueError: The frame has no such model.
+        ValueError: The frame lacks one of the models.
     """
     ax = ax or plt.subplots(figsize=(7, 3.6))[1]
     for name in (bars, *lines):
@@ -202,11 +202,12 @@ def bars_and_lines(
 
 
 def printed_and_trained(tables: Mapping[str, pd.DataFrame], *, ax: Axes | None = None) -> Axes:
-    """Draw trained scores over printed ones, a mark a cell, a colour and mark a table.
+    """Draw trained scores over printed ones, with one mark per cell and one colour per table.
 
     Args:
-        tables: By name, as `comparison.compare` returns them; cells not yet run are left out.
-        ax: Where to draw; a new figure where None.
+        tables: Tables by name, as `comparison.compare` returns them. Cells without a run are left
+            out.
+        ax: Axes to draw on. Defaults to a new figure.
     """
     ax = ax or plt.subplots(figsize=(7, 4.2))[1]
     rows = [frame.assign(table=name) for name, frame in tables.items() if "kept" not in frame]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import pytest
@@ -18,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from mlq_utils import languages, paper
 from mlq_utils.book import execution, pages, preflight
 from mlq_utils.book import pipeline as book
+from mlq_utils.cli import main
 
 DECLARED = """from typing import Optional
 
@@ -83,20 +85,23 @@ def runs(root):
     return [path.name for path in (root / "_build").rglob("chapter*")]
 
 
-def command(root, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "mlq_utils.book.pipeline", *arguments],
-        cwd=root,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def command(toy, monkeypatch, capsys):
+    """Run `mlq book` in the toy repository; return its status, output and messages."""
+    monkeypatch.chdir(toy)
+
+    def call(**environment):
+        with mock.patch.dict(os.environ, environment):  # the command sets variables, too
+            status = main(["book", "--profile", "smoke"])
+        return status, *capsys.readouterr()
+
+    return call
 
 
-def test_the_command_makes_a_site_and_reuses_its_runs(toy):
-    done = command(toy, "--profile", "smoke")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(toy / "_build/html/index.html")
+def test_the_command_makes_a_site_and_reuses_its_runs(toy, command):
+    status, shown, said = command()
+    assert status == 0, said
+    assert shown.strip() == str(toy / "_build/html/index.html")
     assert "From 2.2" in (toy / "_build/html/book/intro.html").read_text("utf8").replace(
         '<span class="pasted-text">', ""
     )
@@ -105,12 +110,12 @@ def test_the_command_makes_a_site_and_reuses_its_runs(toy):
     for absent in ("colab", "mybinder", "Open issue", "executablebooks/jupyter-book"):
         assert absent not in page
     assert not execution.machine_paths(toy).search(page)
-    first = done.stderr.splitlines()[0]
+    first = said.splitlines()[0]
     assert re.fullmatch(r"notebooks/chapter\.ipynb: running; about 1 min left in all", first)
     assert not list((toy / "_build").glob("site-*"))
 
-    again = command(toy, "--profile", "smoke")
-    assert again.stderr.splitlines()[0] == "notebooks/chapter.ipynb: unchanged"
+    _, _, again = command()
+    assert again.splitlines()[0] == "notebooks/chapter.ipynb: unchanged"
 
 
 def test_ctrl_c_ends_it_in_one_line_and_runs_go_to_one_store(toy):
@@ -125,7 +130,7 @@ time.sleep(600)
 """
     write(toy, notebook(waits))
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlq_utils.book.pipeline", "--profile", "smoke"],
+        [sys.executable, "-m", "mlq_utils", "book", "--profile", "smoke"],
         cwd=toy,
         env={name: value for name, value in os.environ.items() if name != "MLQ_STORE"},
         stderr=subprocess.PIPE,
@@ -219,15 +224,15 @@ def test_bad_parameters_stop_before_anything_runs(toy, given, message):
     assert not (toy / "_build").exists()
 
 
-def test_bad_input_is_one_line_and_status_2(toy):
+def test_bad_input_is_one_line_and_status_2(toy, command):
     parameters(toy, bogus=1)
-    done = command(toy, "--profile", "smoke")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    status, _, said = command()
+    assert status == 2
+    (line,) = said.splitlines()
     assert line.startswith("error: notebooks/chapter.ipynb") and "bogus" in line
     parameters(toy)
-    done = command(toy, "--profile", "smoke", MLQ_DATA="no/such/folder")
-    assert done.returncode == 2 and "does not exist" in done.stderr
+    status, _, said = command(MLQ_DATA="no/such/folder")
+    assert status == 2 and "does not exist" in said
     assert not (toy / "_build").exists()
 
 
@@ -267,7 +272,9 @@ def test_an_edited_table_stops_before_anything_runs(toy, tmp_path, monkeypatch):
     assert not (toy / "_build").exists()
 
 
-def test_all_that_the_paper_profile_lacks_is_named_before_anything_runs(root, toy, monkeypatch):
+def test_all_that_the_paper_profile_lacks_is_named_before_anything_runs(
+    root, toy, command, monkeypatch
+):
     monkeypatch.setenv("MLQ_DATA", str(toy))
     monkeypatch.setenv("XDG_CACHE_HOME", str(toy / "cache"))
     monkeypatch.setenv("SACREBLEU", str(toy))
@@ -293,10 +300,11 @@ def test_all_that_the_paper_profile_lacks_is_named_before_anything_runs(root, to
         assert sum(wanted in line for line in lacking) == 1, wanted
 
     monkeypatch.setattr(preflight, "missing", lambda chapters: ["the weights", "the corpus"])
-    with pytest.raises(
-        book.InputError, match=r"'smoke' needs .*\n  \* the weights\n  \* the corpus"
-    ):
-        book.make(toy, "smoke")
+    status, shown, said = command()
+    assert (status, shown) == (2, "")
+    first, *others = said.splitlines()
+    assert first == "error: the profile 'smoke' needs what this machine lacks:"
+    assert others == ["  * the weights", "  * the corpus"]
     assert not (toy / "_build").exists()
 
 
