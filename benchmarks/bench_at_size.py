@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import pandas as pd
 import torch
@@ -20,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mlq_utils import modeling
 from mlq_utils.data import one_of
-from mlq_utils.modeling import batches, translation
+from mlq_utils.modeling import batches
 from mlq_utils.modeling.distributed import placement
 from mlq_utils.modeling.strategies import decoder_layers
 
@@ -235,18 +236,16 @@ def decoding(shape: str, count: int, cap: int) -> dict[str, dict]:
     fast = modeling.for_translation(base)
     prompts = [[1, *ids] for ids in base.tokenizer.encode(list(sentences(count)["prompt"]))]
 
-    def timed(model: LlamaForCausalLM, search: str, **options: int) -> float:
+    def timed(model: LlamaForCausalLM, **options: Any) -> float:
         start = perf_counter()
-        getattr(translation, search)(
-            model, prompts, beam_size=4, max_new_tokens=cap, eos_id=base.eos, **options
-        )
+        modeling.beam_search(model, prompts, max_new_tokens=cap, eos_id=base.eos, **options)
         _wait(model.device)
         return perf_counter() - start
 
     if fast.model.device.type == "cuda":
-        timed(fast.model, "beam_search")  # loads and chooses kernels
-    ours = timed(fast.model, "beam_search")
-    theirs = timed(base.model, "generate", batch_size=8)
+        timed(fast.model)  # loads and chooses kernels
+    ours = timed(fast.model)
+    theirs = timed(base.model, engine="generate", batch_size=8)
     return {
         "translation_vs_generate_at_size": {
             "ratio": theirs / ours,
