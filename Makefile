@@ -37,7 +37,7 @@ env: .venv/book
 	@touch $@
 
 bench: env
-	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks
 
 lint: .venv/test
 	$(BIN)/ruff check

@@ -1,1 +1,1 @@
-"""What `make bench` measures."""
+"""Measurements of speed and memory (`make bench`), and the programs that write recorded data."""

@@ -1,12 +1,12 @@
-"""What makes the mini base latent: small bases, each trained without one ingredient of the text.
+"""Small bases that are each trained without one ingredient of the mini base's text.
 
-    python -m benchmarks.ablations         # pretrains what is missing, scores, writes the table
+    python -m benchmarks.ablations         # pretrains missing bases, scores all, writes the table
 
-The variants are pretrained for `STEPS` steps, fewer than half of the packaged base's; beside them
-stand that base and one trained alike from another seed. Each is scored as it is, after Embed FT on
-Romanian (inside pretraining), and on Vietnamese and Afrikaans (outside). One tuning seed. The
-bases go into `_build/ablations`, a quarter of an hour of one core for each; the scores into the
-package.
+The variants are pretrained for `STEPS` steps, fewer than half of the steps of the packaged base.
+That base, and one trained like it from another seed, are scored too. Each base is scored untuned,
+after Embed FT on Romanian, which is in the pretraining text, and after Embed FT on Vietnamese and
+on Afrikaans, which are not, with one tuning seed. Bases are kept in `_build/ablations` and take a
+quarter of an hour of one core each. The scores are written into the package.
 """
 
 from dataclasses import asdict
@@ -34,9 +34,9 @@ VARIANTS = {
     "one phrasing": Mix(phrasings=1),
     "no traces": Mix(traces=0),
 }
-"""The text of each small base, seed 0."""
+"""Text of each small base. All have the seed 0."""
 FULL = {"packaged base": 0, "second base": 1}
-"""The seeds of the bases of full length."""
+"""Seeds of the bases that are trained for all steps."""
 NAMES = (*FULL, *VARIANTS)
 """All bases, in the order of the table."""
 
@@ -45,27 +45,28 @@ def load() -> pd.DataFrame:
     """Return the recorded scores.
 
     Returns:
-        A row a base, language tuned on and target: `base`, `steps` (of pretraining), `seed` (of the
-        base), `tuned_on` ("" for the untuned model), `target`, `spbleu` with `spbleu_low` and
+        One row per base, language tuned on and target: `base`, `steps` (of pretraining), `seed` (of
+        the base), `tuned_on` ("" for the untuned model), `target`, `spbleu` with `spbleu_low` and
         `spbleu_high`, and numbers of sentences: `sentences`, `source_copy`, `off_target`, and
-        `as_tuned_on`, those translated to the same text as into the language tuned on.
+        `as_tuned_on`, which counts translations that are the same text as the translation into the
+        language tuned on.
     """
     return pd.read_csv(TABLE, keep_default_na=False)
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return what a base does as it is, and what tuning brings out.
+    """Return the scores of each base before and after tuning.
 
     Args:
-        scores: As `load` returns them.
+        scores: The result of `load`.
 
     Returns:
-        A row a base, spBLEU but for the shares: `untuned`, the mean over the 19 languages;
-        `copies`, the share (0 to 1) of source copies among the untuned model's translations; `ro`
-        and `others`, the score of Romanian and the mean of the other 18 after Embed FT on Romanian;
-        `in_romanian`, the share (0 to 1) of the latter's translations that are the same text as the
-        model's into Romanian; after Embed FT on a language outside pretraining, its own score and
-        the mean of the 19: `vi`, `vi_others`, `af`, `af_others`.
+        One row per base. `untuned` is the mean spBLEU over the 19 languages, and `copies` is the
+        share (0 to 1) of source copies among the untuned model's translations. After Embed FT on
+        Romanian, `ro` is the spBLEU of Romanian, `others` is the mean of the other 18, and
+        `in_romanian` is the share (0 to 1) of the translations into these that are the same text as
+        the translation into Romanian. `vi` and `af` are the spBLEU of a language after Embed FT on
+        it, and `vi_others` and `af_others` are the means of the 19.
     """
     inside = pretraining_languages()
     rows = {}
@@ -88,7 +89,7 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def base(name: str) -> tuple[str, int, int]:
-    """Return a base, pretrained if it is not there: name or folder, steps, seed."""
+    """Return the name or folder, steps and seed of a base, which is pretrained if it is missing."""
     one_of("base", name, NAMES)
     if name == "packaged base":
         return "mini", pretraining.RECIPE["steps"], 0
@@ -103,7 +104,7 @@ def base(name: str) -> tuple[str, int, int]:
 
 
 def score(name: str, store: Store, workers: int = 1) -> pd.DataFrame:
-    """Return the scores of a base, in the form of `load`."""
+    """Return the scores of a base, with the columns of `load`."""
     path, steps, seed = base(name)
     inside = tuple(pretraining_languages())
     specs = [

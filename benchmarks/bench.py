@@ -1,14 +1,14 @@
-"""How fast things are, as ratios measured in one run: `make bench`, written to `_build/bench.json`.
+"""Speed and memory, mostly as ratios of two programs, written to `_build/bench.json`.
 
-    make bench                                              # everything
-    python -m benchmarks.bench translation mini_run          # or some of it
-    python -m benchmarks.bench --record                      # and into the package, for the book
-    python -m benchmarks.bench at_size --shape llama-7b      # a model of that shape, on a GPU
+    make bench                                        # all benchmarks
+    python -m benchmarks translation mini_run         # some of them
+    python -m benchmarks --record                     # also writes the figures into the package
+    python -m benchmarks at_size --shape llama-7b     # a model of that shape, on a GPU
 
-Each pair is timed in turn, A B A B …, so that the ratio holds where the machine's speed drifts. Per
-key: the ratio of the medians, both medians in seconds, the number of runs, what was measured on
-what; where a ratio is only fair at equal quality, the quality of both. What is no ratio has
-`seconds` (the median) or `megabytes` instead.
+Two programs are timed in turn, A B A B …, so that their ratio holds even if the machine's speed
+drifts. Each key of the file has the ratio of the medians, both medians in seconds, the number of
+runs and a description. If a ratio is only fair at equal quality, it also has the quality of both.
+Other figures have `seconds` (the median) or `megabytes` instead of a ratio.
 """
 
 import datetime
@@ -25,7 +25,6 @@ from typing import Literal
 
 import pandas as pd
 import torch
-import tyro
 
 from benchmarks.bench_at_size import SHAPES, at_size
 from mlq_utils import corpora, experiments, modeling, scoring, tokenization
@@ -48,7 +47,7 @@ def compare(first: Callable[[], object], second: Callable[[], object], runs: int
     """Time two functions in turn, after one run of each that does not count.
 
     Returns:
-        `ratio` (of the medians, first to second), `medians` in seconds, `runs`.
+        The `ratio` of the medians (first to second), the `medians` in seconds, and `runs`.
     """
     first(), second()
     times: tuple[list[float], list[float]] = ([], [])
@@ -92,9 +91,10 @@ def tokenizer() -> dict[str, dict]:
 
 
 def trainer(base: modeling.Model, data: batches.Examples, schedule: modeling.Schedule) -> None:
-    """Tune a model by `transformers.Trainer`.
+    """Tune a model with `transformers.Trainer`.
 
-    The Trainer is at its defaults but for what decides the result: rate, schedule, epochs, batch.
+    All settings are the Trainer's defaults, except those that decide the result: the learning rate,
+    its schedule, the number of epochs and the batch size.
     """
     import transformers
 
@@ -131,7 +131,7 @@ def trainer(base: modeling.Model, data: batches.Examples, schedule: modeling.Sch
 
 @torch.inference_mode()
 def held_out_loss(base: modeling.Model) -> float:
-    """Return a model's loss on English–Romanian pairs of the test split, in nats a label token."""
+    """Return a model's loss on English–Romanian pairs of the test split, in nats per label."""
     data = batches.examples(prompts.mixture({"ro": SENTENCES}, split="test"), base)
     ids, labels = batches.collate(data, range(len(data.ids)), base.pad)
     return batches.label_loss(base.model.eval(), ids, labels).item()
@@ -140,7 +140,7 @@ def held_out_loss(base: modeling.Model) -> float:
 def fine_tuning() -> dict[str, dict]:
     """Measure Embed FT and full FT against `transformers.Trainer`, and against each other.
 
-    Each run has a seed of its own, the same for both; the losses are means over them.
+    Each run has its own seed, which both programs share. The losses are means over the seeds.
     """
     frame = prompts.mixture({"ro": PAIRS})
     results, seconds = {}, {}
@@ -241,7 +241,7 @@ def mini_run() -> dict[str, dict]:
 
 
 def memory() -> dict[str, dict]:
-    """Measure the peak of each strategy, each in a process of its own, which holds nothing else."""
+    """Measure the peak memory of each strategy, in a process that holds nothing else."""
     what = f"the most that a process held at once while tuning the mini base on {PAIRS} pairs"
     results = {}
     for strategy in modeling.STRATEGIES:
@@ -268,15 +268,15 @@ BENCHMARKS: dict[str, Callable[..., dict[str, dict]]] = {
     "at_size": at_size,
 }
 FIGURES = ("ratio", "teraflops", "seconds", "megabytes")
-"""What a figure can be; the first that a result has is printed."""
+"""Kinds of figures. The first kind that a result has is printed."""
 
 
 def load() -> pd.DataFrame:
     """Return the recorded figures.
 
     Returns:
-        A row a key: one or more of `FIGURES`; `runs`, `what` was measured, `hardware`,
-        `versions`, `date`, and where it is a matter of quality `held_out_loss` or `spbleu`.
+        One row per key: one or more of `FIGURES`; `runs`; `what` was measured; `hardware`;
+        `versions`; `date`; and `held_out_loss` or `spbleu` if quality matters.
     """
     return pd.DataFrame.from_dict(json.loads(RECORD.read_text("utf8")), orient="index")
 
@@ -314,7 +314,3 @@ def main(
         measured = json.loads(OUTPUT.read_text("utf8"))
         with atomic_write(RECORD) as path:  # figures of other hardware stay
             path.write_text(json.dumps(known | measured, indent=2) + "\n", encoding="utf8")
-
-
-if __name__ == "__main__":
-    tyro.cli(main)

@@ -1,10 +1,10 @@
-"""How fast a model of a given shape is tuned and translates on this device, with random weights.
+"""Speed of tuning and translation for a model of a given shape, with random weights.
 
-    python -m benchmarks.bench at_size --shape llama-7b --record
+    python -m benchmarks at_size --shape llama-7b --record
 
-Speed does not depend on what weights are, so none need be downloaded. Sentences are random tokens
-of the lengths that English and Romanian have in FLORES-200 with LLaMA's tokenizer. A model with
-random weights hardly ever ends a sentence: both sides of a comparison of translation go to the cap.
+Speed does not depend on the values of the weights, so nothing needs to be downloaded. Sentences are
+random tokens with the lengths of English and Romanian in FLORES-200 with LLaMA's tokenizer. A model
+with random weights hardly ever ends a sentence, so that both programs translate up to the cap.
 """
 
 import random
@@ -31,15 +31,17 @@ SHAPES = {
     "llama-300m": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24},
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
 }
-"""LLaMA-7B's shape, and smaller ones for processors."""
+"""The shape of LLaMA-7B, and smaller ones for machines without a GPU."""
 HEAD_WIDTH = {"llama-7b": 128, "llama-1b": 64, "llama-300m": 64, "tiny": 16}
 VOCABULARY = 32_000
 BLOCK = 1024
-"""Tokens that the released recipe pads every example to."""
+"""Number of tokens to which the released recipe pads every example."""
 LENGTHS = {"prompt": (68, 15), "target": (53, 20)}
-"""Mean and standard deviation of tokens: the prompt with its English sentence, and Romanian."""
+"""Mean and standard deviation of the number of tokens, of a prompt with its English sentence and of
+a Romanian sentence."""
 FLOPS = {"embed": 4, "full": 6}
-"""Per parameter and token: forward and gradients of activations; of weights too in full FT."""
+"""Operations per parameter and token: the forward pass, the gradients of activations and, in full
+FT, those of weights."""
 
 TARGETS = {
     "embed_share_of_matrix_rate": (0.55, "at least"),
@@ -49,12 +51,12 @@ TARGETS = {
     "embed_peak_vs_estimate": (1.0, "within 10%"),
     "full_peak_vs_estimate": (1.0, "within 10%"),
 }
-"""What is to be reached, by what is measured: a ratio, and how it is meant."""
+"""The ratio that each figure should reach, and whether it is a minimum."""
 
 
 @dataclass(frozen=True)
 class _Numbers:
-    """A tokenizer of texts that are numbers: their ids."""
+    """A tokenizer of texts that consist of token ids."""
 
     def __len__(self) -> int:
         return VOCABULARY
@@ -84,7 +86,7 @@ def random_base(shape: str) -> modeling.Model:
 
 
 def sentences(count: int, seed: int = 0) -> pd.DataFrame:
-    """Return pairs of random tokens, with a frame's `prompt` and `target`, of `LENGTHS`."""
+    """Return pairs of random tokens in the columns `prompt` and `target`, with `LENGTHS`."""
     draw = random.Random(f"sentences {seed}")
 
     def side(name: str) -> str:
@@ -95,7 +97,7 @@ def sentences(count: int, seed: int = 0) -> pd.DataFrame:
 
 
 def matrix_rate(size: int | None = None) -> float:
-    """Return what the device does in products of square bf16 matrices, in FLOPs a second."""
+    """Return the speed of products of square bf16 matrices, in operations per second."""
     device, _ = placement()
     size = size or (8192 if device.type == "cuda" else 2048)
     one, other = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in "ab")
@@ -112,9 +114,9 @@ def matrix_rate(size: int | None = None) -> float:
 
 
 def floating_operations(base: modeling.Model, data: batches.Examples, strategy: str) -> float:
-    """Return the operations that a pass over examples takes, padding and attention left out.
+    """Return the operations of a pass over examples, without padding and attention scores.
 
-    The head counts where a label is, since elsewhere it need not be computed.
+    The head is counted for labels only, since it need not be computed for other tokens.
     """
     body = sum(p.numel() for layer in decoder_layers(base.model) for p in layer.parameters())
     head = base.model.get_output_embeddings().weight.numel()
@@ -123,7 +125,7 @@ def floating_operations(base: modeling.Model, data: batches.Examples, strategy: 
 
 
 def tuning(shape: str, steps: int, batch_size: int) -> dict[str, dict]:
-    """Measure Embed FT and full FT: their share of the matrix rate, and the peak of memory."""
+    """Measure the share of the matrix rate, and the peak memory, of Embed FT and full FT."""
     rate, frame = matrix_rate(), sentences(steps * batch_size)
     device, _ = placement()
     what = f"{shape}, random weights, {steps} steps of {batch_size} pairs"
@@ -141,7 +143,7 @@ def tuning(shape: str, steps: int, batch_size: int) -> dict[str, dict]:
             "medians": [done.seconds, share * done.seconds],
             "runs": 1,
             "what": f"{strategy} FT of {what}, micro-batch {done.micro_batch}; "
-            f"{FLOPS[strategy]} FLOPs a parameter and token",
+            f"{FLOPS[strategy]} FLOPs per parameter and token",
         }
         if done.peak_bytes and done.estimated_peak_bytes:
             results[f"{strategy}_peak_vs_estimate"] = {
@@ -161,10 +163,10 @@ def tuning(shape: str, steps: int, batch_size: int) -> dict[str, dict]:
 
 
 def against_recipe(shape: str, pairs: int) -> dict[str, dict]:
-    """Measure Embed FT against the paper's released recipe, on the same pairs, a pass each.
+    """Measure Embed FT against the paper's released recipe, in one pass over the same pairs.
 
-    The recipe: `transformers.Trainer` in half precision (fp16; on processors bf16, as fp16 is not
-    computed there) with gradient checkpointing, every example padded to `BLOCK` tokens.
+    The recipe is `transformers.Trainer` in half precision (fp16 on a GPU, bf16 elsewhere) with
+    gradient checkpointing and every example padded to `BLOCK` tokens.
     """
     frame, device = sentences(pairs), placement()[0]
     schedule = modeling.Schedule.paper("embed", epochs=1, batch_size=pairs)
@@ -258,10 +260,10 @@ def decoding(shape: str, count: int, cap: int) -> dict[str, dict]:
 
 
 def at_size(shape: str | None = None) -> dict[str, dict]:
-    """Measure all of this: on a GPU at the paper's batch, on a processor on a few sentences.
+    """Run the benchmarks of this module, with the paper's batch on a GPU.
 
     Args:
-        shape: A key of `SHAPES`; LLaMA-7B's on a GPU and the 300 million of a processor where None.
+        shape: A key of `SHAPES`. Defaults to "llama-7b" on a GPU and to "llama-300m" elsewhere.
     """
     gpu = placement()[0].type == "cuda"
     shape = shape or ("llama-7b" if gpu else "llama-300m")
@@ -276,15 +278,16 @@ def at_size(shape: str | None = None) -> dict[str, dict]:
 def targets(
     recorded: pd.DataFrame, shapes: Sequence[str] = ("llama-7b", "llama-300m")
 ) -> pd.DataFrame:
-    """Set what was measured beside what is to be reached.
+    """Return the measured ratios beside those that should be reached.
 
     Args:
-        recorded: As `bench.load` returns it.
-        shapes: Those that have rows, measured or not.
+        recorded: The result of `bench.load`.
+        shapes: Shapes to list, whether they were measured or not.
 
     Returns:
-        A row a shape and target: `shape`, `figure`, `target` (in words), `measured` (a ratio,
-        missing where it was not), `reached` (None where not measured), `hardware`.
+        One row per shape and target: `shape`, `figure`, `target` (in words), `measured` (a ratio),
+        `reached` and `hardware`. The ratio is missing, and `reached` is None, if nothing was
+        measured.
     """
     rows = []
     for shape in shapes:

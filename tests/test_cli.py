@@ -140,7 +140,8 @@ def parse_python(args):
     elif args[1] == "mlq_utils":
         parse_mlq(args[2:])
     elif args[1].startswith(("mlq_utils", "benchmarks")):
-        module = importlib.import_module(args[1])
+        package = (ROOT / args[1].replace(".", "/")).is_dir()
+        module = importlib.import_module(args[1] + ".__main__" * package)
         (name,) = re.findall(
             r"^if __name__ == .*\n    .*?(\w+)\(?\)+$", inspect.getsource(module), re.M
         )
