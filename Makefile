@@ -48,6 +48,7 @@ lint: .venv/test
 # The build of torch is left out, and so is what torch brings for NVIDIA's accelerators, because
 # torch pins these packages itself.
 lock: .venv/test
+	$(BIN)/python -m pip install -c constraints.txt -e '.[lab]'
 	$(BIN)/python -m pip freeze --all --exclude-editable | tr 'A-Z_' 'a-z-' \
 	    | sed -E -e 's/\+(cpu|cu[0-9]+)$$//' -e '/^(nvidia|cuda|triton|pip=)/d' \
 	    | LC_ALL=C sort > constraints.txt

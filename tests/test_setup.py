@@ -111,14 +111,14 @@ def test_an_old_python_is_refused(root, tmp_path):
 
 
 def test_every_declared_package_is_pinned(declared, pins):
-    assert (declared["base"] | declared["test"]) <= pins.keys()
+    assert (declared["base"] | declared["test"] | declared["lab"]) <= pins.keys()
 
 
 def test_the_book_is_installed_without_what_only_tests_and_clusters_need(root, declared):
     commands = make(root, "-n", "-B", "book").stdout
     assert re.findall(r"-m pip install (.+)", commands) == ["-c constraints.txt -e '.[book]'"]
     conda = yaml.safe_load((root / "environment.yml").read_text("utf8"))
-    assert conda["dependencies"][-1] == {"pip": ["-c constraints.txt", "-e .[book]"]}
+    assert conda["dependencies"][-1] == {"pip": ["-c constraints.txt", "-e .[book,lab]"]}
     others = {"pytest", "hypothesis", "ruff", "playwright", "moto", "s3fs", "gcsfs", "lm-eval"}
     others |= {"dask-jobqueue", "dask-kubernetes", "datasets"}
     assert not others & (declared["base"] | declared["book"])
