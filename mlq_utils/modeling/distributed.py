@@ -28,11 +28,13 @@ T = TypeVar("T")
 @cache
 def state() -> PartialState:
     """Return accelerate's state: `num_processes`, `process_index`, `is_main_process`, `device`."""
-    # Threads that outlive the group of processes can abort it, so it is left in order at exit.
+    found = PartialState(cpu=not torch.cuda.is_available())
+    # Threads that outlive the group of processes can abort it, so it is left in order at exit: before
+    # what torch registered when it was joined, since functions at exit are called last in, first out.
     atexit.register(
         lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
     )
-    return PartialState(cpu=not torch.cuda.is_available())
+    return found
 
 
 if hasattr(os, "register_at_fork"):
