@@ -29,8 +29,8 @@ T = TypeVar("T")
 def state() -> PartialState:
     """Return accelerate's state: `num_processes`, `process_index`, `is_main_process`, `device`."""
     found = PartialState(cpu=not torch.cuda.is_available())
-    # Threads that outlive the group of processes can abort it, so it is left in order at exit: before
-    # what torch registered when it was joined, since functions at exit are called last in, first out.
+    # Threads that outlive the group of processes can abort it, so it is left at exit. Registered
+    # after torch's own functions, this one is called before them.
     atexit.register(
         lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
     )
