@@ -32,7 +32,7 @@ from mlq_utils.modeling import distributed
 from mlq_utils.modeling.batches import IGNORED, batches, collate, examples, label_loss
 from mlq_utils.modeling.loading import Model, choose_precision
 from mlq_utils.modeling.memory import halving, track_peak_memory
-from mlq_utils.modeling.strategies import Schedule, prepare
+from mlq_utils.modeling.strategies import Schedule, prepare, trainable
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Trainer:
             self.identity = checkpoints.identity(self.model, *run)
         if self.processes > 1:
             self.shell = distributed.shard(self.model, base.model, self.precision)
-        self.weights = _trained(self.model)
+        self.weights = trainable(self.model)
         self.optimizer = torch.optim.AdamW(
             self.weights.values(),
             schedule.learning_rate,
@@ -311,7 +311,7 @@ class _Trainer:
         del self.optimizer
         if self.processes > 1:
             self.model = distributed.unshard(self.shell, self.model)
-        trained = {name: weight.detach() for name, weight in _trained(self.model).items()}
+        trained = {name: weight.detach() for name, weight in trainable(self.model).items()}
         model = self.model.eval()
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
@@ -342,10 +342,6 @@ def _fast_attention(model: PreTrainedModel, precision: str) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(usual)
-
-
-def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def _print_cost(what: str, seconds: float, peak_bytes: int | None) -> None:
