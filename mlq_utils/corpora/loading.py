@@ -1,7 +1,9 @@
 """Load parallel text, and draw pairs for tuning from it.
 
-load("flores200", "ro", "devtest")          # the official release, or a local copy
-load("cldr", "ro", "train", size=600)       # composed on the spot, nothing to download
+Example::
+
+    load("flores200", "ro", "devtest")          # the official release, or a local copy
+    load("cldr", "ro", "train", size=600)       # composed on the spot, nothing to download
 """
 
 import unicodedata
@@ -122,7 +124,7 @@ def training_pairs(
     return drawn
 
 
-def composed(name: str, size: int, seed: int) -> dict[str, int]:
+def composed(name: str, size: int | None, seed: int) -> dict[str, int | None]:
     """Return the options of cldr, which is composed as asked; a release is read whole."""
     return {"size": size, "seed": seed} if name == "cldr" else {}
 

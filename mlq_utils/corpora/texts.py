@@ -139,7 +139,7 @@ def texts(
     Returns:
         Sentences by language, including English.
     """
-    options = {"size": sentences, "seed": seed} if corpus == "cldr" else {}
+    options = composed(corpus, sentences, seed)
     frames = {code: load(corpus, code, split, **options) for code in languages.codes(corpus)}
     return {code: frame["target"].tolist()[:sentences] for code, frame in frames.items()}
 
