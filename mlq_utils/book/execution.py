@@ -163,10 +163,15 @@ def inputs_key(root: Path) -> str:
     Args:
         root: Root folder of the repository.
     """
-    folders = [Path(__file__).parents[1], root / "benchmarks"]
-    files = [p for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()]
-    files = [p for p in files if "__pycache__" not in p.parts] + [root / "constraints.txt"]
-    parts = [sys.version, *(part for p in files if p.exists() for part in (p.name, p.read_bytes()))]
+    paths = {"constraints.txt": root / "constraints.txt"}
+    for folder in (Path(__file__).parents[1], root / "benchmarks"):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                paths[path.relative_to(folder.parent).as_posix()] = path
+    parts: list[str | bytes] = [sys.version]
+    for name, path in paths.items():
+        if path.exists():
+            parts += [name, path.read_bytes()]
     for folder in _data_folders():  # reading gigabytes would cost more than a needless run
         stats = ((p.relative_to(folder), p.stat()) for p in sorted(folder.rglob("*")))
         parts += [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
