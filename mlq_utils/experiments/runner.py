@@ -198,6 +198,8 @@ def _tune(
 ) -> tuple[modeling.Model, dict[str, Any] | None]:
     """Return the model to translate with, and what training took or None for the untuned base."""
     device, dtype = modeling.placement()
+    if spec.languages and dtype.itemsize < 4:
+        dtype = None  # training casts what is frozen itself; what is trained must not be rounded
     given = {"dtype": dtype, "spare_rows": spec.spare_rows, "device_map": device_map}
     base = modeling.load(spec.base, revision=spec.revision, **given)
     # Of several processes each takes its shard to its device itself: the whole may not fit there.

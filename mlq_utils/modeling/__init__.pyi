@@ -2,7 +2,8 @@ from .bases import MINI, digest, saved_as
 from .beam import Output
 from .distributed import hardware, placement
 from .extension import METHODS, STARTS, Extension, extend, learn, reached
-from .loading import Model, choose_precision, configuration, for_translation, load, save
+from .loading import Model, configuration, load, save
+from .precision import choose_precision, for_translation
 from .pretraining_text import Mix, pretraining_languages, shares, trace_languages
 from .prompts import alpaca, english_tasks, mixture
 from .strategies import PAPER_CAP, STRATEGIES, Schedule, decoder_layers, prepare, trainable

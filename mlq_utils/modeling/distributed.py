@@ -120,6 +120,8 @@ def shard(model: torch.nn.Module, base: torch.nn.Module, precision: str) -> torc
     mesh = torch.distributed.init_device_mesh(state().device.type, (state().num_processes,))
     narrow = torch.bfloat16 if precision == "bf16" else None
     policy = MixedPrecisionPolicy(narrow, torch.float32, cast_forward_inputs=False)
+    # Embeddings are looked up as they are, see `precision.computing_in`.
+    fully_shard(base.get_input_embeddings(), mesh=mesh)
     for module in (*decoder_layers(base), base.get_decoder(), base.get_output_embeddings()):
         fully_shard(module, mesh=mesh, mp_policy=policy)
     return shell

@@ -7,7 +7,6 @@ Whatever could lead to a wrong score instead of an error is refused before anyth
 damaged or missing tensors, NaN, or the tokenizer of another model.
 """
 
-import copy
 import dataclasses
 import json
 import warnings
@@ -24,9 +23,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import logging
 
 from mlq_utils import tokenization
-from mlq_utils.data import atomic_write, one_of
+from mlq_utils.data import atomic_write
 from mlq_utils.modeling.bases import SAVED, digest, find, saved_as
-from mlq_utils.modeling.distributed import fast_bf16
+from mlq_utils.modeling.precision import cast
 from mlq_utils.modeling.strategies import prepare, trainable
 
 
@@ -56,7 +55,7 @@ def load(
     name_or_path: str | Path = "mini",
     *,
     revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     spare_rows: int = 0,
     device_map: str | None = None,
 ) -> Model:
@@ -66,7 +65,8 @@ def load(
         name_or_path: "mini" for the packaged base; a folder in Hugging Face's format or written by
             `save`; or a name on the Hub such as "huggyllama/llama-7b". Defaults to "mini".
         revision: Branch, tag or commit on the Hub.
-        dtype: Type of the weights. Defaults to fp32.
+        dtype: Type of all weights, or None for that in which they are stored, so that training
+            starts from just these. Defaults to fp32.
         spare_rows: Largest number of embeddings beyond the tokenizer's vocabulary. Some models
             round the number up; for LLaMA any difference means the wrong tokenizer. Defaults to 0.
         device_map: Devices for the weights, as in transformers: "auto" spreads the model over all
@@ -82,10 +82,10 @@ def load(
     if (folder / SAVED).is_file():
         return _load_tuned(folder, dtype, device_map)
     config = _configuration(folder)
-    _check_files(folder)
+    stored = _stored_type(folder)
     words = tokenization.load(folder)
     tied, config.tie_word_embeddings = config.tie_word_embeddings, False
-    model, missing = _read(folder, config=config, dtype=dtype, device_map=device_map)
+    model, missing = _read(folder, config=config, dtype=dtype or stored, device_map=device_map)
     if tied:
         # Embed FT would otherwise train the head, too, without anyone noticing.
         warnings.warn(
@@ -185,7 +185,7 @@ def save(
         aside.write_text(json.dumps(about | notes, indent=1), "utf8")
 
 
-def _load_tuned(folder: Path, dtype: torch.dtype, device_map: str | None) -> Model:
+def _load_tuned(folder: Path, dtype: torch.dtype | None, device_map: str | None) -> Model:
     """Load a model that `save` wrote."""
     about = saved_as(folder)
     name = about["base"]
@@ -207,51 +207,17 @@ def _load_tuned(folder: Path, dtype: torch.dtype, device_map: str | None) -> Mod
             weight.copy_(tensors[name])
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
+    if dtype:
+        cast(model, dtype)
     return dataclasses.replace(base, model=model.eval(), name=str(folder))
 
 
-def choose_precision(
-    model: torch.nn.Module, precision: str = "auto", device: torch.device | None = None
-) -> str:
-    """Return the precision to compute in, "bf16" or "fp32".
+def _stored_type(folder: Path) -> torch.dtype:
+    """Return the narrowest type that holds all weights in a folder as they are.
 
-    Args:
-        model: The model.
-        precision: "bf16", "fp32", or "auto" for bf16 if it is fast on the device or if some weights
-            are in bf16 anyway. Defaults to "auto".
-        device: Device of the computation. Defaults to that of the model.
-
-    Raises:
-        ValueError: Unknown precision, or fp32 for a model with narrower weights.
+    A folder without safetensors, or with damaged ones, is refused, and the file named.
     """
-    one_of("precision", precision, ("auto", "bf16", "fp32"))
-    narrow = any(p.dtype != torch.float32 for p in model.parameters())
-    if precision == "fp32" and narrow:
-        raise ValueError("precision 'fp32' needs fp32 weights: load the model with that dtype")
-    if precision == "auto":
-        return "bf16" if narrow or fast_bf16(device or model.device) else "fp32"
-    return precision
-
-
-def for_translation(base: Model, precision: str = "auto") -> Model:
-    """Return a model to translate with, which is a copy with bf16 weights where that is faster.
-
-    Beam search in bf16 takes two thirds of the time on processors that are fast at it, and finds
-    another translation for about one sentence in fifty.
-
-    Args:
-        base: The model. Weights that are in bf16 already are shared with the copy.
-        precision: See `choose_precision`. Defaults to "auto".
-    """
-    weights = list(base.model.parameters())
-    shared = {id(weight): weight for weight in weights if weight.dtype == torch.bfloat16}
-    if choose_precision(base.model, precision) != "bf16" or len(shared) == len(weights):
-        return base
-    return dataclasses.replace(base, model=copy.deepcopy(base.model, shared).to(torch.bfloat16))
-
-
-def _check_files(folder: Path) -> None:
-    """Refuse a folder without safetensors, or with damaged ones, and name the file."""
+    kinds = set()
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
         pickled = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth")]
@@ -264,9 +230,13 @@ def _check_files(folder: Path) -> None:
     for file in files:
         try:
             with safe_open(file, "pt") as tensors:
-                tensors.keys()
+                names = tensors.keys()
+                kinds |= {tensors.get_slice(name).get_dtype() for name in names}
         except SafetensorError as error:
             raise ValueError(f"{file} is truncated or no safetensors file: {error}") from error
+    # Not what the configuration says, which can be another. Only fp32 holds several types.
+    narrow = {"F16": torch.float16, "BF16": torch.bfloat16}
+    return narrow.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
 
 
 def _check_model(

@@ -30,8 +30,9 @@ from transformers import PreTrainedModel
 from mlq_utils.modeling import checkpoint as checkpoints
 from mlq_utils.modeling import distributed
 from mlq_utils.modeling.batches import IGNORED, batches, collate, examples, label_loss
-from mlq_utils.modeling.loading import Model, choose_precision
+from mlq_utils.modeling.loading import Model
 from mlq_utils.modeling.memory import halving, track_peak_memory
+from mlq_utils.modeling.precision import DTYPES, cast, choose_precision, computing_in
 from mlq_utils.modeling.strategies import Schedule, prepare, trainable
 
 
@@ -154,6 +155,9 @@ class _Trainer:
         if checkpoint:
             run = dataclasses.asdict(schedule), self.precision, self.data.ids, self.data.prompts
             self.identity = checkpoints.identity(self.model, *run)
+        self.dtype = DTYPES[self.precision]
+        if device.type == "cuda":  # it has no room for both; elsewhere they stay as they are
+            cast(self.model, self.dtype, frozen=True)
         if self.processes > 1:
             self.shell = distributed.shard(self.model, base.model, self.precision)
         self.weights = trainable(self.model)
@@ -169,7 +173,11 @@ class _Trainer:
         """Take the steps that the checkpoint does not have yet."""
         self.model.train()
         cuda = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(cuda), _fast_attention(self.base.model, self.precision):
+        with (
+            torch.random.fork_rng(cuda),
+            _fast_attention(self.base.model, self.precision),
+            computing_in(self.base.model, self.dtype) as self.update,
+        ):
             expected, expected_peak = self.dry_run()
             state = self.resume() or {"losses": [], "seconds": 0.0}
             losses, before, resumed_at = state["losses"], state["seconds"], len(state["losses"])
@@ -223,7 +231,7 @@ class _Trainer:
         start = time.perf_counter()
         self.gradients(largest).item()  # waits for the GPU
         seconds = time.perf_counter() - start
-        self.model.zero_grad()
+        self.optimizer.zero_grad()
         peak = self.peak()
         if peak is not None and held is None:
             peak += moments
@@ -235,6 +243,7 @@ class _Trainer:
         torch.manual_seed(self.schedule.seed * 1_000_003 + step)
         rate = self.schedule.rate(step, len(self.plan))
         self.optimizer.param_groups[0]["lr"] = rate
+        self.update()
         loss = self.gradients(self.plan[step])
         norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.schedule.max_grad_norm)
         norm = distributed.whole(norm)
@@ -260,12 +269,10 @@ class _Trainer:
         total = self.data.labels(batch)
 
         def accumulate(size: int) -> torch.Tensor:
-            self.model.zero_grad()  # an attempt that ran out of memory has left some
+            self.optimizer.zero_grad()  # an attempt that ran out of memory has left some
             loss = torch.zeros((), device=ids.device)
             for some in zip(ids.split(size), labels.split(size), strict=True):
-                narrow = self.precision == "bf16"
-                with torch.autocast(ids.device.type, torch.bfloat16, enabled=narrow):
-                    mean = label_loss(self.model, *some)
+                mean = label_loss(self.model, *some)
                 part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
                 (part * self.processes).backward()  # FSDP takes the mean over processes
                 loss += part.detach()
@@ -315,6 +322,8 @@ class _Trainer:
         model = self.model.eval()
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
+        if len({weight.dtype for weight in model.parameters()}) > 1:
+            cast(model, self.dtype)  # mixed types could not be computed with
         return Result(
             model=dataclasses.replace(self.base, model=model),
             label_tokens_per_second=sum(map(self.data.labels, self.plan)) / found["seconds"],

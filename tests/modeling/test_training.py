@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with
 
 from mlq_utils import modeling, tokenization
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.modeling import batches, loading, prompts, training
+from mlq_utils.modeling import batches, precision, prompts, training
 from mlq_utils.modeling import checkpoint as checkpoints
 
 SCHEDULE = modeling.Schedule(3e-3, epochs=2, batch_size=8, warmup_steps=2)
@@ -227,7 +227,7 @@ def test_bf16_comes_close_and_keeps_fp32_masters(folder, frame):
 
 def test_precision_follows_the_machine_and_the_weights(folder, frame, monkeypatch):
     for fast, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(loading, "fast_bf16", lambda device, fast=fast: fast)
+        monkeypatch.setattr(precision, "fast_bf16", lambda device, fast=fast: fast)
         assert tune(folder, frame[:8], precision="auto").precision == expected
     base = modeling.load(folder, dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="needs fp32 weights"):

@@ -1,0 +1,130 @@
+"""Precision: what is computed in bf16, and what stays in fp32.
+
+Only this file casts weights. Buffers are never cast: rounded to bf16, the frequencies of rotary
+embeddings are off by up to 0.4%, and an angle at position 300 by 0.4 rad.
+"""
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from mlq_utils.data import one_of
+from mlq_utils.modeling.distributed import fast_bf16
+
+if TYPE_CHECKING:
+    from mlq_utils.modeling.loading import Model
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+"""The type of each precision."""
+
+
+def choose_precision(
+    model: torch.nn.Module, precision: str = "auto", device: torch.device | None = None
+) -> str:
+    """Return the precision to compute in, "bf16" or "fp32".
+
+    Args:
+        model: The model.
+        precision: "bf16", "fp32", or "auto" for bf16 if it is fast on the device or if some weights
+            are narrower than fp32 anyway. Defaults to "auto".
+        device: Device of the computation. Defaults to that of the model.
+
+    Raises:
+        ValueError: Unknown precision, or fp32 for a model with narrower weights.
+    """
+    one_of("precision", precision, ("auto", *DTYPES))
+    narrow = any(p.dtype != torch.float32 for p in model.parameters())
+    if precision == "fp32" and narrow:
+        raise ValueError("precision 'fp32' needs fp32 weights: load the model with that dtype")
+    if precision == "auto":
+        return "bf16" if narrow or fast_bf16(device or model.device) else "fp32"
+    return precision
+
+
+def cast(model: torch.nn.Module, dtype: torch.dtype, *, frozen: bool = False) -> None:
+    """Cast weights in place, one by one, so that no more than one of them is held twice.
+
+    Args:
+        model: The model.
+        dtype: Type to cast to.
+        frozen: Whether to leave out the weights that are trained. Defaults to False.
+    """
+    for weight in model.parameters():
+        if not (frozen and weight.requires_grad):
+            weight.data = weight.data.to(dtype)
+
+
+def for_translation(base: "Model", precision: str = "auto") -> "Model":
+    """Return a model to translate with, which is a copy with bf16 weights where that is faster.
+
+    Beam search in bf16 takes two thirds of the time on processors that are fast at it, and finds
+    another translation for about one sentence in fifty.
+
+    Args:
+        base: The model. Weights that are in bf16 already are shared with the copy.
+        precision: See `choose_precision`. Defaults to "auto".
+    """
+    dtype = DTYPES[choose_precision(base.model, precision)]
+    # Given to `deepcopy` as copied already, so that buffers alone are copied as they are.
+    weights = {
+        id(weight): torch.nn.Parameter(weight.detach().to(dtype), weight.requires_grad)
+        for weight in base.model.parameters()
+    }
+    return dataclasses.replace(base, model=copy.deepcopy(base.model, weights))
+
+
+@contextlib.contextmanager
+def computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[Callable[[], None]]:
+    """Compute with copies of weights in another type, and train the weights themselves.
+
+    The gradients of the copies are added to those of the weights. Autocast would cast matrices
+    alone, so that the residual stream had the type of the embeddings; FSDP casts all weights of a
+    shard, as is done here.
+
+    Input embeddings are not copied. What they return is cast, which gives the same values, while
+    their gradients are summed over all tokens in fp32: a CPU would round them at each token.
+
+    Args:
+        model: The model, without peft's wrapper.
+        dtype: Type to compute in.
+
+    Yields:
+        A function that brings the copies up to date, to be called when the weights have changed.
+    """
+    embeddings = model.get_input_embeddings()
+    places = [
+        (module, name, weight)
+        for module in model.modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.dtype != dtype and weight is not embeddings.weight
+        if not isinstance(weight, DTensor)  # FSDP casts it
+    ]
+
+    def add(weight: torch.nn.Parameter, copied: torch.nn.Parameter) -> None:
+        new, copied.grad = copied.grad.to(weight.dtype), None
+        weight.grad = new if weight.grad is None else weight.grad.add_(new)
+
+    @torch.no_grad()
+    def update() -> None:
+        for module, name, weight in places:
+            if weight.requires_grad:
+                getattr(module, name).copy_(weight)
+
+    try:
+        for module, name, weight in places:
+            copied = torch.nn.Parameter(weight.detach().to(dtype), weight.requires_grad)
+            if weight.requires_grad:
+                copied.register_post_accumulate_grad_hook(partial(add, weight))
+            setattr(module, name, copied)
+        with embeddings.register_forward_hook(lambda _, ids, found: found.to(dtype)):
+            yield update
+    finally:
+        for module, name, weight in places:
+            setattr(module, name, weight)
