@@ -93,7 +93,7 @@ def _run(args: Sequence[str]) -> Command:
             store: Folder or URL where records are kept.
             save: Folder to save the tuned model in.
             micro_batch: Number of examples computed at once. Defaults to as many as fit.
-            device_map: "auto" spreads a model over several devices.
+            device_map: "auto" spreads a model that is not tuned over several devices.
         """
         from mlq_utils.experiments import Store, runner
 

@@ -61,7 +61,7 @@ def run(
         save: Folder to save the tuned model in, for `modeling.load`. If the store has the record
             but the folder lacks the model, the model is tuned again.
         micro_batch: Number of examples computed at once, see `modeling.fine_tune`.
-        device_map: "auto" spreads a model that one device cannot hold over several.
+        device_map: "auto" spreads a model that is not tuned over several devices.
 
     Returns:
         The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (one

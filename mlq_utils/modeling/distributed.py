@@ -61,6 +61,11 @@ def placement() -> tuple[torch.device, torch.dtype]:
     return device, torch.bfloat16 if narrow else torch.float32
 
 
+def is_spread(model: torch.nn.Module) -> bool:
+    """Return whether `device_map` has put the layers of a model on several devices."""
+    return len(set(getattr(model, "hf_device_map", {}).values())) > 1
+
+
 def hardware() -> str:
     """Return a description of the hardware of this process, as records name it."""
     processor = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"
@@ -101,13 +106,13 @@ def sharded_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(tensor, other.device_mesh, other.placements)
 
 
-def shard(model: torch.nn.Module, base: torch.nn.Module, precision: str) -> torch.nn.Module:
+def shard(model: torch.nn.Module, base: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """Shard a model over the processes.
 
     Args:
         model: The model that is trained, with peft's matrices if it has any. Changed in place.
         base: The model inside peft's wrapper, or the same model.
-        precision: Precision of computation, "bf16" or "fp32". The shards stay fp32 where trained.
+        dtype: Type to compute in. The shards stay fp32 where trained.
 
     Returns:
         An unsharded copy of the model without weights, for `unshard`.
@@ -118,8 +123,7 @@ def shard(model: torch.nn.Module, base: torch.nn.Module, precision: str) -> torc
     }
     shell = copy.deepcopy(model, empty)
     mesh = torch.distributed.init_device_mesh(state().device.type, (state().num_processes,))
-    narrow = torch.bfloat16 if precision == "bf16" else None
-    policy = MixedPrecisionPolicy(narrow, torch.float32, cast_forward_inputs=False)
+    policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
     # Embeddings are looked up as they are, see `precision.computing_in`.
     fully_shard(base.get_input_embeddings(), mesh=mesh)
     for module in (*decoder_layers(base), base.get_decoder(), base.get_output_embeddings()):

@@ -6,16 +6,15 @@
 It is fast because batches are of similar length, there is no attention mask, the head is computed
 only where a label is, and computation is in bf16 where the processor is fast at it. The order of
 batches and all noise depend on seed and step alone, so a run that was killed ends as if it had not
-been.
+been, but for the rounding of a GPU (see `fine_tune`).
 """
 
-import contextlib
 import dataclasses
 import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +24,6 @@ import torch
 from accelerate.utils import reduce
 from peft import PeftModel
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from mlq_utils.modeling import checkpoint as checkpoints
 from mlq_utils.modeling import distributed
@@ -41,7 +39,8 @@ class Result:
     """A tuned model and how it came about.
 
     Attributes:
-        model: The tuned model. LoRA's updates are merged into its weights.
+        model: The tuned model. LoRA's updates are merged into its weights, and if some weights are
+            in bf16, all are.
         losses: For each step, the mean cross-entropy per label token, in nats.
         seconds: Time spent in steps, including those before a resumption.
         label_tokens_per_second: Target tokens (EOS included) trained on per second.
@@ -52,9 +51,9 @@ class Result:
         resumed_at: Step at which this call resumed, or 0 for the whole run.
         examples: Number of pairs trained on.
         skipped: Number of pairs left out because they are longer than the block.
-        precision: "bf16" (autocast over fp32 weights) or "fp32".
+        precision: "bf16" (with fp32 masters of what is trained) or "fp32".
         micro_batch: Largest number of examples that a process computed at once.
-        trained: The trained parameters by name, for `modeling.save`; LoRA's before merging.
+        trained: The trained parameters by name in fp32, for `modeling.save`; LoRA's before merging.
     """
 
     model: Model
@@ -107,15 +106,18 @@ def fine_tune(
             are shown outside notebooks, unless the environment variable TQDM_DISABLE is set.
 
     Returns:
-        The tuned model with losses, times and counts. In fp32 the same arguments give the same
-        weights on the same machine, bit by bit, whether the run was interrupted or not.
+        The tuned model with losses, times and counts. On the same CPU the same arguments give the
+        same weights, bit by bit, whether the run was interrupted or not. On a GPU the backward pass
+        of attention adds up in any order, unless `torch.use_deterministic_algorithms(True)` was
+        called and the environment variable CUBLAS_WORKSPACE_CONFIG is ":4096:8".
 
     Raises:
         FloatingPointError: The loss or its gradient became NaN or infinite.
         RuntimeError: A trained parameter gets no gradient, or one of several processes runs out of
             memory.
         torch.OutOfMemoryError: A single example does not fit.
-        ValueError: Unknown strategy or precision, unusable data, or another run's checkpoint.
+        ValueError: Unknown strategy or precision, unusable data, another run's checkpoint, or a
+            model that `device_map` has put on several devices.
     """
     trainer = _Trainer(base, frame, strategy, schedule, layers, precision, micro_batch, checkpoint)
     return trainer.train(checkpoint_seconds, progress)
@@ -137,6 +139,9 @@ class _Trainer:
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be 1 or more, not {micro_batch}")
+        if distributed.is_spread(base.model):
+            remedy = "leave device_map out, and shard the model with accelerate launch"
+            raise ValueError(f"a model on several devices cannot be tuned: {remedy}")
         self.base, self.strategy, self.checkpoint = base, strategy, checkpoint
         self.schedule = schedule = schedule or Schedule.mini(strategy)
         self.data = examples(frame, base, schedule.block)
@@ -156,10 +161,10 @@ class _Trainer:
             run = dataclasses.asdict(schedule), self.precision, self.data.ids, self.data.prompts
             self.identity = checkpoints.identity(self.model, *run)
         self.dtype = DTYPES[self.precision]
-        if device.type == "cuda":  # it has no room for both; elsewhere they stay as they are
+        if device.type == "cuda":  # for good, since a GPU has no room for copies
             cast(self.model, self.dtype, frozen=True)
         if self.processes > 1:
-            self.shell = distributed.shard(self.model, base.model, self.precision)
+            self.shell = distributed.shard(self.model, base.model, self.dtype)
         self.weights = trainable(self.model)
         self.optimizer = torch.optim.AdamW(
             self.weights.values(),
@@ -173,11 +178,7 @@ class _Trainer:
         """Take the steps that the checkpoint does not have yet."""
         self.model.train()
         cuda = [self.model.device] if self.model.device.type == "cuda" else []
-        with (
-            torch.random.fork_rng(cuda),
-            _fast_attention(self.base.model, self.precision),
-            computing_in(self.base.model, self.dtype) as self.update,
-        ):
+        with torch.random.fork_rng(cuda):
             expected, expected_peak = self.dry_run()
             state = self.resume() or {"losses": [], "seconds": 0.0}
             losses, before, resumed_at = state["losses"], state["seconds"], len(state["losses"])
@@ -243,7 +244,6 @@ class _Trainer:
         torch.manual_seed(self.schedule.seed * 1_000_003 + step)
         rate = self.schedule.rate(step, len(self.plan))
         self.optimizer.param_groups[0]["lr"] = rate
-        self.update()
         loss = self.gradients(self.plan[step])
         norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.schedule.max_grad_norm)
         norm = distributed.whole(norm)
@@ -268,6 +268,7 @@ class _Trainer:
         )
         total = self.data.labels(batch)
 
+        @computing_in(self.base.model, self.dtype)
         def accumulate(size: int) -> torch.Tensor:
             self.optimizer.zero_grad()  # an attempt that ran out of memory has left some
             loss = torch.zeros((), device=ids.device)
@@ -335,22 +336,6 @@ class _Trainer:
             trained=trained,
             **found,
         )
-
-
-@contextlib.contextmanager
-def _fast_attention(model: PreTrainedModel, precision: str) -> Iterator[None]:
-    """Attend by plain matrix products where that is faster.
-
-    The backward pass of torch 2.13's fused attention takes five times as long in bf16 as in fp32 on
-    a CPU: half of a step's time, and a tenth without it.
-    """
-    usual = model.config._attn_implementation
-    try:
-        if precision == "bf16" and model.device.type == "cpu":
-            model.set_attn_implementation("eager")
-        yield
-    finally:
-        model.set_attn_implementation(usual)
 
 
 def _print_cost(what: str, seconds: float, peak_bytes: int | None) -> None:

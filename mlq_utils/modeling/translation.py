@@ -41,9 +41,9 @@ def beam_search(
         eos_id: Id of the end-of-sentence token.
         batch_size: Number of sentences searched at once, halved when memory runs out. In fp32 it
             does not change the result. Defaults to 128.
-        engine: "own" (the default) for `beam.Batch`, which cannot search models with ALiBi or with
-            attention windows shorter than a sentence; "generate" for transformers' search, which is
-            slower but for every model. Its scores are NaN for one beam.
+        engine: "own" (the default) for `beam.Batch`, which cannot search models with ALiBi, on
+            several devices, or with attention windows shorter than a sentence; "generate" for
+            transformers' search, slower but for every model. Its scores are NaN for one beam.
 
     Returns:
         One output per prompt, in the order of the prompts.
@@ -151,6 +151,8 @@ def _unsearchable(
 ) -> str | None:
     """Return why the package's own search cannot search a model, or None if it can."""
     config = model.config.get_text_config()
+    if distributed.is_spread(model):
+        return "its layers are on several devices"
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention is {config._attn_implementation}, neither sdpa nor eager"
     # The tokens of a beam are not neighbours in the cache, so models must not count places there.

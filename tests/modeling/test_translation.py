@@ -206,7 +206,8 @@ def test_bad_input_is_refused(arguments, message):
 
 
 def test_models_that_it_cannot_search_are_refused():
-    windowed, flash, damaged = llama(), llama(), llama()
+    windowed, flash, damaged, spread = llama(), llama(), llama(), llama()
+    spread.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1}
     windowed.config.sliding_window = 8
     flash.config._attn_implementation = "flash_attention_2"
     with torch.no_grad():
@@ -215,9 +216,21 @@ def test_models_that_it_cannot_search_are_refused():
         (windowed, "attends to the last 8 tokens, of 9"),
         (flash, "neither sdpa nor eager"),
         (damaged, "NaN"),
+        (spread, "several devices"),
     ):
         with pytest.raises(ValueError, match=message):
             beam_search(model, [[5]], max_new_tokens=8, eos_id=EOS)
+
+
+def test_a_model_on_several_devices_is_searched_by_transformers(pieces, talker, monkeypatch):
+    asked = {"cap": 9, "bos_id": 1, "eos_id": EOS}
+    plain = translate(talker, pieces, ["May"], **asked)
+    monkeypatch.setattr(talker, "hf_device_map", {"": 0}, raising=False)
+    assert translate(talker, pieces, ["May"], **asked).attrs == plain.attrs
+    monkeypatch.setattr(talker, "hf_device_map", {"model": 0, "lm_head": 1})
+    spread = translate(talker, pieces, ["May"], **asked)
+    assert spread.attrs["engine"].endswith("generate")
+    assert spread["hypothesis"].tolist() == plain["hypothesis"].tolist()
 
 
 @pytest.fixture(scope="module")
