@@ -81,7 +81,7 @@ def load(
     folder = find(str(name_or_path), revision)
     if (folder / SAVED).is_file():
         return _load_tuned(folder, dtype, device_map)
-    config = _configuration(folder)
+    config = configuration(str(folder))
     stored = _stored_type(folder)
     words = tokenization.load(folder)
     tied, config.tie_word_embeddings = config.tie_word_embeddings, False
@@ -113,10 +113,7 @@ def configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
     Raises:
         FileNotFoundError, ConnectionError, ValueError: As `load`.
     """
-    return _configuration(find(name, revision, ["config.json"]))
-
-
-def _configuration(folder: Path) -> PreTrainedConfig:
+    folder = find(name, revision, ["config.json"])
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no model: there is no config.json")
     try:

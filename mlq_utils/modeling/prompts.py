@@ -111,12 +111,7 @@ def english_tasks(size: int, seed: int = 0) -> pd.DataFrame:
     return frame
 
 
-def alpaca(
-    size: int,
-    seed: int = 0,
-    *,
-    language: str = "en",
-) -> pd.DataFrame:
+def alpaca(size: int, seed: int = 0, *, language: str = "en") -> pd.DataFrame:
     """Return instructions of Alpaca (Appendix C), in English or translated.
 
     Args:

@@ -87,11 +87,7 @@ class Schedule:
 
 
 def prepare(
-    model: "PreTrainedModel",
-    strategy: str,
-    *,
-    layers: Sequence[int] | None = None,
-    seed: int = 0,
+    model: "PreTrainedModel", strategy: str, *, layers: Sequence[int] | None = None, seed: int = 0
 ) -> "PreTrainedModel | peft.PeftModel":
     """Set `requires_grad` for the parameters that a strategy trains, and for no others.
 

@@ -197,6 +197,22 @@ def test_probabilities_of_a_bf16_model_are_summed_in_fp32(monkeypatch):
     assert value != torch.tensor(value).bfloat16().item()
 
 
+@pytest.mark.parametrize("strategy", ["embed", "full"])
+def test_a_tuned_model_is_scored_in_bf16(base, strategy, tmp_path, monkeypatch):
+    """All of it, though what was tuned is kept in fp32."""
+    weights = load_file(base / "model.safetensors")
+    trained = {n: w for n, w in weights.items() if strategy == "full" or "embed_tokens" in n}
+    modeling.save(tmp_path / "tuned", trained, strategy=strategy, base=str(base))
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(modeling, "placement", lambda d=dtype: (torch.device("cpu"), d))
+        model = nlu_harness.load(str(tmp_path / "tuned"), None, 0, 1)
+        assert {p.dtype for p in model.model.parameters()} == {dtype}
+        requests = [Instance("loglikelihood", {}, ("January and", " Romania"), 0)]
+        found.append(model.loglikelihood(requests, disable_tqdm=True)[0][0])
+    assert found[1] == pytest.approx(found[0], rel=0.01)
+
+
 def test_xcopa_is_the_choice_of_the_higher_probability(mini, kept, releases, store):
     right = []
     for row in nlu.read("xcopa", "et", releases)[0][:24]:
