@@ -295,22 +295,33 @@ def main(
         shape: Shape of the model of `at_size`. Defaults to one that suits the device.
         record: Whether to write the figures into the package too, for the book.
     """
-    provenance = {
-        "hardware": hardware(),
-        "versions": {p: version(p) for p in ("torch", "transformers", "sentencepiece")},
-    }
     for name in names or BENCHMARKS:
-        results = json.loads(OUTPUT.read_text("utf8")) if OUTPUT.exists() else {}
         options = {"shape": shape} if name == "at_size" else {}
-        for key, result in BENCHMARKS[name](**options).items():
-            results[key] = result | provenance | {"date": str(datetime.date.today())}
+        found = BENCHMARKS[name](**options)
+        for key, result in found.items():
             figure = next(result[k] for k in FIGURES if k in result)
             more = {k: v for k, v in result.items() if k in ("held_out_loss", "spbleu")}
             print(f"{key}: {figure:.3f} ({result['what']}; {hardware()}) {more or ''}", flush=True)
-        with atomic_write(OUTPUT) as path:
-            path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
+        keep(found)
     if record:
-        known = json.loads(RECORD.read_text("utf8")) if RECORD.exists() else {}
-        measured = json.loads(OUTPUT.read_text("utf8"))
-        with atomic_write(RECORD) as path:  # figures of other hardware stay
-            path.write_text(json.dumps(known | measured, indent=2) + "\n", encoding="utf8")
+        keep(json.loads(OUTPUT.read_text("utf8")), record=True)
+
+
+def keep(results: dict[str, dict], *, record: bool = False) -> None:
+    """Add figures to `_build/bench.json`, with the hardware, versions and date.
+
+    Args:
+        results: The figures by key.
+        record: Whether to add them to the figures that the package records, too. Those of other
+            hardware have other keys and stay.
+    """
+    provenance = {
+        "hardware": hardware(),
+        "versions": {p: version(p) for p in ("torch", "transformers", "sentencepiece")},
+        "date": str(datetime.date.today()),
+    }
+    for path in (OUTPUT, RECORD) if record else (OUTPUT,):
+        known = json.loads(path.read_text("utf8")) if path.exists() else {}
+        known |= {key: provenance | result for key, result in results.items()}
+        with atomic_write(path) as aside:
+            aside.write_text(json.dumps(known, indent=2) + "\n", encoding="utf8")

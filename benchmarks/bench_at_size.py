@@ -104,11 +104,11 @@ def matrix_rate(size: int | None = None) -> float:
     runs, best = 20 if device.type == "cuda" else 5, 0.0
     for _ in range(3):
         one @ other
-        _wait(device)
+        wait(device)
         start = perf_counter()
         for _ in range(runs):
             one @ other
-        _wait(device)
+        wait(device)
         best = max(best, 2 * size**3 * runs / (perf_counter() - start))
     return best
 
@@ -124,7 +124,9 @@ def floating_operations(base: modeling.Model, data: batches.Examples, strategy: 
     return FLOPS[strategy] * (body * tokens + head * labels)
 
 
-def tuning(shape: str, steps: int, batch_size: int) -> dict[str, dict]:
+def tuning(
+    shape: str, steps: int, batch_size: int, strategies: Sequence[str] = tuple(FLOPS)
+) -> dict[str, dict]:
     """Measure the share of the matrix rate, and the peak memory, of Embed FT and full FT."""
     rate, frame = matrix_rate(), sentences(steps * batch_size)
     device, _ = placement()
@@ -132,7 +134,7 @@ def tuning(shape: str, steps: int, batch_size: int) -> dict[str, dict]:
     results = {
         "matrix_rate": {"teraflops": rate / 1e12, "runs": 3, "what": "products of bf16 matrices"}
     }
-    for strategy in FLOPS:
+    for strategy in strategies:
         base = random_base(shape)
         schedule = modeling.Schedule.paper(strategy, epochs=1, batch_size=batch_size)
         done = modeling.fine_tune(base, frame, strategy, schedule, progress=False)
@@ -228,7 +230,7 @@ def _recipe(base: modeling.Model, data: batches.Examples, schedule: modeling.Sch
         trainer.remove_callback(transformers.PrinterCallback)
         start = perf_counter()
         trainer.train()
-        _wait(base.model.device)
+        wait(base.model.device)
         return perf_counter() - start
 
 
@@ -241,7 +243,7 @@ def decoding(shape: str, count: int, cap: int) -> dict[str, dict]:
     def timed(model: LlamaForCausalLM, **options: Any) -> float:
         start = perf_counter()
         modeling.beam_search(model, prompts, max_new_tokens=cap, eos_id=base.eos, **options)
-        _wait(model.device)
+        wait(model.device)
         return perf_counter() - start
 
     if fast.model.device.type == "cuda":
@@ -309,7 +311,8 @@ def targets(
     return pd.DataFrame(rows)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done all that was started on it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
