@@ -93,8 +93,9 @@ def mini(shape: str) -> dict[str, Any]:
     device, cpu = placement()[0], torch.device("cpu")
     frame = pairs()
     for strategy in modeling.STRATEGIES:
-        here, there = (tuned(strategy, frame, d, "fp32").losses for d in (device, cpu))
-        again, narrow = (tuned(strategy, frame, device, p).losses for p in ("fp32", "auto"))
+        here, again = (tuned(strategy, frame, device, "fp32").losses for _ in range(2))
+        there = tuned(strategy, frame, cpu, "fp32").losses if on_gpu() else again
+        narrow = tuned(strategy, frame, device, "auto").losses
         found[strategy] = {
             "difference_to_cpu": difference(here, there),
             "difference_of_two_runs": difference(here, again),

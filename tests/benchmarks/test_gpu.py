@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import bench, gpu
+from mlq_utils import modeling
 
 
 @pytest.fixture(autouse=True)
@@ -13,9 +14,10 @@ def aside(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "RECORD", tmp_path / "record.json")
 
 
-def test_the_mini_base_is_as_on_the_cpu():
+def test_the_mini_base_is_as_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(modeling, "STRATEGIES", ("embed", "layers"))  # two, for the time they take
     found = gpu.mini("tiny")
-    for strategy in ("embed", "full", "lora", "layers"):
+    for strategy in ("embed", "layers"):
         assert found[strategy]["equal_to_cpu"]
         assert found[strategy]["difference_of_two_runs"] == 0
     assert found["difference_after_resuming"] == 0
