@@ -170,7 +170,7 @@ def printed_and_trained(tables: Mapping[str, pd.DataFrame]) -> Axes:
     """Draw trained scores against printed ones, with a colour and a marker for each table.
 
     Args:
-        tables: Results of `comparison.compare` by name. Cells without a run are left out.
+        tables: Results of `Comparison.compare` by name. Cells without a run are left out.
     """
     rows = [frame.assign(table=name) for name, frame in tables.items() if "kept" not in frame]
     shown = pd.concat(rows).dropna(subset=["printed", "trained"])
