@@ -64,7 +64,8 @@ def records(
     if most is not None and most < 0:
         raise ValueError(f"most must be 0 or more, or None for all, not {most}")
     store = store or experiments.default_store()
-    wanted = dict.fromkeys([*specs(tables, scale), _untuned(scale)])
+    untuned = dataclasses.replace(scale.untuned, targets=tuple(scale.scorable()))
+    wanted = dict.fromkeys([*specs(tables, scale), untuned])
 
     def found() -> list[dict[str, Any]]:
         known = store.get_all(spec.identity() for spec in wanted)
@@ -83,10 +84,6 @@ def _shipped(scale: Scale) -> list[dict[str, Any]]:
     every = experiments.default_store().shipped_records.values()
     of_base = (record for record in every if record["spec"]["base"] == scale.untuned.base)
     return [record for record in of_base if spec_of(record).identity() == record["identity"]]
-
-
-def _untuned(scale: Scale) -> Spec:
-    return next(spec for spec in specs([9], scale) if not spec.languages)
 
 
 @lru_cache(maxsize=8192)
@@ -210,8 +207,8 @@ class Comparison:
         return row
 
     def _quadrants(self, frame: pd.DataFrame) -> pd.DataFrame:
-        targets = _untuned(self._scale).targets
-        before = pd.Series({t: self._before(Score(self._scale.untuned, t)) for t in targets})
+        every = (Score(self._scale.untuned, target) for target in self._scale.scorable())
+        before = pd.Series(map(self._before, every))
         found = frame["cell"].dropna()
         by_seed = pd.concat([self._equation_1(cell) for cell in found], keys=found.index).dropna()
         made = pd.DataFrame(columns=_QUADRANT_COLUMNS, dtype=float)

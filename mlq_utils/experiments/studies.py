@@ -24,6 +24,7 @@ import yaml
 
 from mlq_utils import experiments, languages, modeling
 from mlq_utils.data import PACKAGE_DATA, one_of
+from mlq_utils.experiments.scales import MINI
 from mlq_utils.experiments.spec import Spec
 from mlq_utils.experiments.store import Store, write_lines
 from mlq_utils.modeling import Extension
@@ -31,7 +32,7 @@ from mlq_utils.modeling import Extension
 _LISTS = yaml.safe_load((PACKAGE_DATA / "studies.yaml").read_text("utf8"))
 STUDIES = tuple(_LISTS["studies"])
 """The names of all studies."""
-SPARING_RATES: dict[str, float] = _LISTS["sparing_rates"]
+SPARING_RATES = MINI.rates
 """Learning rates by strategy for comparisons on reciprocal languages."""
 
 
