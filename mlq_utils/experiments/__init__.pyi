@@ -1,7 +1,7 @@
 from . import comparison, nlu, planning, scales, studies, sweep, tables
 from .executors import run_all
 from .runner import VOCABULARY_SEED, VOCABULARY_SIZES, run
-from .spec import SHIPPED, STORE, Spec, averages, costs, default_store, scores, spec_of
+from .spec import SHIPPED, STORE, Spec, costs, default_store, scores, spec_of
 from .store import Store, read_lines, write_lines
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "VOCABULARY_SIZES",
     "Spec",
     "Store",
-    "averages",
     "comparison",
     "costs",
     "default_store",

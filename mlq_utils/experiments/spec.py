@@ -253,25 +253,6 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def averages(scores: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
-    """Return mean scores and the shares of errors.
-
-    Args:
-        scores: Scores as `scores` returns them; further columns are allowed.
-        by: Columns to group by.
-
-    Returns:
-        One row per group, with the columns `targets` (number of rows averaged), `spbleu` (mean),
-        and the shares (0 to 1) of sentences with `source_copy`, `oscillation`, `off_target` and
-        `cap_hit`.
-    """
-    kinds = ["source_copy", "oscillation", "off_target", "cap_hit"]
-    groups = scores.groupby(by, sort=False)
-    sums = groups[[*kinds, "sentences"]].sum()
-    means = pd.DataFrame({"targets": groups.size(), "spbleu": groups["spbleu"].mean()})
-    return means.join(sums[kinds].div(sums["sentences"], axis=0))
-
-
 def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return the time that each run took.
 

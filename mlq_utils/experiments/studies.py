@@ -18,11 +18,10 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
-from mlq_utils import experiments, languages, modeling
+from mlq_utils import experiments, languages
 from mlq_utils.data import PACKAGE_DATA, one_of
 from mlq_utils.experiments.scales import MINI
 from mlq_utils.experiments.spec import Spec
@@ -30,6 +29,10 @@ from mlq_utils.experiments.store import Store, write_lines
 from mlq_utils.modeling import Extension
 
 _LISTS = yaml.safe_load((PACKAGE_DATA / "studies.yaml").read_text("utf8"))
+_GROUPS = _LISTS["languages"] | {
+    "covered": [code for code in languages.codes("cldr") if code != "en"],
+    "pretraining": [c for c in languages.codes() if languages.get(c).pretraining and c != "en"],
+}
 STUDIES = tuple(_LISTS["studies"])
 """The names of all studies."""
 SPARING_RATES = MINI.rates
@@ -42,17 +45,12 @@ def group(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: The group is unknown.
     """
-    if name == "covered":
-        return tuple(code for code in languages.codes("cldr") if code != "en")
-    if name == "pretraining":
-        return tuple(modeling.pretraining_languages())
-    return _codes(_LISTS["languages"][one_of("group of languages", name, _LISTS["languages"])])
+    return _codes([one_of("group of languages", name, _GROUPS)])
 
 
 def _codes(names: Iterable[str]) -> tuple[str, ...]:
     """Return the codes that codes and names of groups stand for, each once."""
-    groups = {*_LISTS["languages"], "covered", "pretraining"}
-    parts = (group(name) if name in groups else (name,) for name in names)
+    parts = (_codes(_GROUPS[name]) if name in _GROUPS else (name,) for name in names)
     return tuple(dict.fromkeys(itertools.chain.from_iterable(parts)))
 
 
@@ -215,18 +213,3 @@ def examples(
             rows += [(code, "source", row["source"]), (code, "reference", row["target"])]
         rows.append((code, name, row["hypothesis"]))
     return pd.DataFrame(rows, columns=["language", "model", "text"])
-
-
-def treated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Describe in words how the sequences of runs were treated.
-
-    Args:
-        rows: Rows as `scores` or `experiments.costs` return them.
-
-    Returns:
-        The rows with two more columns: `sequences` ("plain", "shortened" or "extended") and `limit`
-        ("scaled", or the number of tokens).
-    """
-    kinds = [rows["shorten"].notna(), rows["method"].notna()]
-    limit = rows["cap"].map("{:.0f} tokens".format).where(rows["cap"].notna(), "scaled")
-    return rows.assign(sequences=np.select(kinds, ["shortened", "extended"], "plain"), limit=limit)

@@ -175,20 +175,6 @@ def test_a_summary_of_ablations():
     }  # fmt: skip
 
 
-def test_averages_of_scores():
-    errors = {"oscillation": 0, "off_target": 0, "cap_hit": 0}
-    rows = pd.DataFrame(
-        [
-            {"model": "a", "spbleu": 10.0, "sentences": 10, "source_copy": 5} | errors,
-            {"model": "a", "spbleu": 30.0, "sentences": 30, "source_copy": 5} | errors,
-            {"model": "b", "spbleu": 50.0, "sentences": 10, "source_copy": 0} | errors,
-        ]
-    )
-    found = experiments.averages(rows, "model")
-    assert found["targets"].tolist() == [2, 1] and found["spbleu"].tolist() == [20, 50]
-    assert found["source_copy"].tolist() == [0.25, 0] and found["cap_hit"].tolist() == [0, 0]
-
-
 def test_costs_of_runs_that_tuned(small, tmp_path):
     record = experiments.run(small, Store(tmp_path), progress=False)
     untuned = {"spec": record["spec"], "training": None}
@@ -200,14 +186,6 @@ def test_costs_of_runs_that_tuned(small, tmp_path):
     ids = modeling.load(small.base).tokenizer.encode(pairs["target"].tolist())
     labels = sum(map(len, ids)) / len(ids) + 1  # the end of the sentence is learned too
     assert row["tokens_per_sentence"] == pytest.approx(labels, rel=0.05)
-
-
-def test_treatments_in_words():
-    nothing = {"shorten": None, "method": None, "cap": None}
-    rows = [nothing, nothing | {"shorten": "one token"}, nothing | {"method": "sp", "cap": 60}]
-    found = studies.treated(pd.DataFrame(rows))
-    assert found["sequences"].tolist() == ["plain", "shortened", "extended"]
-    assert found["limit"].tolist() == ["scaled", "scaled", "60 tokens"]
 
 
 def test_sides_by_hand():
@@ -234,6 +212,7 @@ def test_a_group_holds_other_groups():
     assert studies.group("altruistic_six") == ("vi", "ar", *studies.group("altruistic"))
     assert studies.group("table_14") == tuple(dict.fromkeys(paper.table(14)["target"]))[:-1]
     assert studies.group("table_3") == tuple(dict.fromkeys(paper.table(3)["target"]))[:-1]
+    assert studies.group("pretraining") == tuple(pretraining_languages())
     covered = studies.group("covered")
     known = [code for code in paper.table(11)["language"] if code in covered]
     assert studies.group("representatives") == tuple(known) and "en" not in covered
