@@ -82,8 +82,6 @@ def _run(args: Sequence[str]) -> Command:
         config: Path | None = None,
         store: str = STORE,
         save: Path | None = None,
-        micro_batch: int | None = None,
-        device_map: str | None = None,
     ) -> str:
         """Tune, translate and score a model.
 
@@ -92,13 +90,10 @@ def _run(args: Sequence[str]) -> Command:
             config: YAML file with fields of the specification, which flags override.
             store: Folder or URL where records are kept.
             save: Folder to save the tuned model in.
-            micro_batch: Number of examples computed at once. Defaults to as many as fit.
-            device_map: "auto" spreads a model over several devices.
         """
         from mlq_utils.experiments import Store, runner
 
-        options = {"save": save, "micro_batch": micro_batch, "device_map": device_map}
-        return runner.report(Spec(**vars(spec)), Store(store), **options)
+        return runner.report(Spec(**vars(spec)), Store(store), save=save)
 
     return run
 

@@ -4,7 +4,6 @@ import dataclasses
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import peft
 import pytest
@@ -443,18 +442,6 @@ def test_the_command_in_two_processes(small, tmp_path, monkeypatch):
     assert [row["sentences"] for row in record["scores"]] == [4, 4]
     assert list(Store(store).keys()) == [spec.identity()]
     assert modeling.saved_as(folder)["run"] == spec.identity()
-
-
-def test_a_device_map_places_the_model(small, record, tmp_path):
-    again = experiments.run(small, Store(tmp_path), progress=False, device_map="cpu")
-    assert again["training"]["losses"] == record["training"]["losses"]
-    assert again["scores"][0]["spbleu"] == record["scores"][0]["spbleu"]
-
-
-def test_a_device_map_is_for_one_process(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "state", lambda: SimpleNamespace(num_processes=2))
-    with pytest.raises(ValueError, match="leave device_map out"):
-        experiments.run(small, Store(tmp_path), device_map="auto")
 
 
 def test_a_store_that_takes_nothing_is_told_before_work(small, tmp_path, monkeypatch):
