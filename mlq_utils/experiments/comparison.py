@@ -24,7 +24,6 @@ import pandas as pd
 from mlq_utils import experiments, paper, quadrants
 from mlq_utils.experiments.scales import PAPER, UNSCORED, Scale
 from mlq_utils.experiments.spec import Spec, spec_of
-from mlq_utils.experiments.store import Store
 from mlq_utils.experiments.tables import TABLES, Cell, Score, Table, cells, scores, specs
 from mlq_utils.scoring import intervals
 
@@ -39,21 +38,16 @@ _QUADRANT_COLUMNS = ["trained", "bilingual_delta", "multilingual_delta", "seeds"
 
 
 def records(
-    tables: Iterable[Table] | None = None,
-    scale: Scale = PAPER,
-    store: Store | None = None,
-    *,
-    most: int | None = 0,
+    tables: Iterable[Table] | None = None, scale: Scale = PAPER, *, most: int | None = 0
 ) -> list[dict[str, Any]]:
     """Return the records that tables can be compared with, making some of the missing runs first.
 
-    Runs are made on the cluster that MLQ_CLUSTER names, on this machine if it names none.
+    Runs are made on the cluster that MLQ_CLUSTER names, on this machine if it names none. Shipped
+    records are returned too, since they count for the targets that they have.
 
     Args:
         tables: Numbers and names of `tables.TABLES`. Defaults to all.
         scale: The scale at which runs are made. Defaults to the paper's.
-        store: Where records are kept. Defaults to `default_store()`. Shipped records of the scale's
-            base are returned too.
         most: Maximum number of missing runs to make, in the order of the tables; None for all.
             Defaults to 0.
 
@@ -63,13 +57,14 @@ def records(
     """
     if most is not None and most < 0:
         raise ValueError(f"most must be 0 or more, or None for all, not {most}")
-    store = store or experiments.default_store()
+    store = experiments.default_store()
     untuned = dataclasses.replace(scale.untuned, targets=tuple(scale.scorable()))
     wanted = dict.fromkeys([*specs(tables, scale), untuned])
+    shipped = [r for key, r in store.shipped_records.items() if spec_of(r).identity() == key]
 
     def found() -> list[dict[str, Any]]:
         known = store.get_all(spec.identity() for spec in wanted)
-        return _shipped(scale) + [record for record in known.values() if record]
+        return shipped + [record for record in known.values() if record]
 
     done = Comparison(found(), scale)
     missing = [spec for spec in wanted if done.state(spec) != "done"][:most]
@@ -77,13 +72,6 @@ def records(
         scale.check()
         experiments.run_all(missing, store, workers=None)
     return found()
-
-
-def _shipped(scale: Scale) -> list[dict[str, Any]]:
-    """Return the shipped records of the scale's base as it is now."""
-    every = experiments.default_store().shipped_records.values()
-    of_base = (record for record in every if record["spec"]["base"] == scale.untuned.base)
-    return [record for record in of_base if spec_of(record).identity() == record["identity"]]
 
 
 @lru_cache(maxsize=8192)

@@ -187,6 +187,9 @@ class Spec:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+_READER = TypeAdapter(Spec)
+
+
 def _check_split(corpus: str, split: str) -> None:
     one_of("corpus", corpus, corpora.NAMES)
     one_of(f"split of {corpus}", split, corpora.CORPORA[corpus].splits)
@@ -194,10 +197,7 @@ def _check_split(corpus: str, split: str) -> None:
 
 def spec_of(record: Mapping[str, Any]) -> Spec:
     """Return the specification of a record. Fields that older records lack have their default."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["spec"].items()}
-    if values.get("extension"):
-        values["extension"] = Extension(**values["extension"])
-    return Spec(**values)
+    return _READER.validate_python(record["spec"])
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -217,7 +217,7 @@ def read_spec(path: str | Path) -> Spec:
             for name in given:
                 one_of(f"field of {kind}", str(name), [field.name for field in fields(known)])
         # JSON has no tuples, so that a list is one; strict mode converts no other types.
-        return TypeAdapter(Spec).validate_json(json.dumps(values), strict=True)
+        return _READER.validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"]))

@@ -11,7 +11,7 @@ from mlq_utils.experiments import comparison, studies
 from mlq_utils.experiments.comparison import Comparison
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.scales import MINI, PAPER
-from mlq_utils.experiments.spec import Spec
+from mlq_utils.experiments.spec import SHIPPED, Spec
 from mlq_utils.experiments.store import Store
 from mlq_utils.experiments.tables import Score, cells, specs
 
@@ -84,8 +84,16 @@ def test_quadrants_of_table_12_are_those_of_table_2(as_printed):
     assert Comparison(tuned).compare(2)["trained"].isna().all()  # no T without the base
 
 
-def test_nothing_run_yet(tmp_path):
-    assert comparison.records(store=Store(tmp_path)) == []
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty store, the default one, without shipped records behind it."""
+    monkeypatch.setattr("mlq_utils.experiments.spec.STORE", tmp_path)
+    monkeypatch.setattr("mlq_utils.experiments.spec.SHIPPED", None)
+    return Store(tmp_path)
+
+
+def test_nothing_run_yet(store):
+    assert comparison.records() == []
     for table in (2, 3, 7, "figure 2"):
         frame = Comparison([]).compare(table)
         assert frame["trained"].isna().all() and frame["seeds"].eq(0).all()
@@ -163,16 +171,15 @@ def test_a_constant_side_has_no_correlation():
     assert np.isnan(rows.loc["rank correlation", "value"]) and rows["n"].tolist() == [662, 0]
 
 
-def test_runs_of_a_tiny_base(base, tmp_path):
+def test_runs_of_a_tiny_base(base, store):
     scale = tiny(base)
-    store = Store(tmp_path)
     some = [
         spec for spec in specs([4], scale)
         if spec.languages == ("tr",) and spec.size == 10 and spec.strategy != "lora"
     ]  # fmt: skip
     assert [spec.strategy for spec in some] == ["full", "embed"]
     done = run_all(some, store, progress=False)
-    frame = Comparison(comparison.records([4], scale, store), scale).compare(4)
+    frame = Comparison(comparison.records([4], scale), scale).compare(4)
     run = frame.dropna(subset="trained").set_index(["strategy", "measure"])
     assert len(run) == 4 and run["tuned_on"].eq("tr").all() and run["size"].eq(10_000).all()
     for one in done:
@@ -191,7 +198,7 @@ def test_runs_of_a_tiny_base(base, tmp_path):
     failed = {"spec": asdict(failing), "identity": failing.identity(), "status": "failed"}
     store.put(failing.identity(), failed | {"error": "the loss is no number"})
     counts = (
-        Comparison(comparison.records([4], scale, store), scale)
+        Comparison(comparison.records([4], scale), scale)
         .status()
         .loc[4, ["runs", "done", "failed", "missing"]]
     )
@@ -200,24 +207,26 @@ def test_runs_of_a_tiny_base(base, tmp_path):
     assert same.equals(frame)
 
 
-def test_missing_runs_are_made_as_many_as_asked_for(base, tmp_path, monkeypatch):
+def test_missing_runs_are_made_as_many_as_asked_for(base, store, monkeypatch):
     """Those that are there are not made again, and shipped ones count for the packaged base."""
-    scale = tiny(base)
-    store, made = Store(tmp_path), []
+    scale, made = tiny(base), []
 
     def run_all_here(missing, store, **_):
         made.append(len(missing))
         return run_all(missing, store, progress=False)
 
     monkeypatch.setattr(experiments, "run_all", run_all_here)
-    assert comparison.records([3], scale, store) == [] and made == []
-    assert len(comparison.records([3], scale, store, most=1)) == 1
-    assert len(comparison.records([3], scale, store, most=1)) == 2
+    assert comparison.records([3], scale) == [] and made == []
+    assert len(comparison.records([3], scale, most=1)) == 1
+    assert len(comparison.records([3], scale, most=1)) == 2
     assert made == [1, 1]
-    beside = Comparison(comparison.records([3], scale, store), scale)
+    beside = Comparison(comparison.records([3], scale), scale)
     assert beside.status().loc[3, "done"] == 2
     with pytest.raises(ValueError, match="most must be 0 or more"):
-        comparison.records([3], scale, store, most=-1)
-    shipped = comparison.records([9], MINI, store)
+        comparison.records([3], scale, most=-1)
+    monkeypatch.setattr("mlq_utils.experiments.spec.SHIPPED", SHIPPED)
+    shipped = comparison.records([9], MINI)
     assert Comparison(shipped, MINI).status().loc[9, "missing"] == 0
     assert {record["spec"]["base"] for record in shipped} == {"mini"}
+    found = Comparison(comparison.records([3], scale), scale).status()
+    assert found.loc[3, "done"] == 2  # shipped records are of another base
