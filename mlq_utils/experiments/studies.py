@@ -177,31 +177,3 @@ def live(spec: Spec, targets: Sequence[str]) -> pd.DataFrame:
     columns = {"spbleu": "recorded", "spbleu_low": "low", "spbleu_high": "high"}
     found = record.loc[list(targets), list(columns)].rename(columns=columns)
     return found.assign(live=again["spbleu"]).reset_index()
-
-
-def examples(codes: Sequence[str], strategies: Sequence[str], size: int = 400) -> pd.DataFrame:
-    """Translate one sentence into each language, by the base and by models tuned on this machine.
-
-    Args:
-        codes: Languages, each tuned on by itself.
-        strategies: Strategies to tune with.
-        size: Number of training pairs. Defaults to 400.
-
-    Returns:
-        One row per language and model, with the columns `language`, `model` ("source", "reference",
-        "untuned" or a strategy) and `text`. The sentence is the first with a source of about median
-        length.
-    """
-    store = experiments.default_store()
-    runs = {"untuned": {}} | {name: {"strategy": name, "size": size} for name in strategies}
-    rows = []
-    for code, (name, fields) in itertools.product(codes, runs.items()):
-        tuned_on = (code,) if fields else ()
-        spec = Spec(languages=tuned_on, targets=(code,), test_size=10, **fields)
-        found = store.hypotheses(experiments.run(spec, store)["identity"])
-        lengths = found["source"].str.len()
-        row = found.loc[(lengths - lengths.median()).abs().idxmin()]
-        if name == "untuned":
-            rows += [(code, "source", row["source"]), (code, "reference", row["target"])]
-        rows.append((code, name, row["hypothesis"]))
-    return pd.DataFrame(rows, columns=["language", "model", "text"])

@@ -116,9 +116,9 @@ def specs(tables: Iterable[Table] | None = None, scale: Scale = PAPER) -> list[S
 @lru_cache(maxsize=8)
 def _complete(scale: Scale) -> dict[Table, pd.DataFrame]:
     """Return `cells` of every table, since only all together tell what a model is scored on."""
-    frames = {table: _rows(table, scale) for table in TABLES}
-    targets: dict[Spec, set[str]] = defaultdict(set)
-    for table, frame in frames.items():
+    frames, targets = {}, defaultdict(set)
+    for table in TABLES:
+        frame = _rows(table, scale)
         found = [_cell_or_reason(table, scale, row) for row in frame.to_dict("records")]
         made, reasons = map(list, zip(*found, strict=True))
         known = set(made)

@@ -227,16 +227,6 @@ def test_a_group_holds_other_groups():
         studies.group("watchd")
 
 
-def test_examples_are_translations_made_here(store):
-    found = studies.examples(["tr"], ["embed"], size=16)
-    assert found["model"].tolist() == ["source", "reference", "untuned", "embed"]
-    runs = map(store.hypotheses, store.keys())
-    texts = {text for run in runs for text in run["hypothesis"]}
-    assert set(found["text"].iloc[2:]) <= texts and found["text"].iloc[0] != ""
-    again = studies.examples(["tr"], ["embed"], size=16)
-    pd.testing.assert_frame_equal(found, again)
-
-
 def test_the_languages_called_altruistic_here_are():
     scores = quadrants.trained(studies.scores("untuned"), studies.scores("by_language"))
     means = scores.groupby("language").mean().drop(columns="seed").reset_index()
