@@ -137,22 +137,21 @@ class Spec:
             )
 
     def _check_corpora(self) -> None:
-        test, split = self.test
-        _check_split(test, split)
-        wanted = [(test, self.targets, [test])]
+        used, wanted = [self.test], [(self.test[:1], self.targets)]
+        if self.extension is not None:
+            wanted.append(((self.extension.text,), self.languages[:1]))
         if self.languages == ("en",):
             one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
         else:
-            for name in self.corpus:
-                _check_split(name, "train")
-            wanted.append(("+".join(self.corpus), self.languages, self.corpus))
-            if self.extension is not None:
-                text = self.extension.text
-                wanted.insert(1, (text, self.languages[:1], [text]))
-        for label, codes, names in wanted:
+            used += [(name, "train") for name in self.corpus]
+            wanted.append((self.corpus, self.languages))
+        for name, split in used:
+            one_of("corpus", name, corpora.NAMES)
+            one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
+        for names, codes in wanted:
             covered = [code for name in names for code in languages.codes(name)]
             for code in codes:
-                one_of(f"language of {label}", code, covered)
+                one_of(f"language of {'+'.join(names)}", code, covered)
 
     def steps(self) -> Schedule:
         """Return the training schedule."""
@@ -188,11 +187,6 @@ class Spec:
 
 
 _READER = TypeAdapter(Spec)
-
-
-def _check_split(corpus: str, split: str) -> None:
-    one_of("corpus", corpus, corpora.NAMES)
-    one_of(f"split of {corpus}", split, corpora.CORPORA[corpus].splits)
 
 
 def spec_of(record: Mapping[str, Any]) -> Spec:
