@@ -50,8 +50,7 @@ def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
         frame.attrs = {"size": len(frame), "seed": options.get("seed", 0)}
     else:
         paths = releases.fetched(name, releases.file_names(name, language, split))
-        codes = [releases.code_in(name, language)]
-        rows = [pair for _, pair in getattr(readers, corpus.reader)(paths, codes)]
+        rows = list(getattr(readers, corpus.reader)(paths, releases.code_in(name, language)))
         if not rows:
             raise ValueError(f"{paths[-1]} has no pairs of English and {known}")
         frame = pd.DataFrame(rows, columns=["source", "target"])
@@ -74,8 +73,7 @@ def training_pairs(
 
     Repeated pairs are left out, and pairs with a side that occurs in the FLORES-200 devtest.
     Sentences are compared by their letters and digits alone, because TED's are tokenised. If fewer
-    than `size` pairs are left, all are taken, as in the paper (Appendix E). With the same seed, the
-    pairs of a smaller size are the first of those of a larger one.
+    than `size` pairs are left, all are taken, as in the paper (Appendix E).
 
     Args:
         names: Corpora that have the split. Those that lack the language are skipped if another has
@@ -86,23 +84,22 @@ def training_pairs(
         split: A split of each corpus.
 
     Returns:
-        A frame as `load` returns it. Its `attrs` count in addition the pairs `read`, `repeated` and
-        `in_evaluation`, and give the `size` asked for.
+        A frame as `load` returns it, whose first rows are those of a smaller size with the same
+        seed. Its `attrs` also count the pairs `read`, `repeated` and `in_evaluation`.
 
     Raises:
         ValueError: No corpus has the language, a corpus lacks the split, `size` is less than 1, or
             no pair is left.
-        FileNotFoundError: See `load`.
-        ConnectionError: See `load`.
+        FileNotFoundError, ConnectionError: As for `load`.
     """
-    names = [names] if isinstance(names, str) else list(names)
+    names, spoken = [names] if isinstance(names, str) else list(names), languages.get(language)
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
     for name in names:
         one_of(f"split of {name}", split, CORPORA[one_of("corpus", name, NAMES)].splits)
-    having = [name for name in names if languages.get(language).code in languages.codes(name)]
+    having = [name for name in names if language in languages.codes(name)]
     if not having:
-        raise ValueError(f"{' and '.join(names)} have no {languages.get(language).name}")
+        raise ValueError(f"{' and '.join(names)} have no {spoken.name}")
     frames = [load(name, language, split, **composed(name, size, seed)) for name in having]
     frame = pd.concat(frames, ignore_index=True)
     keys = pd.DataFrame({column: sentence_keys(frame[column]) for column in frame})

@@ -67,6 +67,13 @@ def find(name: str) -> Path | None:
     return find_folder(corpus.folder)
 
 
+def is_here(name: str, language: str, split: str) -> bool:
+    """Return whether all files that hold a language's pairs are on this machine."""
+    folder = find(name)
+    files = file_names(name, language, split)
+    return folder is not None and all((folder / file).is_file() for file in files)
+
+
 def code_in(name: str, language: str) -> str:
     """Return a language's code in a corpus."""
     return getattr(languages.get(language), languages.COVERAGE[name])

@@ -1,14 +1,12 @@
 """What corpora there are, and how much of each is here."""
 
 import gzip
-from collections import Counter
+import shutil
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mlq_utils import corpora, languages, paper
-from mlq_utils.corpora import inventory, loading, readers
+from mlq_utils.corpora import inventory, readers
 
 
 def write(path, text):
@@ -26,128 +24,87 @@ def nothing_local(no_local_data):
 def here(tmp_path, monkeypatch):
     """A few files: TED with all columns, WikiMatrix and News-Commentary in one language each."""
     columns = sorted({*languages.table()["ted"]} - {"", "en", "ro", "fr"})
-    none = "\t__NULL__" * len(columns)
     rows = ["talk_name\ten\tro\tfr\t" + "\t".join(columns)]
-    for english, romanian, french in (
-        ("Thank you .", "Mulțumesc .", "__NULL__"),
-        ("Thank you !", "Mulțumesc !", "Merci !"),  # repeated, but for punctuation
-        ("It 's late .", "E târziu .", "Il est tard ."),
-        ("__NULL__", "Ceva .", "Chose ."),
+    for english, romanian, french, others in (
+        ("Thank you .", "Mulțumesc .", "__NULL__", "Thanks ."),
+        ("Thank you !", "Mulțumesc !", "Merci !", "__NULL__"),  # repeated, but for punctuation
+        ("It 's late .", "E târziu .", "Il est tard .", "__NULL__"),
+        ("__NULL__", "Ceva .", "Chose .", "__NULL__"),
     ):
-        rows.append(f"a_talk\t{english}\t{romanian}\t{french}{none}")
+        rows.append(f"a_talk\t{english}\t{romanian}\t{french}" + f"\t{others}" * len(columns))
     write(tmp_path / "data/ted_talks/all_talks_train.tsv", "\n".join(rows) + "\n")
     text = "1.2\tIt rained.\tA plouat.\n1.1\tIt rained.\tA plouat.\n1.0\tNo.\tNu.\n"
     write(tmp_path / "data/WikiMatrix/WikiMatrix.en-ro.tsv.gz", text)
     many = "".join(f"Row {n}.\tСтрока {n}.\n" for n in range(inventory.FEW + 7))
     write(tmp_path / "data/news-commentary/news-commentary-v18.en-ru.tsv.gz", many)
+    for split, count in readers.FLORES_SENTENCES.items():
+        for record in map(languages.get, languages.codes("flores200")):
+            lines = [f"{record.code} {n}" for n in range(count)]
+            path = tmp_path / f"data/flores200_dataset/{split}/{record.flores}.{split}"
+            write(path, "\n".join(lines) + "\n")
     monkeypatch.setenv("MLQ_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
 
 
 def test_pairs_are_counted_and_those_that_can_be_tuned_on(here):
-    counts = inventory.statistics()
-    some = counts[counts["pairs"].gt(0).fillna(False)].set_index(["corpus", "language"])
+    counts = inventory.statistics().set_index(["corpus", "code"])
+    some = counts[counts["name"].isin(["Romanian", "French", "Russian"])]
     assert some["pairs"].to_dict() == {
         ("ted", "ro"): 3,
         ("ted", "fr"): 2,
+        ("ted", "ru"): 1,
         ("wikimatrix", "ro"): 2,
         ("news_commentary", "ru"): inventory.FEW + 7,
     }
-    assert some["usable"].tolist() == [2, 2, 1, inventory.FEW]
-    assert some["few"].tolist() == [True, True, True, False]
-    assert counts.attrs["devtest"] is False
-    ted = counts[counts["corpus"] == "ted"].set_index("language")["pairs"]
-    assert ted["de"] == 0 and len(ted) == len(languages.codes("ted")) - 1
-    matrix = counts[counts["corpus"] == "wikimatrix"].set_index("language")
-    assert matrix["pairs"].isna().sum() == len(matrix) - 1
-    assert matrix["few"].isna().sum() == len(matrix) - 1
+    assert some["usable"].to_dict() == {
+        ("ted", "ro"): 2,
+        ("ted", "fr"): 2,
+        ("ted", "ru"): 1,
+        ("wikimatrix", "ro"): 1,
+        ("news_commentary", "ru"): inventory.FEW,
+    }
+    assert some["few"].tolist() == [True, True, True, True, False]
+    assert len(counts.loc["ted"]) == len(languages.codes("ted")) - 1
+    assert len(counts.loc["wikimatrix"]) == len(counts.loc["news_commentary"]) == 1
 
 
 def test_sentences_of_the_devtest_do_not_count(here):
-    for split, count in readers.FLORES_SENTENCES.items():
-        for record in map(languages.get, languages.codes("flores200")):
-            lines = [f"{record.code} {n}" for n in range(count)]
-            if record.code == "en":
-                lines[5] = "It’s late!"
-            path = here / f"flores200_dataset/{split}/{record.flores}.{split}"
-            write(path, "\n".join(lines) + "\n")
-    counts = inventory.statistics(["ted"])
-    found = counts.set_index("language").loc[["ro", "fr"]]
+    path = here / "flores200_dataset/devtest/eng_Latn.devtest"
+    path.write_text(path.read_text().replace("en 5\n", "It’s late!\n"))
+    found = inventory.statistics("ted").set_index("code").loc[["ro", "fr"]]
     assert found["usable"].tolist() == [1, 1] and found["pairs"].tolist() == [3, 2]
-    assert counts.attrs["devtest"] is True
     drawn = corpora.training_pairs("ted", "ro", 100)
     assert len(drawn) == found["usable"]["ro"]
 
 
-def test_ted_is_read_once_for_all_languages(here, monkeypatch):
-    reads = Counter()
-    lines = readers.lines
-
-    def counted(path, *strict):
-        reads[path.name] += 1
-        return lines(path, *strict)
-
-    monkeypatch.setattr(readers, "lines", counted)
-    inventory.statistics()
-    assert reads["all_talks_train.tsv"] == 1 and set(reads.values()) == {1}
-
-
-sentences = st.text("aA b.", min_size=1, max_size=3).filter(str.strip)
-
-
-@given(
-    rows=st.lists(st.tuples(sentences, sentences), max_size=30),
-    known=st.lists(sentences, max_size=3),
-    few=st.integers(1, 40),
-)
-def test_what_is_counted_is_what_training_pairs_would_leave(rows, known, few):
-    keys = loading.sentence_keys
-    forbidden = set(filter(None, keys(known)))
-    left = {tuple(keys(pair)) for pair in rows if not forbidden & set(keys(pair))}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inventory, "FEW", few)
-        counted = inventory._count((("ro", pair) for pair in rows), {"ro": forbidden})
-    assert counted == {"ro": (len(rows), min(few, len(left)))}
-
-
-def test_what_a_page_says_of_it(here):
-    counts = inventory.statistics()
-    said = inventory.found(counts)
-    assert said.startswith("10,014 pairs in 52 languages") and "of its devtest are counted" in said
-    assert "in 53 of 54 cases" in said
-    shown = inventory.by_language(counts).set_index("code")
-    assert list(shown.columns) == ["name", "ted", "wikimatrix", "news_commentary", "lego_mt"]
-    assert shown.loc["ro"].tolist() == ["Romanian", "3 (2 usable)", "2 (1 usable)", "", "-"]
-    assert shown.loc["ru"].tolist() == ["Russian", "0 (0 usable)", "-", "10,007", "-"]
-    assert "km" not in shown.index
-    nothing = inventory.statistics(["lego_mt"])
-    assert inventory.found(nothing).startswith("None of the corpora")
-    assert inventory.by_language(nothing).empty
-
-
 def test_the_counts_as_text(here):
     lines = inventory.report(("ted", "news_commentary")).splitlines()
-    assert lines[0].split() == ["code", "name", "ted", "news_commentary"]
-    assert "ro Romanian 3 (2 usable)" in [" ".join(line.split()) for line in lines]
-    assert "ru Russian 0 (0 usable) 10,007" in [" ".join(line.split()) for line in lines]
-    assert lines[-1].startswith("10,012 pairs in 52 languages")
+    assert lines[0].split() == ["corpus", "code", "name", "pairs", "usable", "few"]
+    rows = [" ".join(line.split()) for line in lines]
+    assert "ted ro Romanian 3 2 True" in rows
+    assert "news_commentary ru Russian 10007 10000 False" in rows
     with pytest.raises(ValueError, match=r"Did you mean ted\?"):
         inventory.report(("teddy",))
 
 
-def test_nothing_is_here(capsys):
-    counts = inventory.statistics()
-    assert counts["pairs"].isna().all() and counts["few"].isna().all()
-    assert set(counts["corpus"]) == set(corpora.TRAINING)
+@pytest.mark.parametrize("missing", ["flores200_dataset", "WikiMatrix"])
+def test_nothing_is_counted_without_the_devtest_or_the_corpus(here, missing):
+    shutil.rmtree(here / missing)
+    assert inventory.statistics("wikimatrix").empty
+
+
+def test_nothing_is_here():
+    assert inventory.statistics().empty
+    assert inventory.report().startswith("FLORES-200 and a corpus to tune on are not both")
     with pytest.raises(ValueError, match=r"unknown corpus 'ntrexx'.*lego_mt"):
-        inventory.statistics(["ntrexx"])
+        inventory.statistics("ntrexx")
 
 
 def test_a_damaged_file_is_named(here):
     path = here / "WikiMatrix/WikiMatrix.en-ro.tsv.gz"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match="truncated or damaged") as error:
-        inventory.statistics(["wikimatrix"])
+        inventory.statistics("wikimatrix")
     assert str(path) in str(error.value)
 
 
@@ -158,6 +115,7 @@ def test_the_overview_names_every_corpus(here):
     assert table["languages"]["flores101"] == table["languages"]["flores200"] == 101
     assert table["here"].to_dict() == dict.fromkeys(table.index, False) | {
         "cldr": True,
+        "flores200": True,
         "ted": True,
         "wikimatrix": True,
         "news_commentary": True,

@@ -157,7 +157,7 @@ def test_a_code_is_of_one_language(column):
         (NTREX, lambda b: b[: len(b) // 2], "lines where 1997 are"),
         (NTREX, lambda b: b"\xef\xbb\xbf" + b, "line 1: a byte-order mark"),
         (NTREX, lambda b: b.replace(b"3.\n", b"\0\n", 1), "line 4: a NUL"),
-        (TALKS, lambda b: b[:-12], "line 6: .* columns where the header has"),
+        (TALKS, lambda b: b[:-12], r"line 6: \d+ columns instead of"),
         (TALKS, lambda b: b.replace(b"\tro\t", b"\trr\t"), "no column 'ro'"),
         (TALKS, lambda b: b"", "no column 'en'"),
         (MATRIX, lambda b: b[:-12], "truncated or damaged"),
@@ -209,7 +209,7 @@ def test_what_only_looks_like_a_mark_or_a_line_end_is_kept(data):
 
 def test_sides_of_unequal_length(data):
     write(data / "lego-mt/km/train.en", "One.\nTwo.\n")
-    with pytest.raises(ValueError, match=r"train\.en has 2 lines and .*train\.km 4"):
+    with pytest.raises(ValueError, match=r"train\.en has 2 lines where 4 are expected.*train\.km"):
         corpora.load("lego_mt", "km", "train")
 
 
