@@ -157,7 +157,6 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], Command]]] = {
     "nlu": ("Score a model on language understanding.", _from("experiments.nlu", "report")),
     "book": ("Make the book of the current folder.", _from("book.pipeline", "book")),
     "studies": ("Make the missing runs of the book.", _from("experiments.studies", "ship")),
-    "corpora": ("Count the training pairs on this machine.", _from("corpora.inventory", "report")),
     "pretrain": ("Pretrain a small base model.", lambda _: pretrain),
 }
 """Each command with its summary and the function that makes it."""

@@ -361,7 +361,6 @@ def test_a_bad_file_is_one_line(text, message, tmp_path, capsys):
         ("recommend cyy", "unknown language 'cyy'. Did you mean"),
         ("recommend cy --before cy 1 ro 2", "scores before and after"),
         ("recommend cy --tokenizer /none/such", "/none/such"),
-        ("corpora teddy", "Did you mean ted?"),
         ("studies untund", "Did you mean untuned"),
         ("book --profile huge", "unknown profile 'huge'"),
     ],

@@ -1,13 +1,6 @@
-"""Load parallel text, and draw pairs for tuning from it.
+"""Load parallel text, and draw pairs for tuning from it."""
 
-Example::
-
-    load("flores200", "ro", "devtest")          # the official release, or a local copy
-    load("cldr", "ro", "train", size=600)       # composed on the spot, nothing to download
-"""
-
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +22,8 @@ def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
         **options: `size` and `seed` of cldr, see `cldr.pairs`. Other corpora have no options.
 
     Returns:
-        A frame with columns `source` and `target`, one row per sentence. Its `attrs` give the
-        corpus, language, split, number of pairs, description, version, licence, options, and the
-        SHA-256 of each of the `files`.
+        A frame with columns `source` and `target`, one row per sentence. Its `attrs` describe the
+        corpus, and give the number of `pairs` and the SHA-256 of each of the `files`.
 
     Raises:
         ValueError: The name, language, split or option is unknown, the corpus lacks the language,
@@ -102,9 +94,10 @@ def training_pairs(
         raise ValueError(f"{' and '.join(names)} have no {spoken.name}")
     frames = [load(name, language, split, **composed(name, size, seed)) for name in having]
     frame = pd.concat(frames, ignore_index=True)
-    keys = pd.DataFrame({column: sentence_keys(frame[column]) for column in frame})
+    keys = frame.apply(sentence_keys)
     repeated = keys.duplicated()
-    seen = keys.isin(evaluation_keys(language)).any(axis=1) & ~repeated
+    known = load("flores200", language, "devtest").apply(sentence_keys)
+    seen = keys.isin({*known["source"], *known["target"]} - {""}).any(axis=1) & ~repeated
     left = frame[~repeated & ~seen]
     if left.empty:
         raise ValueError(f"no pair of {' and '.join(having)} in {language!r} is left to tune on")
@@ -122,20 +115,14 @@ def training_pairs(
 
 
 def composed(name: str, size: int | None, seed: int) -> dict[str, int | None]:
-    """Return the options of cldr, which is composed as asked; a release is read whole."""
+    """Return the options of cldr, which is composed as asked. A release is read whole."""
     return {"size": size, "seed": seed} if name == "cldr" else {}
 
 
-def evaluation_keys(language: str) -> set[str]:
-    """Return the keys of all sentences of the FLORES-200 devtest, in English and the language."""
-    devtest = load("flores200", language, "devtest")
-    return {*sentence_keys(devtest["source"]), *sentence_keys(devtest["target"])} - {""}
-
-
-def sentence_keys(sentences: Iterable[str]) -> list[str]:
+def sentence_keys(sentences: pd.Series) -> pd.Series:
     """Return the letters and digits of each sentence, in one case and width."""
-    plain = (unicodedata.normalize("NFKC", sentence).casefold() for sentence in sentences)
-    return ["".join(filter(str.isalnum, sentence)) for sentence in plain]
+    plain = sentences.str.normalize("NFKC").str.casefold()
+    return plain.map(lambda sentence: "".join(filter(str.isalnum, sentence)))
 
 
 def draw(frame: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:

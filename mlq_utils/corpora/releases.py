@@ -1,8 +1,7 @@
 """The released corpora: where their files are, and which files hold a language.
 
 A release is looked for in its own folder, first in `MLQ_DATA` and then in the download cache. It is
-fetched only if there is no such folder. An incomplete folder of the user's is an error, never a
-reason to download.
+fetched only if there is no such folder, or if the folder in the cache lacks a file.
 """
 
 from collections.abc import Sequence
@@ -55,8 +54,6 @@ CORPORA = {
 }
 NAMES = tuple(name for name, corpus in CORPORA.items() if corpus.splits)
 """The corpora that `load` reads."""
-TRAINING = [name for name in NAMES if name != "cldr" and "train" in CORPORA[name].splits]
-"""The released corpora to tune on."""
 
 
 def find(name: str) -> Path | None:
@@ -65,13 +62,6 @@ def find(name: str) -> Path | None:
     if not corpus.folder:
         return Path(localedata.resolve_locale_filename("root")).parent
     return find_folder(corpus.folder)
-
-
-def is_here(name: str, language: str, split: str) -> bool:
-    """Return whether all files that hold a language's pairs are on this machine."""
-    folder = find(name)
-    files = file_names(name, language, split)
-    return folder is not None and all((folder / file).is_file() for file in files)
 
 
 def code_in(name: str, language: str) -> str:
@@ -89,7 +79,7 @@ def file_names(name: str, language: str, split: str) -> tuple[str, ...]:
 
 
 def fetched(name: str, files: Sequence[str], by_hand: bool = False) -> list[Path]:
-    """Return the paths of a corpus's files, which are fetched if they are not on this machine.
+    """Return the paths of a corpus's files, which are fetched unless they are on this machine.
 
     Files that only a person can get (`by_hand`) are never fetched.
 

@@ -60,6 +60,7 @@ class PrefixShortener:
         else:
             prefix = (int(prefix),) if np.isscalar(prefix) else tuple(map(int, prefix))
             self.prefixes = dict.fromkeys(leading, prefix)
+        self._first = {ids[0] for ids in self.prefixes.values() if ids}
         for ids in set(self.prefixes.values()):
             pieces = [table[i] if 0 <= i < len(table) else None for i in ids]
             if None in pieces or not _opens_one_character(b"".join(pieces)):
@@ -122,6 +123,8 @@ class PrefixShortener:
 
     def encode(self, ids: Sequence[int]) -> list[int]:
         """Return `ids` without the prefix wherever `decode` can restore it."""
+        if self._first.isdisjoint(ids):
+            return list(ids)
         kept, left = [], len(ids)
         # From the right, so that the longer of two prefixes with the same beginning is dropped.
         while left:
@@ -144,27 +147,37 @@ class PrefixShortener:
         return restored
 
 
-def gain(
-    tokenizer: Any, sentences: Sequence[str], length: int | None = 1, cap: int = 256
-) -> pd.Series:
-    """Measure how shortening changes a text, with a prefix fitted on the same text.
+def gains(tokenizer: Any, texts: Mapping[str, Sequence[str]], cap: int = 256) -> pd.DataFrame:
+    """Measure what shortening does to each language that the tokenizer over-tokenises.
 
     Args:
         tokenizer: Any tokenizer that `tokenization.wrap` accepts.
-        sentences: The references that a model would have to generate.
-        length: As in `PrefixShortener.fit`.
+        texts: Sentences by language: the references that a model would have to generate.
         cap: Most tokens that a model may generate. Defaults to 256, as in the released evaluation.
 
     Returns:
-        A Series with `prefix_bytes` (the commonest prefix in hexadecimal); `tokens_per_sentence`;
-        `over_cap`, the share of sentences longer than the cap; `brevity`, BLEU's brevity penalty
-        if each reference were generated up to the cap; the last three again with the prefix
-        `shortened_`; and `restored`, the share of sentences that decode to the original.
-
-    Raises:
-        ValueError: There is no prefix to drop, as for `PrefixShortener.fit`.
+        One row per language and kind of prefix (a key of `PREFIXES`), which is fitted on the same
+        text: `language`; `kind`; `overtokenized_share`; `prefix_bytes` (the commonest prefix in
+        hexadecimal); `tokens_per_sentence`; `over_cap`, the share of sentences longer than the cap;
+        `brevity`, BLEU's brevity penalty if each reference were generated up to the cap; the last
+        three again with the prefix `shortened_`; and `restored`, the share of sentences that decode
+        to the original. A kind is left out if no character has so many tokens.
     """
-    shortener = PrefixShortener.fit(tokenizer, sentences, length)
+    tokenizer = wrap(tokenizer)
+    rows = []
+    for language, sentences in texts.items():
+        share = fertility(tokenizer, sentences)["overtokenized_share"]
+        for kind, length in PREFIXES.items() if share >= OVERTOKENIZED else ():
+            row = {"language": language, "kind": kind, "overtokenized_share": share}
+            try:
+                shortener = PrefixShortener.fit(tokenizer, sentences, length)
+            except ValueError:  # no character is split into three tokens: no prefix of two
+                continue
+            rows.append(row | _gain(shortener, sentences, cap))
+    return pd.DataFrame(rows)
+
+
+def _gain(shortener: PrefixShortener, sentences: Sequence[str], cap: int) -> dict[str, Any]:
     plain = shortener.tokenizer.encode(list(sentences))
     short = [shortener.encode(ids) for ids in plain]
     pieces = (shortener.tokenizer.token_bytes[i] for i in shortener.prefix)
@@ -175,34 +188,8 @@ def gain(
         measures[f"{name}tokens_per_sentence"] = sizes.mean()
         measures[f"{name}over_cap"] = (sizes > cap).mean()
         measures[f"{name}brevity"] = float(np.exp(1 - sizes.sum() / cut))
-    pairs = zip(short, plain, strict=True)
-    measures["restored"] = np.mean([shortener.decode(ids) == whole for ids, whole in pairs])
-    return pd.Series(measures)
-
-
-def gains(tokenizer: Any, texts: Mapping[str, Sequence[str]], cap: int = 256) -> pd.DataFrame:
-    """Measure prefix shortening for each language that the tokenizer over-tokenises.
-
-    Args:
-        tokenizer: Any tokenizer that `tokenization.wrap` accepts.
-        texts: Sentences by language.
-        cap: As in `gain`.
-
-    Returns:
-        One row per language and kind of prefix (a key of `PREFIXES`): `language`, `kind`,
-        `overtokenized_share` and the columns of `gain`.
-    """
-    tokenizer = wrap(tokenizer)
-    rows = []
-    for language, sentences in texts.items():
-        share = fertility(tokenizer, sentences)["overtokenized_share"]
-        for kind, length in PREFIXES.items() if share >= OVERTOKENIZED else ():
-            row = {"language": language, "kind": kind, "overtokenized_share": share}
-            try:
-                rows.append(row | dict(gain(tokenizer, sentences, length, cap)))
-            except ValueError:  # no character is split into three tokens: no prefix of two
-                continue
-    return pd.DataFrame(rows)
+    back = [shortener.decode(ids) == whole for ids, whole in zip(short, plain, strict=True)]
+    return measures | {"restored": np.mean(back)}
 
 
 def _savings(

@@ -393,7 +393,10 @@ def test_what_is_drawn(rows, known, size, seed):
     frame = pd.DataFrame(rows, columns=["source", "target"])
     test = pd.DataFrame({"source": known, "target": known})
     loaded = {"train": frame, "devtest": test}
-    key = loading.sentence_keys
+
+    def key(sentences):
+        return loading.sentence_keys(pd.Series(sentences, dtype=str)).tolist()
+
     left = {}
     for pair in rows:
         if not set(filter(None, key(pair))) & set(filter(None, key(known))):

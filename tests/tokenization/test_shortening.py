@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlq_utils import languages, modeling, tokenization
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.tokenization.shortening import PrefixShortener, gain
+from mlq_utils.tokenization.shortening import PREFIXES, PrefixShortener, gains
 
 LLAMA = [(227,), (228,), (229,), (230,), (240,), (198,), (228, 161), (227, 179), (243, 162), (243,)]
 
@@ -115,7 +115,9 @@ def test_the_prefix_is_what_the_script_shares(tokenizers_by_name):
 def test_longer_prefixes_and_tables_save_more(tokenizers_by_name):
     tokenizer = tokenizers_by_name["sentencepiece"]
     text = corpora.load("cldr", "te", "test", size=100)["target"].tolist()
-    one, two, table = (gain(tokenizer, text, length) for length in (1, 2, None))
+    found = gains(tokenizer, {"te": text, "en": ["plain"]}).set_index("kind")
+    assert found["language"].eq("te").all()  # English is not over-tokenised
+    one, two, table = (found.loc[kind] for kind in PREFIXES)
     sizes = [g["shortened_tokens_per_sentence"] for g in (one, two, table)]
     assert one["tokens_per_sentence"] > sizes[0] > sizes[1] > sizes[2]
     assert one["restored"] == two["restored"] == table["restored"] == 1
@@ -125,11 +127,11 @@ def test_gain_of_a_cap_is_bleu_s_brevity_penalty(tokenizers_by_name):
     tokenizer = tokenizers_by_name["sentencepiece"]
     text = corpora.load("cldr", "te", "test", size=40)["target"].tolist()
     sizes = np.array([len(ids) for ids in tokenizer.encode(text)])
-    measured = gain(tokenizer, text, cap=50)
+    measured = gains(tokenizer, {"te": text}, cap=50).iloc[0]
     assert measured["over_cap"] == (sizes > 50).mean()
     hypothesis, reference = np.minimum(sizes, 50).sum(), sizes.sum()
     assert measured["brevity"] == pytest.approx(np.exp(1 - reference / hypothesis))
-    assert gain(tokenizer, text, cap=10**6)["brevity"] == 1
+    assert gains(tokenizer, {"te": text}, cap=10**6)["brevity"].eq(1).all()
 
 
 def test_two_prefixes_before_every_orphan_would_lose_text(tokenizers_by_name):
