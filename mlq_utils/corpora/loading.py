@@ -42,7 +42,7 @@ def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
         frame.attrs = {"size": len(frame), "seed": options.get("seed", 0)}
     else:
         paths = releases.fetched(name, releases.file_names(name, language, split))
-        rows = list(getattr(readers, corpus.reader)(paths, releases.code_in(name, language)))
+        rows = list(readers.pairs(corpus, paths, releases.code_in(name, language), split))
         if not rows:
             raise ValueError(f"{paths[-1]} has no pairs of English and {known}")
         frame = pd.DataFrame(rows, columns=["source", "target"])

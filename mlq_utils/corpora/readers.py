@@ -1,8 +1,4 @@
-"""Readers of released text: one checked reader of lines, and one reader per format of pairs.
-
-A reader of pairs takes the paths of a release's files and the language's code in that release. It
-yields English sentences with their translations.
-"""
+"""Readers of released text: lines, pairs of sentences, and the pages of mC4."""
 
 import gzip
 import json
@@ -10,9 +6,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-FLORES_SENTENCES = {"dev": 997, "devtest": 1012}
-"""Number of sentences in each split of FLORES, the same in every language and release."""
-NTREX_SENTENCES = 1997
+from mlq_utils.corpora.releases import Corpus
+
 MARGIN = 1.04
 """LASER margin that WikiMatrix's authors recommend. Most pairs below it are no translations."""
 MISSING = ("__NULL__", "_ _ NULL _ _")
@@ -63,53 +58,38 @@ def _fault(line: bytes, number: int, strict: bool) -> str:
     return "blank line" if strict and not line.decode("utf-8").strip() else ""
 
 
-def flores(paths: Sequence[Path], code: str) -> Iterator[Pair]:
-    """Read FLORES-101 or FLORES-200, whose splits are told by the ends of file names."""
-    return _parallel(paths, FLORES_SENTENCES[paths[0].suffix[1:]], strict=True)
+def pairs(corpus: Corpus, paths: Sequence[Path], code: str, split: str) -> Iterator[Pair]:
+    """Read English sentences and their translations from the files of a release.
+
+    Args:
+        corpus: The release.
+        paths: Its files that hold the language, either one file per side or one with columns.
+        code: The language's code in the release.
+        split: The split that the files hold.
+    """
+    if len(paths) == 2:
+        return _parallel(paths, corpus.sentences.get(split), corpus.strict)
+    first, second = sorted(("en", code))
+    names = [column.format(first=first, second=second) for column in corpus.columns]
+    return _table(paths[0], code, names)
 
 
-def ntrex(paths: Sequence[Path], code: str) -> Iterator[Pair]:
-    """Read NTREX-128."""
-    return _parallel(paths, NTREX_SENTENCES)
-
-
-def lego_mt(paths: Sequence[Path], code: str) -> Iterator[Pair]:
-    """Read Lego-MT. Pairs with a blank side are left out."""
-    return (pair for pair in _parallel(paths) if all(map(str.strip, pair)))
-
-
-def _parallel(
-    paths: Sequence[Path], expected: int | None = None, strict: bool = False
-) -> Iterator[Pair]:
-    """Read one file per side. Both must have the expected number of lines, if it is known."""
+def _parallel(paths: Sequence[Path], expected: int | None, strict: bool) -> Iterator[Pair]:
+    """Read one file per side. If no number of lines is expected, blank sides are left out."""
     sides = [list(lines(path, strict)) for path in paths]
-    expected = len(sides[-1]) if expected is None else expected
+    count = expected or len(sides[-1])
     for path, side in zip(paths, sides, strict=True):
-        if len(side) != expected:
+        if len(side) != count:
             raise ValueError(
-                f"{path} has {len(side)} lines where {expected} are expected: it or "
+                f"{path} has {len(side)} lines where {count} are expected: it or "
                 f"{paths[-1].name} is truncated or not the release's"
             )
-    return zip(*sides, strict=True)
+    found = zip(*sides, strict=True)
+    return found if expected else (pair for pair in found if all(map(str.strip, pair)))
 
 
-def ted(paths: Sequence[Path], code: str) -> Iterator[Pair]:
-    """Read TED, which has a header and one column per language."""
-    return _table(paths[0], code)
-
-
-def wikimatrix(paths: Sequence[Path], code: str) -> Iterator[Pair]:
-    """Read WikiMatrix. Its sentences stand in the alphabetical order of their languages' codes."""
-    return _table(paths[0], code, ["margin", *sorted(("en", code))])
-
-
-def news_commentary(paths: Sequence[Path], code: str) -> Iterator[Pair]:
-    """Read News-Commentary. Its sentences stand in the alphabetical order of their codes."""
-    return _table(paths[0], code, sorted(("en", code)))
-
-
-def _table(path: Path, code: str, columns: Sequence[str] = ()) -> Iterator[Pair]:
-    """Read tab-separated columns, which are named by a header unless `columns` gives their names.
+def _table(path: Path, code: str, columns: Sequence[str]) -> Iterator[Pair]:
+    """Read tab-separated columns. If `columns` is empty, a header names them.
 
     Pairs with a margin below `MARGIN` are left out, and pairs that lack a side. TED has many of
     these, and in News-Commentary they separate documents.

@@ -4,8 +4,8 @@ A release is looked for in its own folder, first in `MLQ_DATA` and then in the d
 fetched only if there is no such folder, or if the folder in the cache lacks a file.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import babel
@@ -28,9 +28,11 @@ class Corpus:
         origin: Where a person finds the release. Empty if that is `url`.
         splits: Names of the splits that `corpora.load` reads. Empty for text without pairs.
         folder: Folder that holds the files. Empty for CLDR, which has none.
-        files: Paths in that folder, with `{code}`, `{split}` and `{pair}` (the two codes, sorted).
-            If there are two, English comes first.
-        reader: Name of the function in `readers` that reads pairs from these files.
+        files: Paths in that folder, with `{code}`, `{split}`, and `{first}` and `{second}` for the
+            two codes in alphabetical order. If there are two files, English comes first.
+        columns: Names of a file's columns, likewise. Empty if the file has a header.
+        sentences: Number of sentences in each split, if it is the same in all languages.
+        strict: Whether blank lines and a last line without an end are errors, see `readers.lines`.
         url: Address of each file, with `{file}`, or of the archive that holds all. Empty if only a
             person can get the files.
         sha256: Checksum of the archive. None if the publisher provides none.
@@ -43,7 +45,9 @@ class Corpus:
     splits: Sequence[str] = ()
     folder: str = ""
     files: Sequence[str] = ()
-    reader: str = ""
+    columns: Sequence[str] = ()
+    sentences: Mapping[str, int] = field(default_factory=dict)
+    strict: bool = False
     url: str = ""
     sha256: str | None = None
 
@@ -72,8 +76,9 @@ def code_in(name: str, language: str) -> str:
 def file_names(name: str, language: str, split: str) -> tuple[str, ...]:
     """Return the files that hold a language's pairs, relative to the corpus's folder."""
     code = code_in(name, language)
-    pair = "-".join(sorted(("en", code)))
-    files = [file.format(code=code, split=split, pair=pair) for file in CORPORA[name].files]
+    first, second = sorted(("en", code))
+    names = {"code": code, "split": split, "first": first, "second": second}
+    files = [file.format(**names) for file in CORPORA[name].files]
     # English is its own translation: NTREX, for one, has no second file of it.
     return tuple(files if language != "en" else files[:1] * len(files))
 

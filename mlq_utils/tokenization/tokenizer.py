@@ -77,7 +77,7 @@ def missing_bytes(text: bytes) -> int:
     """Return how many continuation bytes the last character of `text` lacks, from 0 to 3."""
     for back in range(1, min(4, len(text)) + 1):
         byte = text[-back]
-        if byte & 0xC0 != 0x80:  # No continuation byte, so the last character begins here.
+        if byte & 0xC0 != 0x80:  # not a continuation byte, so the last character begins here
             size = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC2 else 1
             return max(0, size - back) if byte <= 0xF4 else 0
     return 0
@@ -86,9 +86,9 @@ def missing_bytes(text: bytes) -> int:
 def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
     """Load a tokenizer from a file, a folder, the data folder or the Hugging Face Hub.
 
-    If a folder has a SentencePiece `tokenizer.model`, SentencePiece reads it, because conversions
-    of it differ, for example on spaces. Otherwise `tokenizer.json` is read, and `AutoTokenizer`
-    converts older formats. Remote code is never run.
+    If a folder has a `tokenizer.model`, SentencePiece reads it, because conversions of it differ,
+    for example in how they treat spaces. Otherwise `tokenizer.json` is read, or `AutoTokenizer`
+    converts an older format. The code of a model is never run.
 
     Args:
         name_or_path: A `.model` or `.json` file, a folder, a name under `$MLQ_DATA/tokenizers`
@@ -103,17 +103,15 @@ def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
     path, name = Path(name_or_path).expanduser(), str(name_or_path)
     folder = data_folder()
     for candidate in [path] + ([folder / "tokenizers" / path] if folder else []):
-        if candidate.is_file():
-            return _from_file(candidate, name)
-        if candidate.is_dir():
-            return _from_folder(candidate, name)
+        if candidate.exists():
+            return _read(candidate, name)
     if not HUB_NAME.fullmatch(name) or path.suffix in {".model", ".json"}:
         raise FileNotFoundError(
             f"no tokenizer at {name!r}: it is neither a file or folder, nor a name under "
             "$MLQ_DATA/tokenizers, nor a name on the Hugging Face Hub (owner/name)"
         )
     remedy = f"Put its files into a folder and give its path, or into $MLQ_DATA/tokenizers/{name}"
-    return _from_folder(from_hub("tokenizer", name, revision, _HUB_FILES, remedy), name)
+    return _read(from_hub("tokenizer", name, revision, _HUB_FILES, remedy), name)
 
 
 def train(
@@ -125,7 +123,7 @@ def train(
         sentences: The training text. No sentence may be longer than 4,192 bytes.
         vocabulary_size: Number of pieces, including the 256 byte pieces and 3 special ones.
         name: Name of the tokenizer. Defaults to the empty string.
-        **options: Other options of `SentencePieceTrainer.train`, or other values of those here.
+        **options: Options of `SentencePieceTrainer.train`, which override LLaMA's.
 
     Raises:
         ValueError: The text is too small for the vocabulary, or the vocabulary is too small.
@@ -152,28 +150,24 @@ def train(
     return wrap(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), name)
 
 
-def _from_folder(folder: Path, name: str) -> Tokenizer:
-    for file in ("tokenizer.model", "tokenizer.json"):
-        if (folder / file).is_file():
-            return _from_file(folder / file, name)
+def _read(path: Path, name: str) -> Tokenizer:
+    files = [path] if path.is_file() else [path / "tokenizer.model", path / "tokenizer.json"]
+    for file in filter(Path.is_file, files):
+        try:
+            if file.suffix == ".json":
+                return wrap(tokenizers.Tokenizer.from_file(str(file)), name)
+            return wrap(sentencepiece.SentencePieceProcessor(model_file=str(file)), name)
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise ValueError(f"{file} is truncated or not a tokenizer file: {error}") from error
     from transformers import AutoTokenizer  # imported late because it takes seconds
 
     try:
-        return wrap(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), name)
+        return wrap(AutoTokenizer.from_pretrained(path, trust_remote_code=False), name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileNotFoundError(
             f"no tokenizer in {name!r}: neither tokenizer.model, nor tokenizer.json, nor files "
             f"that transformers can read ({str(error).splitlines()[0]})"
         ) from error
-
-
-def _from_file(path: Path, name: str) -> Tokenizer:
-    try:
-        if path.suffix == ".json":
-            return wrap(tokenizers.Tokenizer.from_file(str(path)), name)
-        return wrap(sentencepiece.SentencePieceProcessor(model_file=str(path)), name)
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise ValueError(f"{path} is truncated or not a tokenizer file: {error}") from error
 
 
 def wrap(tokenizer: Any, name: str = "") -> Tokenizer:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlq_utils import corpora, languages, paper
-from mlq_utils.corpora import loading, readers
+from mlq_utils.corpora import loading
 from mlq_utils.modeling import prompts
 
 TED = """\
@@ -67,7 +67,7 @@ def data(tmp_path, monkeypatch):
     """Every corpus, small."""
     folder = tmp_path / "data"
     for name, side in (("src.eng", "Sentence"), ("ref.ron", "Propoziția"), ("ref.zho-TW", "句子")):
-        text = "".join(f"{side} {n}.\n" for n in range(readers.NTREX_SENTENCES))
+        text = "".join(f"{side} {n}.\n" for n in range(1997))
         write(folder / f"NTREX-128/newstest2019-{name}.txt", text)
     write(folder / "ted_talks/all_talks_train.tsv", ted())
     write(folder / "WikiMatrix/WikiMatrix.en-ro.tsv.gz", WIKIMATRIX)
@@ -338,7 +338,7 @@ def test_a_damaged_alpaca_is_named(tasks, content, message):
 
 @pytest.fixture
 def flores(data):
-    for split, count in readers.FLORES_SENTENCES.items():
+    for split, count in corpora.CORPORA["flores200"].sentences.items():
         for code in ("eng_Latn", "ron_Latn", "bul_Cyrl"):
             lines = [f"{code} {n}" for n in range(count)]
             if code == "eng_Latn":
