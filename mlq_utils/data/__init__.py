@@ -85,11 +85,7 @@ def atomic_write(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 
 def data_folder(data: str | os.PathLike | None = None) -> Path | None:
-    """Return the folder `data`, by default `MLQ_DATA`, or None if neither is given.
-
-    Raises:
-        FileNotFoundError: The folder does not exist.
-    """
+    """Return the folder `data`, which defaults to `MLQ_DATA`, or None if neither is given."""
     given = data if data is not None else os.environ.get("MLQ_DATA") or None
     if given is None:
         return None
@@ -187,7 +183,7 @@ def _download(url: str, target: str, _: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         name = url.rpartition("/")[2]
         with open(target, "wb") as file, tqdm(None, name, total or None, unit_scale=True) as bar:
-            # Not decoded: some servers announce a .gz file's own compression as an encoding.
+            # It is not decoded, since some servers call a .gz file's own compression an encoding.
             for chunk in response.raw.stream(2**18, decode_content=False):
                 bar.update(file.write(chunk))
 
