@@ -24,7 +24,6 @@ import pandas as pd
 
 from mlq_utils.data import PACKAGE_DATA, one_of
 
-FLAGS = ("space_separated", "pretraining")
 COVERAGE = {
     "flores200": "flores",
     "flores101": "flores101",
@@ -81,11 +80,8 @@ class Language:
 
 @cache
 def _records() -> dict[str, Language]:
-    frame = pd.read_csv(
-        PACKAGE_DATA / "languages.csv",
-        dtype={flag: bool for flag in FLAGS},
-        keep_default_na=False,  # an empty family is a blank, not a missing number
-    )
+    # An empty family is a blank, not a missing number.
+    frame = pd.read_csv(PACKAGE_DATA / "languages.csv", keep_default_na=False)
     return {row["code"]: Language(**row) for row in frame.to_dict("records")}
 
 

@@ -33,7 +33,7 @@ from babel import Locale, localedata
 from babel.dates import format_date
 from babel.numbers import format_currency
 
-from mlq_utils import languages
+from mlq_utils.corpora.releases import code_in
 from mlq_utils.data import PACKAGE_DATA, one_of
 
 Item = tuple[str, str, int]
@@ -176,11 +176,7 @@ def _patterns(kind: str, name: str, data: Mapping) -> Mapping[str, str]:
 @cache
 def phrasebook(language: str) -> Phrasebook:
     """Return the phrasebook of a language, or raise ValueError if Babel has too little of it."""
-    record = languages.get(language)
-    if not record.cldr:
-        covered = ", ".join(languages.codes("cldr"))
-        raise ValueError(f"the cldr corpus has no {record.name} ({language}). There are: {covered}")
-    return Phrasebook(record.cldr)
+    return Phrasebook(code_in("cldr", language))
 
 
 def pairs(language: str, split: Split, size: int | None = None, seed: int = 0) -> pd.DataFrame:

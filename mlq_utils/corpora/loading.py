@@ -32,8 +32,7 @@ def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
         ConnectionError: The corpus must be downloaded and cannot be.
     """
     corpus = CORPORA[one_of("corpus", name, NAMES)]
-    known = languages.get(language).name
-    one_of("language of " + name, language, languages.codes(name))
+    code = releases.code_in(name, language)
     one_of(f"split of {name}", split, corpus.splits)
     for option in options:
         one_of(f"option of {name}", option, ("size", "seed") if name == "cldr" else ())
@@ -42,9 +41,10 @@ def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
         frame.attrs = {"size": len(frame), "seed": options.get("seed", 0)}
     else:
         paths = releases.fetched(name, releases.file_names(name, language, split))
-        rows = list(readers.pairs(corpus, paths, releases.code_in(name, language), split))
+        rows = list(readers.pairs(corpus, paths, code, split))
         if not rows:
-            raise ValueError(f"{paths[-1]} has no pairs of English and {known}")
+            spoken = languages.get(language).name
+            raise ValueError(f"{paths[-1]} has no pairs of English and {spoken}")
         frame = pd.DataFrame(rows, columns=["source", "target"])
         frame.attrs = {"files": {path.name: sha256(path) for path in paths}}
     frame.attrs |= {"corpus": name, "language": language, "split": split, "pairs": len(frame)}

@@ -69,8 +69,10 @@ def find(name: str) -> Path | None:
 
 
 def code_in(name: str, language: str) -> str:
-    """Return a language's code in a corpus."""
-    return getattr(languages.get(language), languages.COVERAGE[name])
+    """Return a language's code in a corpus, or raise ValueError if the corpus lacks it."""
+    record = languages.get(language)
+    one_of(f"language of {name}", language, languages.codes(name))
+    return getattr(record, languages.COVERAGE[name])
 
 
 def file_names(name: str, language: str, split: str) -> tuple[str, ...]:

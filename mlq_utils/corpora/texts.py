@@ -36,14 +36,13 @@ def monolingual(name: str, language: str, size: int, seed: int = 0) -> pd.Series
         FileNotFoundError, ConnectionError: As for `load`.
     """
     one_of("source of text", name, ("mc4", *TEXTS))
-    record = languages.get(language)
-    one_of("language of " + name, language, languages.codes(name))
+    code = releases.code_in(name, language)
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
     if name == "mc4":
-        lines = list(itertools.islice(_mc4_lines(record, seed), size))
+        lines = list(itertools.islice(_mc4_lines(code, seed), size))
         if not lines:
-            raise ValueError(f"mC4 has no text in {record.name}: no line of its files is left")
+            raise ValueError(f"mC4 has no text in {language!r}: no line of its files is left")
         text = pd.Series(lines, name="text")
         digest = hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
         attrs = {"sha256": digest, **about(name)}
@@ -57,15 +56,15 @@ def monolingual(name: str, language: str, size: int, seed: int = 0) -> pd.Series
     return text
 
 
-def _mc4_lines(language: languages.Language, seed: int) -> Iterator[str]:
+def _mc4_lines(code: str, seed: int) -> Iterator[str]:
     """Yield the lines of mC4's files in drawn order, or of those that a user's folder has."""
-    files = mc4_files(language.mc4, seed)
+    files = mc4_files(code, seed)
     folder = releases.find("mc4")
     if folder is not None and folder.parent != cache_folder():
         files, first = [file for file in files if (folder / file).is_file()], files[0]
         if not files:
             raise FileNotFoundError(
-                f"{folder} has no file of {language.name}, such as {first}. Get some from "
+                f"{folder} has no file of {code!r}, such as {first}. Get some from "
                 f"{releases.CORPORA['mc4'].origin}, or take the folder away"
             )
     for file in files:  # one by one, because the first is mostly enough
