@@ -98,38 +98,29 @@ def _run(args: Sequence[str]) -> Command:
     return run
 
 
-def recommend(
-    language: str,
-    /,
-    *,
-    tokenizer: str | None = None,
-    before: dict[str, float] | None = None,
-    after: dict[str, float] | None = None,
-    threshold: float | None = None,
-    standard_error: float = 0.05,
-    seed: int = 0,
-) -> str:
-    """Advise how to tune a language.
-
-    Args:
-        language: The paper's code of the language, such as cy.
-        tokenizer: Your tokenizer, as a folder or a name on the Hub. It is measured on CLDR text.
-        before: The untuned model's scores in spBLEU by target, such as `cy 1.2 af 3.4 ro 5.6`.
-        after: Scores of the model tuned on the language, for the same targets.
-        threshold: T of Equation 1, in spBLEU points. Defaults to the mean of `before`.
-        standard_error: Sampling error of a score as a share of the score.
-        seed: Random seed for drawing that error.
-    """
+def _recommend(_: Sequence[str]) -> Command:
     from mlq_utils import corpora, quadrants, tokenization
 
-    fertility = None
-    if tokenizer is not None:
-        pairs = corpora.load("cldr", language, "test", size=200)
-        texts = {"en": pairs["source"].tolist(), language: pairs["target"].tolist()}
-        fertility = tokenization.analyse(tokenization.load(tokenizer), texts)
-    trial = {"before": before, "after": after, "threshold": threshold}
-    trial |= {"standard_error": standard_error, "seed": seed}
-    return str(quadrants.recommend(language, fertility=fertility, **trial))
+    none = quadrants.Trial()
+
+    def recommend(
+        language: str, /, trial: quadrants.Trial = none, *, tokenizer: str | None = None
+    ) -> str:
+        """Advise how to tune a language.
+
+        Args:
+            language: The paper's code of the language, such as cy.
+            trial: Scores of your model before and after tuning on the language.
+            tokenizer: Folder or name of your tokenizer, which is measured on CLDR text.
+        """
+        fertility = None
+        if tokenizer is not None:
+            pairs = corpora.load("cldr", language, "test", size=200)
+            texts = {"en": pairs["source"].tolist(), language: pairs["target"].tolist()}
+            fertility = tokenization.analyse(tokenization.load(tokenizer), texts)
+        return str(quadrants.recommend(language, trial, fertility=fertility))
+
+    return recommend
 
 
 def pretrain(*, folder: Path, seed: int = 0) -> str:
@@ -150,7 +141,7 @@ def _from(module: str, name: str) -> Callable[[Sequence[str]], Command]:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], Command]]] = {
-    "recommend": ("Advise how to tune a language.", lambda _: recommend),
+    "recommend": ("Advise how to tune a language.", _recommend),
     "claims": ("Show the verdicts on the paper's claims.", _from("claims", "report")),
     "run": ("Tune, translate and score a model.", _run),
     "sweep": ("Plan or make the paper's runs.", _from("experiments.sweep", "report")),
