@@ -2,8 +2,10 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import filelock
@@ -43,6 +45,16 @@ def root():
 def pytest_collection_modifyitems(items):
     """Put tests of the smoke book first, so that it is made while another worker runs the rest."""
     items.sort(key=lambda item: "site" not in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session")
+def machine_paths():
+    """A pattern of the paths of this machine, which no page may show."""
+    folders = [ROOT, Path.home(), Path(sysconfig.get_path("purelib")), cache_folder()]
+    if os.environ.get("MLQ_DATA"):
+        folders.append(Path(os.environ["MLQ_DATA"]))
+    places = [re.escape(str(folder.resolve())) for folder in folders if len(folder.parts) > 1]
+    return re.compile(rf"(?<![\w.])(?:{'|'.join(places)})(?!\w)")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from mlq_utils.book import execution, pages
+from mlq_utils.book import pages
 from mlq_utils.book import pipeline as book
 
 ROOT = Path(__file__).parents[2]
@@ -91,8 +91,8 @@ def test_every_entry_is_a_page(site, page):
         assert not re.search(r"\.(png|svg|jpe?g)$|^<", alternative), alternative
 
 
-def test_pages_show_no_machine_and_no_noise(site):
-    never = re.compile(execution.machine_paths(ROOT).pattern + r"|it/s\]|s/it\]|\d%\|| ?█")
+def test_pages_show_no_machine_and_no_noise(site, machine_paths):
+    never = re.compile(machine_paths.pattern + r"|it/s\]|s/it\]|\d%\|| ?█")
     for path in site.rglob("*"):
         if path.suffix in {".html", ".ipynb", ".md", ".txt"} and "mathjax" not in path.parts:
             found = never.search(path.read_text("utf8"))
