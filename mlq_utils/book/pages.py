@@ -7,6 +7,7 @@ import html
 import inspect
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -96,9 +97,9 @@ def check_parameters(namespace: Mapping[str, Any]) -> None:
         ValueError: Papermill was given a parameter that the notebook does not declare.
         TypeError: A value does not have the declared type.
     """
-    injected = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
     declared = _declared(namespace)
-    names = [*declared, *(_assigned(injected[-1]) if injected else [])]
+    injected = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
+    names = [*declared, *re.findall(r"^(\w+) = ", "".join(injected[-1:]), re.MULTILINE)]
     validate({name: namespace[name] for name in names if name in namespace}, declared)
 
 
@@ -108,11 +109,6 @@ def _declared(namespace: Mapping[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(SyntaxError):  # a cell with magics is not plain Python
             declared |= declarations(cell)
     return declared
-
-
-def _assigned(cell: str) -> list[str]:
-    targets = [target for node in ast.parse(cell).body for target in getattr(node, "targets", [])]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def provenance(namespace: Mapping[str, Any], **extra: Any) -> HTML:
@@ -163,22 +159,19 @@ def sortable(
     """
     shown = frame.astype(object).map(lambda cell: html.escape(str(cell)))
     for column, addresses in links.items():
-        cells = zip(shown[column], addresses, strict=True)
-        shown[column] = [f'<a href="{html.escape(to)}">{cell}</a>' for cell, to in cells]
+        targets = pd.Series(addresses, index=shown.index).map(html.escape)
+        shown[column] = '<a href="' + targets + '">' + shown[column] + "</a>"
     with pd.option_context("display.max_colwidth", None):
         return HTML(shown.to_html(index=False, escape=False, classes="sortable"))
 
 
 def _commit() -> str:
-    here = Path(__file__)
-    git = ["git", "-C", str(here.parent)]
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # an installed copy may lie in somebody else's repository
+        return "unknown"
+    git = ["git", "-C", root, "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        # An installed copy may lie in somebody else's repository: ask whether git tracks this file.
-        subprocess.run(
-            [*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True
-        )
-        described = [*git, "describe", "--always", "--dirty", "--exclude=*"]
-        return subprocess.run(described, check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -13,14 +13,11 @@ from mlq_utils.data import one_of
 from mlq_utils.quadrants import QUADRANTS
 
 _COLOURS = sns.color_palette("colorblind")
-QUADRANT_PALETTE: Mapping[str, tuple[float, float, float]] = {
-    "reciprocal": _COLOURS[0],
-    "altruistic": _COLOURS[2],
-    "selfish": _COLOURS[1],
-    "stagnant": (0.35, 0.35, 0.35),
-}
+QUADRANT_PALETTE = dict(
+    zip(QUADRANTS, (_COLOURS[0], _COLOURS[2], _COLOURS[1], (0.35, 0.35, 0.35)), strict=True)
+)
 """Colours that colour-blind readers can tell apart. Figures use labels or markers as well."""
-QUADRANT_MARKERS = {"reciprocal": "o", "altruistic": "^", "selfish": "D", "stagnant": "s"}
+QUADRANT_MARKERS = dict(zip(QUADRANTS, "o^Ds", strict=True))
 _BY_QUADRANT: dict[str, Any] = {
     "hue": "quadrant",
     "style": "quadrant",
@@ -152,16 +149,13 @@ def bars_and_lines(frame: pd.DataFrame, bars: str, lines: Sequence[str]) -> Axes
         one_of("model", name, dict.fromkeys(frame["model"]))
     order = list(dict.fromkeys(frame["target"]))
     wide = frame.pivot(index="target", columns="model", values="spbleu").loc[order]
-    places, many = range(len(order)), len(order) > 30
+    many = len(order) > 30
     _, ax = plt.subplots(figsize=(7, 3.6))
-    ax.bar(places, wide[bars], color="0.8", label=bars, width=0.8)
-    size = 2.5 if len(order) >= 30 else 4
-    for n, name in enumerate(lines):
-        colour, marker = _COLOURS[n % len(_COLOURS)], "osD^vP*X<>"[n % 10]
-        style = {"color": colour, "marker": marker, "markersize": size, "linewidth": 1.2}
-        ax.plot(places, wide[name], label=name, **style)
-    ax.set_xticks(places, order, rotation=90 if many else 0, fontsize=5.5 if many else 9)
-    ax.set(xlabel="target language", ylabel="spBLEU, FLORES-101 devtest", xlim=(-0.7, len(order)))
+    sns.barplot(wide[bars], color="0.8", errorbar=None, label=bars, ax=ax)
+    style = {"linewidth": 1.2, "markersize": 4 if many else 6, "markeredgewidth": 0}
+    sns.lineplot(wide[list(lines)], markers=True, dashes=False, ax=ax, **style)
+    ax.tick_params(axis="x", rotation=90 if many else 0, labelsize=5.5 if many else 9)
+    ax.set(xlabel="target language", ylabel="spBLEU, FLORES-101 devtest")
     ax.legend()
     return ax
 
