@@ -98,11 +98,8 @@ def constants() -> pd.DataFrame:
     return _numbered(FOLDER / "constants.csv", "value").copy()
 
 
-def checks(n: int | None = None) -> pd.DataFrame:
+def checks() -> pd.DataFrame:
     """Return every check that the paper's redundancy allows, one row per compared cell.
-
-    Args:
-        n: Number of a table whose checks are returned. Defaults to all.
 
     Returns:
         A frame with columns `table` (the tables compared, such as "5, 13"), `check` (the rule in
@@ -112,13 +109,9 @@ def checks(n: int | None = None) -> pd.DataFrame:
         holds).
 
     Raises:
-        ValueError: There is no such table, or a file is damaged (see `table`).
+        ValueError: A file is damaged (see `table`).
     """
-    cells = _compared(FOLDER)
-    if n is not None:
-        table(n)  # refuses a number that no table has
-        cells = cells[cells.table.str.split(", ").map(lambda tables: str(n) in tables)]
-    return cells.reset_index(drop=True)
+    return _compared(FOLDER).reset_index(drop=True)
 
 
 def contradictions() -> pd.DataFrame:
@@ -268,38 +261,31 @@ def _compare(folder: Path, rule: dict) -> pd.DataFrame:
     )
 
 
-def llamax_scores(models: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return en→x spBLEU on FLORES-101 of LLaMA-2 and LLaMA-3, untuned and Alpaca-tuned.
+def open_scores(models: Sequence[str]) -> pd.DataFrame:
+    """Return en→x spBLEU on FLORES-101 of LLaMA models, untuned and Alpaca-tuned.
 
-    The scores are from the LLaMAX project's published experiment results (CONE-MT/LLaMAX, MIT
-    licence), whose authors tuned and scored the models.
+    The scores of LLaMA-7B are the paper's (Table 9). Those of the other models are from the LLaMAX
+    project's published experiment results (CONE-MT/LLaMAX, MIT licence), whose authors tuned and
+    scored the models.
 
     Args:
-        models: Some of `LLaMA2-7B`, `LLaMA2-13B` and `LLaMA3-8B`. Defaults to all.
+        models: Some of `LLaMA-7B`, `LLaMA2-7B`, `LLaMA2-13B` and `LLaMA3-8B`.
 
     Returns:
         One row per model, tuning and target: `model`, `tuning` (`none` or `Alpaca`), `target`,
-        `spbleu` (0 to 100, two decimals), and `label` (the model, with " + Alpaca" if tuned).
+        `spbleu` (0 to 100), and `label` (the model, with " + Alpaca" if tuned).
 
     Raises:
         ValueError: A model is unknown.
     """
-    scores = pd.read_csv(PACKAGE_DATA / "published/llamax_en_x.csv", keep_default_na=False)
-    for model in models or []:
+    ours = table(9).rename(columns={"llama": "none", "alpaca": "Alpaca"})
+    ours = ours.melt("target", ["none", "Alpaca"], "tuning", "spbleu").assign(model="LLaMA-7B")
+    others = pd.read_csv(PACKAGE_DATA / "published/llamax_en_x.csv", keep_default_na=False)
+    scores = pd.concat([ours, others], ignore_index=True)
+    for model in models:
         one_of("model", model, scores["model"].unique())
-    return _labelled(scores if models is None else scores[scores["model"].isin(models)])
-
-
-def llama_scores() -> pd.DataFrame:
-    """Return the paper's scores of LLaMA-7B (Table 9), in the form of `llamax_scores`."""
-    scores = table(9).melt("target", ["llama", "alpaca"], "tuning", "spbleu")
-    scores["tuning"] = scores["tuning"].map({"llama": "none", "alpaca": "Alpaca"})
-    return _labelled(scores.assign(model="LLaMA-7B"))
-
-
-def _labelled(scores: pd.DataFrame) -> pd.DataFrame:
     label = scores["model"] + scores["tuning"].map({"none": "", "Alpaca": " + Alpaca"})
-    return scores.assign(label=label)[["model", "tuning", "target", "spbleu", "label"]]
+    return scores.assign(label=label)[scores["model"].isin(models)]
 
 
 def harness_scores() -> pd.DataFrame:

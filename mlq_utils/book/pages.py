@@ -33,19 +33,13 @@ _STAMPED = (
 
 
 def declarations(source: str) -> dict[str, Any]:
-    """Return the parameters that a cell declares as annotated assignments, `name: type = value`.
+    """Return the types of the parameters that a cell declares as `name: type = value`, by name.
 
     The source is parsed and not run. `__annotations__` would not do, since Python 3.14 no longer
     keeps it from cell to cell.
 
-    Args:
-        source: Source text of a cell. Its annotations may use built-in types and `Optional`.
-
-    Returns:
-        The type of each parameter, by name.
-
     Raises:
-        ValueError: An annotation uses another type.
+        ValueError: An annotation uses other types than built-in ones and `Optional`.
     """
     known = {"__builtins__": vars(builtins), "Optional": Optional}
     declared = {}
@@ -63,14 +57,10 @@ def declarations(source: str) -> dict[str, Any]:
 
 
 def validate(values: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
-    """Check parameters against their declarations, without converting any value.
-
-    Args:
-        values: The value of each parameter, by name.
-        declared: The type of each parameter, as `declarations` returns it.
+    """Check parameters against their declared types, without converting any value.
 
     Raises:
-        ValueError: A parameter is not declared; the message gives the nearest names.
+        ValueError: A parameter is not declared. The message gives the nearest names.
         TypeError: A value does not have the declared type.
     """
     for name, value in values.items():

@@ -30,13 +30,6 @@ _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """Environment of the kernels. What they print ends up on a page: no progress bars there."""
-_INSTALL = """\
-import sys
-
-if "google.colab" in sys.modules:
-    %pip install "mlq_utils[book] @ git+{url}"
-"""
-"""First code cell of a chapter that has a button for Colab, which lacks the package."""
 
 
 def chapters(root: Path, profile: str) -> list[Chapter]:
@@ -79,58 +72,22 @@ def _parameters(root: Path, path: Path, profile: str) -> dict[str, Any]:
     return parameters
 
 
-def stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
-    """Lay out what Jupyter Book reads: pages, executed notebooks and the configuration.
-
-    If `_config.yml` sets the address of the repository, pages get buttons for it, and chapters a
-    cell that installs the package on Colab.
-
-    Args:
-        root: Root folder of the repository.
-        profile: Name of a folder of `notebooks/params`.
-        listed: Chapters of the book, all executed.
-
-    Returns:
-        The folder, which is made anew.
-    """
+def _stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
+    """Lay out what Jupyter Book reads, which is made anew: pages, notebooks and configuration."""
     source = root / "_build/source" / profile
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*"))
     (source / "book/_static").rename(source / "_static")  # where Jupyter Book looks for it
-    shutil.copy(root / "_toc.yml", source)
-    config = yaml.safe_load((root / "_config.yml").read_text("utf8"))
-    url = config["repository"]["url"]
-    if url:
-        config["html"] |= {f"use_{b}_button": True for b in ("repository", "edit_page", "issues")}
-        config["launch_buttons"] = {
-            "colab_url": "https://colab.research.google.com",
-            "binderhub_url": "https://mybinder.org",
-        }
-    (source / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), "utf8")
+    for name in ("_toc.yml", "_config.yml"):
+        shutil.copy(root / name, source)
     for chapter in listed:
-        notebook = nbformat.read(chapter.executed, as_version=4)
-        if url:  # after the first cell, which has the title of the page
-            tags = {"tags": ["hide-cell"]}
-            cell = nbformat.v4.new_code_cell(_INSTALL.format(url=url), metadata=tags)
-            notebook.cells.insert(1, cell)
-        (source / chapter.path).parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, source / chapter.path)
+        (source / chapter.path).parent.mkdir(exist_ok=True)
+        shutil.copy(chapter.executed, source / chapter.path)
     return source
 
 
-def build(source: Path, site: Path) -> Path:
-    """Build the site aside and move it into place when it is complete.
-
-    Args:
-        source: Folder that `stage` returned.
-        site: Folder for the site. A former site stays there if the build fails.
-
-    Returns:
-        The path of the first page.
-
-    Raises:
-        BookError: Jupyter Book failed or warned.
-    """
+def _build(source: Path, site: Path) -> Path:
+    """Build the site aside, move it into place when it is complete, and return its first page."""
     # Not the script jupyter-book, whose interpreter may be another one: Sphinx imports the package.
     main = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", main, "build", source]
@@ -183,7 +140,7 @@ def make(root: Path, profile: str, site: Path | None = None) -> Path:
     jobs = 1 if any(preflight.makes_runs(chapter.parameters) for chapter in due) else 2
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     execute(due, inputs, jobs)
-    return build(stage(root, profile, listed), site or root / "_build/html")
+    return _build(_stage(root, profile, listed), site or root / "_build/html")
 
 
 def book(profile: str = "mini", site: Path | None = None) -> int:

@@ -5,7 +5,6 @@ model before tuning (Section 3.2).
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,14 +60,11 @@ def delta(
     """
     if not (np.all(np.asarray(threshold) > 0) and factor > 0):
         raise ValueError(f"T ({threshold}) and the factor ({factor}) must be above 0")
-    after, before = np.asarray(post, dtype=float), np.asarray(pre, dtype=float)
-    if not ((after >= 0).all() and (before >= 0).all()):
+    if not (np.all(np.asarray(post) >= 0) and np.all(np.asarray(pre) >= 0)):
         raise ValueError("scores must be 0 or more; one is negative or missing")
-    low = before < threshold
-    numerator = after - factor * np.where(low, threshold, before)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        change = np.where(numerator == 0, 0.0, numerator / before)
-    return _like((post, pre), change, "delta")
+    numerator = post - factor * np.maximum(pre, threshold)
+    with np.errstate(divide="ignore", over="ignore"):
+        return numerator / np.where(numerator == 0, 1.0, pre)
 
 
 def quadrant(
@@ -83,25 +79,13 @@ def quadrant(
     Raises:
         ValueError: A change is not a number.
     """
-    bilingual, multilingual = (
-        np.asarray(d, dtype=float) for d in (bilingual_delta, multilingual_delta)
-    )
-    if np.isnan(bilingual).any() or np.isnan(multilingual).any():
+    if np.isnan(bilingual_delta).any() or np.isnan(multilingual_delta).any():
         raise ValueError("a change is not a number; a quadrant needs both changes")
-    names = np.where(
-        bilingual > 0,
-        np.where(multilingual > 0, "reciprocal", "selfish"),
-        np.where(multilingual > 0, "altruistic", "stagnant"),
-    )
-    return _like((bilingual_delta, multilingual_delta), names, "quadrant")
-
-
-def _like(arguments: tuple, values: np.ndarray, name: str) -> Any:
-    """Return values as a Series if an argument is one, as a scalar if all of them are."""
-    for given in arguments:
-        if isinstance(given, pd.Series):
-            return pd.Series(values, index=given.index, name=name)
-    return values if values.ndim else values.item()
+    place = (np.asarray(bilingual_delta) <= 0) + 2 * (np.asarray(multilingual_delta) <= 0)
+    names = np.array(QUADRANTS)[place]
+    if isinstance(bilingual_delta, pd.Series):
+        return pd.Series(names, bilingual_delta.index, name="quadrant")
+    return names
 
 
 def published(targets: Sequence[str] = REFERENCE_TARGETS) -> pd.DataFrame:
