@@ -111,7 +111,7 @@ def checks() -> pd.DataFrame:
     Raises:
         ValueError: A file is damaged (see `table`).
     """
-    return _compared(FOLDER).reset_index(drop=True)
+    return _compared(FOLDER).copy()
 
 
 def contradictions() -> pd.DataFrame:
@@ -232,8 +232,8 @@ def _side(folder: Path, name: str, rows: str, by: str, value: str, how: str) -> 
 
 @lru_cache
 def _compared(folder: Path) -> pd.DataFrame:
-    """Run every check."""
-    return pd.concat([_compare(folder, rule) for rule in _rules(folder).to_dict("records")])
+    rules = _rules(folder).to_dict("records")
+    return pd.concat([_compare(folder, rule) for rule in rules], ignore_index=True)
 
 
 def _compare(folder: Path, rule: dict) -> pd.DataFrame:

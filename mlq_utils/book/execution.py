@@ -12,8 +12,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
+from papermill.translators import PythonTranslator
 
 from mlq_utils.data import atomic_write, cache_folder, data_folder, sha256
 
@@ -23,7 +22,6 @@ _KERNEL = {
     "raise_on_iopub_timeout": True,
     "record_timing": False,
     "startup_timeout": 600,
-    "timeout": None,
 }
 
 
@@ -39,7 +37,7 @@ class Chapter:
         root: Root folder of the repository.
         path: Path of the notebook, relative to the root.
         executed: Path of the executed notebook.
-        parameters: Values of the parameters that papermill injects, by name.
+        parameters: Values of the parameters, by name, which replace the defaults.
     """
 
     root: Path
@@ -103,9 +101,13 @@ def execute(chapters: Sequence[Chapter], inputs: str, jobs: int = 2) -> None:
 async def _execute(chapter: Chapter, key: str) -> None:
     scratch = chapter.root / "_build/scratch"  # no notebook may rely on the folder it runs in
     scratch.mkdir(parents=True, exist_ok=True)
-    notebook = load_notebook_node(str(chapter.root / chapter.path))
+    notebook = nbformat.read(chapter.root / chapter.path, as_version=4)
     if chapter.parameters:
-        notebook = parameterize_notebook(notebook, chapter.parameters)
+        tagged = ["parameters" in cell.metadata.get("tags", []) for cell in notebook.cells]
+        source = PythonTranslator.codify(chapter.parameters, "Parameters")
+        tags = {"tags": ["injected-parameters", "hide-input"]}
+        cell = nbformat.v4.new_code_cell(source, metadata=tags)
+        notebook.cells.insert(tagged.index(True) + 1, cell)
     resources = {"metadata": {"path": str(scratch)}}
     kernel = notebook.metadata.get("kernelspec", {}).get("name", "")
     client = NotebookClient(notebook, kernel_name=kernel, resources=resources, **_KERNEL)
@@ -119,11 +121,6 @@ async def _execute(chapter: Chapter, key: str) -> None:
         if asyncio.current_task().cancelling():  # nbclient calls that a dead kernel, too
             raise asyncio.CancelledError from None
         raise BookError(f"{chapter.path}: {error}") from error
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.metadata.tags.append("hide-input")
-    notebook.metadata.pop("papermill", None)
     notebook.metadata["mlq_key"] = key
     with atomic_write(chapter.executed) as path:
         nbformat.write(notebook, path)

@@ -22,7 +22,7 @@ import pandas as pd
 from IPython.display import HTML
 from pydantic import TypeAdapter, ValidationError
 
-from mlq_utils import __version__
+from mlq_utils import __version__, modeling
 from mlq_utils.data import one_of
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
@@ -167,8 +167,6 @@ def _commit() -> str:
 
 
 def _device() -> str:
-    # Importing torch takes seconds, and a notebook that has not imported it has used no GPU.
-    torch = sys.modules.get("torch")
-    processor = f"{os.cpu_count()} {platform.machine()} cores"
-    gpu = torch is not None and torch.cuda.is_available()
-    return f"{processor}, {torch.cuda.get_device_name()}" if gpu else processor
+    if "torch" in sys.modules:  # importing it takes seconds, and without it no GPU was used
+        return modeling.hardware()
+    return f"{os.cpu_count()} {platform.machine()} cores"

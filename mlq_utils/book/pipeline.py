@@ -123,17 +123,15 @@ def make(root: Path, profile: str, site: Path | None = None) -> Path:
         The path of the first page.
 
     Raises:
-        BookError: This machine lacks something, a cell failed, or the site does not build.
-        ValueError: A notebook, its parameters or some data is wrong.
-        FileNotFoundError: Local data is incomplete.
+        BookError: Data is missing or damaged, a cell failed, or the site does not build.
+        ValueError: A notebook or its parameters are wrong.
     """
     listed = chapters(root, profile)
-    preflight.check_data()
     inputs = inputs_key(root)
     due = [chapter for chapter in listed if chapter.is_outdated(inputs)]
     if lacking := preflight.missing([chapter.parameters for chapter in due]):
         lines = "".join(f"\n  * {line}" for line in lacking)
-        raise BookError(f"the profile {profile!r} needs what this machine lacks:{lines}")
+        raise BookError(f"the profile {profile!r} lacks what it needs on this machine:{lines}")
     for chapter in listed:
         if chapter not in due:
             say(f"{chapter.path}: unchanged")

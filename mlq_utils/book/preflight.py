@@ -16,36 +16,27 @@ from mlq_utils.experiments import nlu, scales, tables
 Parameters = Mapping[str, Any]
 
 
-def check_data() -> None:
-    """Read all shipped data and FLORES-200, so that damage is found before any notebook runs.
-
-    Raises:
-        ValueError: A table of the paper, a record or a file of a local FLORES-200 is damaged.
-        FileNotFoundError: A local FLORES-200 lacks a file.
-    """
-    for number in range(1, 17):
-        paper.table(number)
-    for name in ("fertility", "shortening"):
-        tokenization.recorded(name)
-    if corpora.find("flores200"):
-        corpora.texts("flores200", "devtest")
-
-
 def makes_runs(parameters: Parameters) -> bool:
     """Return whether a chapter with these parameters makes missing runs of the paper's tables."""
     return parameters.get("runs_at_most", 0) != 0
 
 
 def missing(chapters: Iterable[Parameters]) -> list[str]:
-    """Return what chapters need and this machine neither has nor can download.
+    """Return what chapters need and this machine neither has nor can download, or has damaged.
 
     Args:
         chapters: Parameters of each chapter, by name.
 
     Returns:
-        One line for each missing thing, which names it and the remedy.
+        One line for each missing or damaged thing, which names it and the remedy.
     """
     lines: list[str] = []
+    for number in range(1, 17):
+        lines += _complaint(paper.table, number)
+    for name in ("fertility", "shortening"):
+        lines += _complaint(tokenization.recorded, name)
+    if corpora.find("flores200"):
+        lines += _complaint(corpora.texts, "flores200", "devtest")
     makes: dict[tuple[str, str | None, str | None], bool] = {}  # whether a scale's runs are made
     for parameters in chapters:
         if tokenizer := parameters.get("tokenizer"):
@@ -64,7 +55,7 @@ def missing(chapters: Iterable[Parameters]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _complaint(check: Callable[..., object], *arguments: str) -> list[str]:
+def _complaint(check: Callable[..., object], *arguments: Any) -> list[str]:
     """Return the message of the error that a check raises, if it raises one."""
     try:
         check(*arguments)

@@ -32,15 +32,11 @@ _TEST_FIELDS = ("source", "numbers", "words", "holds")
 
 @dataclass(frozen=True, eq=False)
 class Test:
-    """A test of a claim by one kind of evidence.
+    """A test of a claim by one kind of evidence, with the fields that `claims.yaml` explains.
 
     Attributes:
-        evidence: The kind of evidence, one of `EVIDENCE`.
-        measure: Measures, and returns the numbers by name.
-        words: A format string that tells the numbers.
-        holds: An expression over the numbers that is true if the claim holds.
-        in_part: An expression that is true if the claim holds in part. It counts only if `holds`
-            is false. Empty if the claim cannot hold in part.
+        measure: The function that measures and returns the numbers by name.
+        in_part: Empty if the claim cannot hold in part.
         where: The claim and the kind of evidence, for error messages.
     """
 
@@ -70,7 +66,8 @@ class Test:
             numbers = self.measure()
         except (ValueError, KeyError, pd.errors.UndefinedVariableError) as error:
             raise ValueError(f"{self.where} cannot be measured: {error}") from error
-        used = [name for rule in (self.holds, self.in_part) if rule for name in _names(rule)]
+        nodes = (node for rule in (self.holds, self.in_part) for node in ast.walk(ast.parse(rule)))
+        used = [node.id for node in nodes if isinstance(node, ast.Name)]
         used += [name for _, name, _, _ in string.Formatter().parse(self.words) if name]
         for name in used:
             one_of(f"number of {self.where}:", name, numbers)
@@ -79,15 +76,9 @@ class Test:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper.
+    """A claim of the paper, with the fields that `claims.yaml` explains.
 
-    Attributes:
-        key: A short name, for links.
-        section: The section of the paper that makes the claim.
-        claim: What the claim says, in our words.
-        supports: What counts for the claim, in words.
-        chapter: The notebook that looks into the claim.
-        tests: The tests of the claim. Empty if it is not testable here.
+    There are no tests if the claim is not testable here.
     """
 
     key: str
@@ -155,11 +146,6 @@ def _check_fields(
             raise ValueError(f"{where} lacks the field {name!r}; it has: {', '.join(entry)}")
     for name in entry if known else ():
         one_of(f"field of {where}:", name, known)
-
-
-def _names(rule: str) -> list[str]:
-    nodes = ast.walk(ast.parse(rule, mode="eval"))
-    return [node.id for node in nodes if isinstance(node, ast.Name)]
 
 
 def _is_true(rule: str, numbers: Mapping[str, float]) -> bool:

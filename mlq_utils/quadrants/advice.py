@@ -201,10 +201,10 @@ def features(fertility: pd.DataFrame) -> pd.DataFrame:
             for texts of the same content.
 
     Returns:
-        A frame indexed by language, without English: `pretraining` (named in LLaMA's Wikipedia
-        text), `indo_european` and `latin` (script), each 0 or 1; `relative_length` (log2 of tokens
-        per sentence relative to English), `byte_token_share`, and `of_language_weighted` (share of
-        running tokens that English also uses).
+        A frame indexed by language, without English. `pretraining` (whether LLaMA's Wikipedia text
+        has the language), `indo_european` and `latin` (the script) are 0 or 1. `relative_length` is
+        the log2 of tokens per sentence relative to English, and `of_language_weighted` the share of
+        running tokens that English also uses. `byte_token_share` is that of `fertility`.
 
     Raises:
         ValueError: English is missing, or a language is unknown.

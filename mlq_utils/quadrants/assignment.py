@@ -1,10 +1,12 @@
 """Equation 1, the assignment of quadrants, and how much it depends on its constants.
 
-Scores are spBLEU from 0 to 100. `post` is a score after tuning and `pre` the score of the same
-model before tuning (Section 3.2).
+Scores are in spBLEU, from 0 to 100. `post` is a score after tuning and `pre` the score of the same
+model before tuning (Section 3.2). `scores` is a frame with the columns of `published`, `threshold`
+is T of Equation 1, and `factor` is its significance factor, which is 2 in the paper.
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -46,14 +48,7 @@ def delta(
     threshold. Division by a `pre` of 0 gives an infinite change with the sign of the numerator,
     and 0 if the numerator is 0.
 
-    Args:
-        post: Scores after tuning.
-        pre: Scores before tuning, of a shape that broadcasts with `post`.
-        threshold: T, above 0, as a number or an array that broadcasts with the scores.
-        factor: The significance factor. Defaults to 2, as in the paper; Figure 5 varies it.
-
-    Returns:
-        A Series if the scores are Series, else an array or a number.
+    Scores and T may be numbers, Series or arrays that broadcast. Figure 5 varies the factor.
 
     Raises:
         ValueError: A score is negative or missing, or T or the factor is not above 0.
@@ -139,16 +134,7 @@ def trained(
 
 
 def assign(scores: pd.DataFrame, threshold: float, factor: float = 2.0) -> pd.DataFrame:
-    """Add the two changes of Equation 1 and the quadrant to scores.
-
-    Args:
-        scores: Scores with the columns of `published`.
-        threshold: T of Equation 1.
-        factor: The significance factor.
-
-    Returns:
-        `scores` with the columns `bilingual_delta`, `multilingual_delta` and `quadrant`.
-    """
+    """Add the columns `bilingual_delta`, `multilingual_delta` and `quadrant` to scores."""
     changes = {
         f"{side}_delta": delta(scores[f"{side}_post"], scores[f"{side}_pre"], threshold, factor)
         for side in ("bilingual", "multilingual")
@@ -161,19 +147,13 @@ def sensitivity(
 ) -> pd.DataFrame:
     """Count the languages per quadrant for a grid of T and the factor (Figure 5, Appendix D).
 
-    Args:
-        scores: Scores with the columns of `published`.
-        thresholds: Values of T.
-        factors: Values of the significance factor.
-
     Returns:
         One row per combination and quadrant: `threshold`, `factor`, `quadrant`, `languages`.
     """
     rows = []
-    for value in thresholds:
-        for factor in factors:
-            counts = assign(scores, value, factor)["quadrant"].value_counts()
-            rows += [(value, factor, name, int(counts.get(name, 0))) for name in QUADRANTS]
+    for threshold, factor in product(thresholds, factors):
+        counts = assign(scores, threshold, factor)["quadrant"].value_counts()
+        rows += [(threshold, factor, name, int(counts.get(name, 0))) for name in QUADRANTS]
     return pd.DataFrame(rows, columns=["threshold", "factor", "quadrant", "languages"])
 
 
@@ -189,8 +169,8 @@ def stability(
 ) -> pd.DataFrame:
     """Estimate how often each language keeps its quadrant, by a bootstrap.
 
-    Each sample resamples the untuned scores to compute T, and redraws each score within its
-    rounding and its sampling error (normal, clipped at 0).
+    For each sample, T is computed from untuned scores that are drawn with replacement, and each
+    score is drawn within its rounding and its sampling error (which is normal, clipped at 0).
 
     Args:
         scores: Scores with the columns of `published`.
@@ -198,9 +178,9 @@ def stability(
         standard_error: Sampling error of a score as a share of the score. Defaults to 0. The
             paper prints none, so a larger value is an assumption.
         rounding: Half of the last printed digit. Defaults to 0.05.
-        factor: The significance factor.
-        samples: Number of bootstrap samples.
-        seed: Random seed of the bootstrap.
+        factor: The significance factor. Defaults to 2.
+        samples: Number of bootstrap samples. Defaults to 1000.
+        seed: Random seed of the bootstrap. Defaults to 0.
 
     Returns:
         One row per language and quadrant that occurred: `language`, `quadrant`, `probability`, and
@@ -212,7 +192,7 @@ def stability(
 
     def drawn(column: str) -> np.ndarray:
         value = scores[column].to_numpy(dtype=float)
-        # If all languages share an untuned score, it is one number and needs one draw.
+        # If all languages share an untuned score, it is one number, which is drawn once.
         size = (samples, 1 if column.endswith("_pre") and (value == value[0]).all() else len(value))
         noise = 1 + rng.normal(0, standard_error, size)
         return np.clip(value * noise + rng.uniform(-rounding, rounding, size), 0, None)
@@ -235,23 +215,22 @@ def stability(
 def summarise(assignments: pd.DataFrame) -> pd.DataFrame:
     """Compare the datasets' quadrants with what the summary of Table 2 prints.
 
-    The paper keeps the languages that are stable over its datasets without giving the rule. Two
-    rules fit: the same quadrant everywhere, or the same side gains (or fails to) everywhere.
+    The paper keeps the languages that are stable over its datasets, and does not give the rule. Two
+    rules fit: the quadrant is the same in all datasets, or the same side gains in all of them.
 
     Args:
         assignments: Columns `dataset`, `quadrant`, `language`, as in Table 2. Rows of the dataset
             `Summary` hold what is printed.
 
     Returns:
-        One row per language that every dataset has: `language`; a column per dataset with its
-        quadrant; `strict`, the quadrant if all agree, else None; `bilingual_gain` and
-        `multilingual_gain`, whether every dataset shows one; `printed`, from the summary or None.
+        One row per language that every dataset has, with these columns: `language`; the quadrant in
+        each dataset, by its name; `strict` (the quadrant if all agree, else None); `bilingual_gain`
+        and `multilingual_gain` (whether every dataset shows one); `printed` (from the summary, or
+        None).
     """
     printed = assignments[assignments["dataset"] == "Summary"].set_index("language")["quadrant"]
-    wide = assignments[assignments["dataset"] != "Summary"].pivot(
-        index="language", columns="dataset", values="quadrant"
-    )
-    wide = wide.dropna()
+    datasets = assignments[assignments["dataset"] != "Summary"]
+    wide = datasets.pivot(index="language", columns="dataset", values="quadrant").dropna()
     agree = wide.nunique(axis=1) == 1
     return wide.assign(
         strict=wide.iloc[:, 0].where(agree, None),

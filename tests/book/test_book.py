@@ -244,7 +244,7 @@ def lacking(folder):
 def test_damaged_data_stops_before_anything_runs(toy, tmp_path, monkeypatch, damage):
     message = damage(tmp_path / "data")
     monkeypatch.setenv("MLQ_DATA", str(tmp_path / "data"))
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises(book.BookError, match=message):
         book.make(toy, "smoke")
     assert not (toy / "_build").exists()
 
@@ -256,7 +256,7 @@ def test_an_edited_table_stops_before_anything_runs(toy, tmp_path, monkeypatch):
     text = path.read_text("utf8")
     first_average = next(line for line in text.splitlines() if ",AVG," in line)
     path.write_text(text.replace(first_average, first_average.rsplit(",", 1)[0] + ",99.9"), "utf8")
-    with pytest.raises(ValueError, match=r"table_14.csv"):
+    with pytest.raises(book.BookError, match=r"table_14.csv"):
         book.make(toy, "smoke")
     assert not (toy / "_build").exists()
 
@@ -292,7 +292,7 @@ def test_all_that_the_paper_profile_lacks_is_named_before_anything_runs(
     status, shown, said = command()
     assert (status, shown) == (1, "")
     first, *others = said.splitlines()
-    assert first == "error: the profile 'smoke' needs what this machine lacks:"
+    assert first == "error: the profile 'smoke' lacks what it needs on this machine:"
     assert others == ["  * the weights", "  * the corpus"]
     assert not (toy / "_build").exists()
 
