@@ -1,10 +1,7 @@
 """The command line: `mlq COMMAND`, or the same as `python -m mlq_utils COMMAND`.
 
     mlq recommend cy                              # how is Welsh best tuned?
-    mlq run --languages cy --targets cy fr af     # tune, translate and score
-    mlq run --config run.yaml --seed 1            # defaults from a YAML file
     mlq run --help                                # all flags, with defaults and units
-    mlq --tyro-print-completion bash              # completion for bash, zsh or fish
 
 Flags are generated from the dataclasses and functions of the Python interface. A command imports
 what it needs only when it is chosen, so that help and advice do not wait for torch.
@@ -41,15 +38,11 @@ def main(args: Sequence[str] | None = None) -> int:
         print("mlq: error:", *str(error).split(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "\nmlq: interrupted. Finished work is kept; start again to continue.", file=sys.stderr
-        )
+        print("\nmlq: interrupted. Finished work is kept. Start again to go on.", file=sys.stderr)
         return 130
-    if isinstance(result, int):
-        return result
-    if result:
+    if isinstance(result, str) and result:
         print(result)
-    return 0
+    return result if isinstance(result, int) else 0
 
 
 def _summary(text: str) -> Command:

@@ -19,27 +19,6 @@ from mlq_utils.data import PACKAGE_DATA, one_of
 
 FOLDER = PACKAGE_DATA / "paper"
 
-# For each table the number of rows and the columns, which are text unless marked. Those with `?`
-# may have empty cells.
-_SCHEMA = {
-    1: (70, "tuned_on target spbleu:float"),
-    2: (225, "dataset quadrant language"),
-    3: (168, "setting strategy n_languages:int size:int target spbleu:float"),
-    4: (80, "strategy size:int? tuned_on measure spbleu:float"),
-    5: (176, "target ratio:float strategy size:int? spbleu:float"),
-    6: (72, "target baseline:float source method vocabulary_size:int spbleu:float?"),
-    7: (25, "target setting value:float"),
-    8: (102, "family_1 family_2 family_3 code language"),
-    9: (101, "target alpaca:float llama:float delta:float"),
-    10: (3, "dataset n_languages:int domain"),
-    11: (12, "language family"),
-    12: (662, "tuned_on target role spbleu:float"),
-    13: (231, "target ratio:float strategy size:int? spbleu:float"),
-    14: (315, "strategy layer:int? target spbleu:float"),
-    15: (144, "strategy size:int target spbleu:float"),
-    16: (77, "training_data model strategy task score:float"),
-}
-
 # How the values that share a name are combined. "in all three" means the datasets of Table 2.
 _HOW: dict[str, Callable[[pd.api.typing.SeriesGroupBy], pd.Series]] = {
     "value": lambda groups: groups.first(),
@@ -83,8 +62,8 @@ def table(n: int) -> pd.DataFrame:
         ValueError: There is no such table, or its file is damaged: a column or row is missing, a
             cell is no number, or a check within the table has another outcome than in print.
     """
-    if n not in _SCHEMA:
-        raise ValueError(f"unknown table {n!r}; the paper has Tables 1 to {max(_SCHEMA)}")
+    if n not in range(1, 17):
+        raise ValueError(f"unknown table {n!r}; the paper has Tables 1 to 16")
     return _checked(FOLDER, int(n)).copy()
 
 
@@ -121,8 +100,8 @@ def contradictions() -> pd.DataFrame:
         A frame with columns `id`, `where` (tables and sections), `printed`, `conflict` (what
         contradicts it), `explanation`, `reading` ("plain", "arguable" if the paper can be read
         otherwise, or "outside" if the conflict is with a fact that the paper does not print), and
-        from the checks `cells` (how many fail), `of` (how many were compared) and `computed` (the
-        failing cells in words, empty if no check covers the place).
+        from the checks `cells` (how many fail) and `computed` (the failing cells in words, empty if
+        no check covers the place).
     """
     listed = _read(FOLDER / "contradictions.csv")
     found = checks()
@@ -130,7 +109,6 @@ def contradictions() -> pd.DataFrame:
     found["id"] = found.check.map(related)
     failing = found[~found.holds]
     listed["cells"] = listed.id.map(failing.groupby("id").size()).fillna(0).astype(int)
-    listed["of"] = listed.id.map(found.groupby("id").size()).fillna(0).astype(int)
     listed["computed"] = listed.id.map(failing.groupby("id").apply(_words)).fillna("")
     return listed
 
@@ -166,20 +144,23 @@ def _rules(folder: Path) -> pd.DataFrame:
 
 @lru_cache
 def _typed(folder: Path, n: int) -> pd.DataFrame:
-    """Read a table's file and give its columns their types."""
+    """Read a table's file and give its columns their types.
+
+    `tables.csv` has the number of rows and the columns, which are text if no type follows. Those
+    with `?` may have empty cells.
+    """
     path = folder / f"table_{n:02d}.csv"
-    n_rows, schema = _SCHEMA[n]
+    about = _read(folder / "tables.csv").set_index("table").loc[str(n)]
+    columns = [column.split(":") for column in about["columns"].split()]
     frame = _read(path)
-    columns = [column.split(":") for column in schema.split()]
     names = [name for name, *_ in columns]
     if list(frame) != names:
         raise ValueError(f"{path}: has columns {list(frame)}, not {names}; {_REMEDY}")
-    if len(frame) != n_rows:
-        raise ValueError(f"{path}: has {len(frame)} rows, not {n_rows}; {_REMEDY}")
+    if len(frame) != int(about["rows"]):
+        raise ValueError(f"{path}: has {len(frame)} rows, not {about['rows']}; {_REMEDY}")
     for name, *kind in columns:
         if kind:
             frame[name] = _numbers(path, frame[name], kind[0])
-    about = _read(folder / "tables.csv").set_index("table").loc[str(n)]
     frame.attrs = {key: about[key] for key in ("title", "unit", "source", "note")}
     return frame
 

@@ -46,11 +46,7 @@ class Chapter:
     parameters: dict[str, Any]
 
     def key(self, inputs: str) -> str:
-        """Return a key of all that the executed notebook depends on.
-
-        Args:
-            inputs: Key of what all chapters depend on, see `inputs_key`.
-        """
+        """Return a key of all that the executed notebook depends on, beside `inputs_key`."""
         parameters = json.dumps(self.parameters, sort_keys=True)
         return _digest(sha256(self.root / self.path), parameters, inputs)
 
@@ -74,12 +70,9 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def execute(chapters: Sequence[Chapter], inputs: str, jobs: int = 2) -> None:
-    """Execute chapters. An executed notebook is written only if all its cells succeeded.
+    """Execute chapters, `jobs` of them at a time.
 
-    Args:
-        chapters: The chapters to execute.
-        inputs: Key of what all chapters depend on, see `inputs_key`.
-        jobs: Number of notebooks that run at a time. Defaults to 2.
+    An executed notebook is written only if all its cells succeeded. For `inputs` see `inputs_key`.
 
     Raises:
         BookError: A cell failed or a kernel died. The other chapters are ended, too.
@@ -127,11 +120,7 @@ async def _execute(chapter: Chapter, key: str) -> None:
 
 
 def inputs_key(root: Path) -> str:
-    """Return a key of what every chapter depends on: the package, pins, Python and local data.
-
-    Args:
-        root: Root folder of the repository.
-    """
+    """Return a key of what every chapter depends on: the package, pins, Python and local data."""
     parts = [sys.version]
     for folder in (Path(__file__).parents[1], root / "benchmarks"):
         for path in sorted(folder.rglob("*")):

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Optional
 
 import myst_nb
@@ -107,10 +106,6 @@ def provenance(namespace: Mapping[str, Any], **extra: Any) -> HTML:
     Args:
         namespace: The notebook's `globals()`, from which the parameters are read.
         **extra: More rows, such as checksums of the data. Underscores in names become spaces.
-
-    Returns:
-        A table with two columns: the version of the package and its commit, the date, the versions
-        of Python and of the packages in use, the device, the parameters, and the extra rows.
     """
     rows = {
         "mlq_utils": f"{__version__}, commit {_commit()}",
@@ -128,27 +123,21 @@ def provenance(namespace: Mapping[str, Any], **extra: Any) -> HTML:
 
 
 def glue(**values: Any) -> None:
-    """Store values under names that any page can paste with the `glue` role of MyST-NB.
-
-    Args:
-        **values: Numbers or strings, by name. NumPy scalars are converted to Python's numbers,
-            because MyST-NB formats no others.
-    """
+    """Store values by names that any page can paste with the `glue` role of MyST-NB."""
     for name, value in values.items():
+        # MyST-NB formats Python's numbers, but not those of NumPy.
         myst_nb.glue(name, value.item() if hasattr(value, "item") else value, display=False)
 
 
-def sortable(
-    frame: pd.DataFrame, links: Mapping[str, Sequence[str]] = MappingProxyType({})
-) -> HTML:
-    """Return a table that readers can sort and filter; without JavaScript it is a plain table.
+def sortable(frame: pd.DataFrame, links: Mapping[str, Sequence[str]] | None = None) -> HTML:
+    """Return a table that readers with JavaScript can sort and filter. It shows no index.
 
     Args:
-        frame: The table. Its index is not shown.
+        frame: The table.
         links: Link targets by column, one for each row.
     """
     shown = frame.astype(object).map(lambda cell: html.escape(str(cell)))
-    for column, addresses in links.items():
+    for column, addresses in (links or {}).items():
         targets = pd.Series(addresses, index=shown.index).map(html.escape)
         shown[column] = '<a href="' + targets + '">' + shown[column] + "</a>"
     with pd.option_context("display.max_colwidth", None):

@@ -35,10 +35,6 @@ _QUIET = {
 def chapters(root: Path, profile: str) -> list[Chapter]:
     """Return the notebooks in the table of contents, after checking every one of them.
 
-    Args:
-        root: Root folder of the repository.
-        profile: Name of a folder of `notebooks/params`.
-
     Raises:
         ValueError: The profile, a page or a parameter does not exist, or a parameter has the wrong
             type.
@@ -95,12 +91,8 @@ def _build(source: Path, site: Path) -> Path:
     site.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=site.parent, prefix="site-") as aside:
         say("the site: building")
-        done = subprocess.run(
-            [*command, *options, aside],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"NO_COLOR": "1"},
-        )
+        env = os.environ | {"NO_COLOR": "1"}
+        done = subprocess.run([*command, *options, aside], capture_output=True, text=True, env=env)
         if done.returncode:
             raise BookError(f"the site does not build\n{done.stderr}")  # Sphinx's warnings
         if site.exists():
@@ -110,17 +102,9 @@ def _build(source: Path, site: Path) -> Path:
 
 
 def make(root: Path, profile: str, site: Path | None = None) -> Path:
-    """Make the book: check, execute, stage and build.
+    """Make the book of a repository, see `book`, and return the path of its first page.
 
     Two chapters run at a time, unless one makes runs of its own, which take the whole machine.
-
-    Args:
-        root: Root folder of the repository.
-        profile: Name of a folder of `notebooks/params`.
-        site: Folder for the site. Defaults to `_build/html`.
-
-    Returns:
-        The path of the first page.
 
     Raises:
         BookError: Data is missing or damaged, a cell failed, or the site does not build.

@@ -46,7 +46,6 @@ def use_style() -> None:
         "figure.figsize": (7, 4.2),
         "figure.dpi": 150,
         "figure.autolayout": True,
-        "figure.facecolor": "white",
         "savefig.facecolor": "white",
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -58,14 +57,7 @@ def use_style() -> None:
 
 
 def scatter_by_quadrant(frame: pd.DataFrame, x: str, y: str, **options: Any) -> Axes:
-    """Draw points in the colour and marker of their quadrant.
-
-    Args:
-        frame: The points, with a column `quadrant`.
-        x: Column with the horizontal positions.
-        y: Column with the vertical positions.
-        **options: Passed on to `seaborn.scatterplot`.
-    """
+    """Draw points in the colour and marker of their `quadrant`, see `seaborn.scatterplot`."""
     return sns.scatterplot(frame, x=x, y=y, **_BY_QUADRANT, **options)
 
 
@@ -98,11 +90,8 @@ def quadrant_counts(counts: pd.DataFrame, factor: float) -> Axes:
 def quadrant_scatter(frame: pd.DataFrame) -> Axes:
     """Draw the two changes of Equation 1 against each other and label each language (Figure 1).
 
-    Both axes are linear near 0 and logarithmic further out, since the lower branch of Equation 1
-    gives values far from 0.
-
-    Args:
-        frame: The result of `quadrants.assign`.
+    The horizontal axis is linear near 0 and logarithmic further out, since the lower branch of
+    Equation 1 gives values far from 0. The frame is a result of `quadrants.assign`.
     """
     _, ax = plt.subplots(figsize=(7, 6.5))
     ax.set_xscale("symlog", linthresh=2.0, linscale=1.2)
@@ -115,16 +104,13 @@ def quadrant_scatter(frame: pd.DataFrame) -> Axes:
         ylabel="multilingual change, $\\Delta$ of Equation 1",
     )
     sns.move_legend(ax, "lower right", title="quadrant")
-    labels = [
-        ax.text(x, y, name, fontsize=9, color=QUADRANT_PALETTE[kind])
-        for name, x, y, kind in frame[
-            ["language", "bilingual_delta", "multilingual_delta", "quadrant"]
-        ].itertuples(index=False)
-    ]
+    x, y = frame["bilingual_delta"].to_numpy(), frame["multilingual_delta"].to_numpy()
+    colours = frame["quadrant"].map(QUADRANT_PALETTE)
+    points = zip(x, y, frame["language"], colours, strict=True)
     adjust_text(
-        labels,
-        x=frame["bilingual_delta"].to_numpy(),
-        y=frame["multilingual_delta"].to_numpy(),
+        [ax.text(*where, name, fontsize=9, color=colour) for *where, name, colour in points],
+        x=x,
+        y=y,
         ax=ax,
         arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
         expand=(1.35, 1.45),
@@ -146,10 +132,10 @@ def bars_and_lines(frame: pd.DataFrame, bars: str, lines: Sequence[str]) -> Axes
         ValueError: The frame lacks one of these models.
     """
     for name in (bars, *lines):
-        one_of("model", name, dict.fromkeys(frame["model"]))
-    order = list(dict.fromkeys(frame["target"]))
-    wide = frame.pivot(index="target", columns="model", values="spbleu").loc[order]
-    many = len(order) > 30
+        one_of("model", name, frame["model"].unique())
+    wide = frame.pivot(index="target", columns="model", values="spbleu")
+    wide = wide.loc[frame["target"].unique()]
+    many = len(wide) > 30
     _, ax = plt.subplots(figsize=(7, 3.6))
     sns.barplot(wide[bars], color="0.8", errorbar=None, label=bars, ax=ax)
     style = {"linewidth": 1.2, "markersize": 4 if many else 6, "markeredgewidth": 0}

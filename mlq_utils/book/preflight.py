@@ -22,13 +22,11 @@ def makes_runs(parameters: Parameters) -> bool:
 
 
 def missing(chapters: Iterable[Parameters]) -> list[str]:
-    """Return what chapters need and this machine neither has nor can download, or has damaged.
-
-    Args:
-        chapters: Parameters of each chapter, by name.
+    """Return what keeps chapters with these parameters from running.
 
     Returns:
-        One line for each missing or damaged thing, which names it and the remedy.
+        One line for each thing that is damaged, or is missing and cannot be downloaded. The line
+        names the thing and the remedy.
     """
     lines: list[str] = []
     for number in range(1, 17):

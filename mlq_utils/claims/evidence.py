@@ -79,10 +79,10 @@ def measure(
         source: The arguments of `select`.
         numbers: For each number, its reduction (a key of `REDUCTIONS`) with the expression, as in
             `{first: embed - full}`. The expression of a rank correlation is a list of two columns.
-            `rows` may be given too, a query for the rows that count.
+            There may also be `rows`, a query for the rows that count.
 
     Returns:
-        The numbers by name, and `low`, `high` and `n` if one of them has an interval.
+        The numbers by name. If one of them has an interval, there are also `low`, `high` and `n`.
 
     Raises:
         ValueError: A reduction is unknown.

@@ -90,12 +90,10 @@ def _altruistic_errors() -> pd.DataFrame:
 
 
 def extensions() -> pd.DataFrame:
-    """Return the runs with an extended vocabulary, and their change against those without.
+    """Return what runs with an extended vocabulary change against those without.
 
-    Returns:
-        One row per language and extension of the study `extended` under a scaled limit of new
-        tokens: `target`, the fields of `Extension`, the number of `seeds`, and the means over
-        them: `spbleu`, `spbleu_plain` (without the extension) and `change`.
+    There is one row per language and extension of the study `extended` under a scaled limit of new
+    tokens. `spbleu`, `spbleu_plain` (without the extension) and `change` are means over `seeds`.
     """
     run = ["target", "size", "seed"]
     plain = _scores("shortened").query("cap.isna() and shorten.isna()")[[*run, "spbleu"]]

@@ -161,19 +161,14 @@ def table() -> pd.DataFrame:
         here: `claim`, `section`, `evidence`, `verdict` (one of `VERDICTS`), `numbers` (in words),
         `key`, `chapter` and `supports`.
     """
+    columns = ["claim", "section", "evidence", "verdict", "numbers", "key", "chapter", "supports"]
     rows = []
     for claim in read():
-        found = [
-            {
-                "evidence": test.evidence,
-                "verdict": test.verdict(test.numbers),
-                "numbers": test.words.format(**test.numbers),
-            }
-            for test in claim.tests
-        ]
-        untested = {"evidence": "", "verdict": VERDICTS[-1], "numbers": ""}
-        rows += [vars(claim) | verdict for verdict in found or [untested]]
-    columns = ["claim", "section", "evidence", "verdict", "numbers", "key", "chapter", "supports"]
+        row = dict.fromkeys(columns, "") | vars(claim) | {"verdict": VERDICTS[-1]}
+        for test in claim.tests:
+            found = {"evidence": test.evidence, "verdict": test.verdict(test.numbers)}
+            rows.append(row | found | {"numbers": test.words.format(**test.numbers)})
+        rows += [] if claim.tests else [row]
     return pd.DataFrame(rows)[columns]
 
 

@@ -56,14 +56,12 @@ class Trial:
         threshold: T of Equation 1, in spBLEU points. Defaults to the mean of `before`, which is a
             good estimate only if there are many targets.
         standard_error: Sampling error of a score as a share of the score.
-        seed: Random seed for drawing that error.
     """
 
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     threshold: float | None = None
     standard_error: float = 0.05
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,8 @@ def recommend(
             `tokenization.analyse` for texts of the same content.
 
     Raises:
-        ValueError: The language is unknown or English. Or the two sides of the trial have different
-            targets, or lack the language or any other target. Or `fertility` lacks the language or
-            English.
+        ValueError: The language is unknown or English, the two sides of the trial have different
+            targets, or the trial or `fertility` lacks the language or what it is compared with.
     """
     if languages.get(language).code == "en":
         raise ValueError("English is the source language; name a language to translate into")
@@ -146,8 +143,8 @@ def _tried(language: str, trial: Trial) -> dict[str, float]:
         row[f"bilingual_{side}"] = scores[language]
         row[f"multilingual_{side}"] = np.mean([scores[target] for target in others])
     vanilla = list(before.values()) if trial.threshold is None else [trial.threshold]
-    options = {"standard_error": trial.standard_error, "rounding": 0.0, "seed": trial.seed}
-    drawn = stability(pd.DataFrame([row]), vanilla, **options).set_index("quadrant")
+    scores, error = pd.DataFrame([row]), trial.standard_error
+    drawn = stability(scores, vanilla, standard_error=error, rounding=0.0).set_index("quadrant")
     return drawn["probability"].reindex(QUADRANTS, fill_value=0.0).to_dict()
 
 
@@ -175,12 +172,11 @@ def expectations() -> dict[str, str]:
 
 
 def recommendations() -> pd.DataFrame:
-    """Return `recommend` for each of the 101 languages, from the language alone.
+    """Return the advice for each of the 101 languages, from the language alone.
 
     Returns:
-        One row per language: `language` (its name), `code`, `quadrant` (the likeliest),
-        `strategy`, a column per quadrant with its probability, such as `P(stagnant)`, and a column
-        per dataset with the quadrant that Table 2 gives (empty if none).
+        One row per language. The column `P(stagnant)`, for example, has the probability of that
+        quadrant, and the columns of the datasets the quadrant that Table 2 gives, if there is one.
     """
     rows = []
     for code in llama_features().index:
@@ -234,11 +230,9 @@ def llama_features() -> pd.DataFrame:
 
 
 def examples() -> pd.DataFrame:
-    """Return the quadrants of Table 2 as training examples, without its summary.
+    """Return the quadrants of Table 2 as training examples, with the columns of `features`.
 
-    Returns:
-        One row per language and dataset: `language`, `dataset`, `quadrant` and the columns of
-        `features`.
+    There is one row per language and dataset. The summary is left out.
     """
     rows = paper.table(2).query("dataset != 'Summary'")
     return rows.merge(llama_features(), left_on="language", right_index=True).reset_index(drop=True)
@@ -265,12 +259,7 @@ def _predictor(columns: Sequence[str]) -> "Pipeline":
 
 
 def cross_validate(examples: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Predict each language by a model that has not seen it.
-
-    Returns:
-        `examples` with a column of probabilities for each quadrant that occurs, and `predicted`,
-        the likeliest quadrant.
-    """
+    """Return the probability of each quadrant by a model that has not seen the language."""
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
     chances = cross_val_predict(
@@ -281,8 +270,7 @@ def cross_validate(examples: pd.DataFrame, columns: Sequence[str]) -> pd.DataFra
         cv=GroupKFold(10, shuffle=True, random_state=0),
         method="predict_proba",
     )
-    found = pd.DataFrame(chances, examples.index, sorted(examples["quadrant"].unique()))
-    return examples.join(found).assign(predicted=found.idxmax(axis=1))
+    return pd.DataFrame(chances, examples.index, sorted(examples["quadrant"].unique()))
 
 
 def compare_predictors(examples: pd.DataFrame, *, samples: int = 2000) -> pd.DataFrame:
@@ -302,9 +290,9 @@ def compare_predictors(examples: pd.DataFrame, *, samples: int = 2000) -> pd.Dat
     rows = {}
     for name, columns in PREDICTORS.items():
         found = cross_validate(examples, columns)
-        right = found["predicted"] == found["quadrant"]
-        given = [row[row["quadrant"]] for _, row in found.iterrows()]
-        groups = right.groupby(found["language"], sort=False).agg(["sum", "size"]).to_numpy()
+        right = found.idxmax(axis=1) == examples["quadrant"]
+        given = [found.loc[row, quadrant] for row, quadrant in examples["quadrant"].items()]
+        groups = right.groupby(examples["language"], sort=False).agg(["sum", "size"]).to_numpy()
         shares = groups[drawn].sum(axis=1)
         low, high = np.quantile(shares[:, 0] / shares[:, 1], [0.025, 0.975])
         loss = -np.log(np.clip(given, 1e-6, 1)).mean()

@@ -142,7 +142,7 @@ time.sleep(600)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all that runs in it
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    expected = "mlq: interrupted. Finished work is kept; start again to continue."
+    expected = "mlq: interrupted. Finished work is kept. Start again to go on."
     assert said.splitlines()[-1] == expected
     assert "Traceback" not in said
     assert (toy / "_build/scratch/store").read_text() == str(toy.resolve() / "_build/store")
