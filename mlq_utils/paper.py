@@ -19,7 +19,8 @@ from mlq_utils.data import PACKAGE_DATA, one_of
 
 FOLDER = PACKAGE_DATA / "paper"
 
-# How the values that share a name are combined. "in all three" means the datasets of Table 2.
+# How the values that share a name are combined. "in all three" tells whether the name occurs in all
+# three datasets of Table 2.
 _HOW: dict[str, Callable[[pd.api.typing.SeriesGroupBy], pd.Series]] = {
     "value": lambda groups: groups.first(),
     "mean": lambda groups: groups.mean(),
@@ -46,10 +47,10 @@ _REMEDY = "restore the file from the repository or reinstall mlq_utils"
 
 
 def table(n: int) -> pd.DataFrame:
-    """Return a table of the paper in tidy form, one row per printed cell.
+    """Return a table of the paper in tidy form, with one row per printed cell.
 
-    Scores are in spBLEU (in Table 16 accuracies in percent, except for Flores-101), sizes in
-    sentence pairs, and Table 7's ratio in percent.
+    Scores are in spBLEU, except that those of Table 16 are accuracies in percent (without
+    Flores-101). Sizes are in sentence pairs, and the ratio of Table 7 is in percent.
 
     Args:
         n: The table's number in the paper.
@@ -59,8 +60,8 @@ def table(n: int) -> pd.DataFrame:
         (how to read it, and what was repaired of the scan).
 
     Raises:
-        ValueError: There is no such table, or its file is damaged: a column or row is missing, a
-            cell is no number, or a check within the table has another outcome than in print.
+        ValueError: There is no such table, or its file is damaged. Then a column or row is missing,
+            a cell is not a number, or a check of the table has another outcome than in print.
     """
     if n not in range(1, 17):
         raise ValueError(f"unknown table {n!r}; the paper has Tables 1 to 16")
@@ -78,7 +79,7 @@ def constants() -> pd.DataFrame:
 
 
 def checks() -> pd.DataFrame:
-    """Return every check that the paper's redundancy allows, one row per compared cell.
+    """Return every check that the paper's redundancy allows, with one row per compared cell.
 
     Returns:
         A frame with columns `table` (the tables compared, such as "5, 13"), `check` (the rule in
@@ -123,10 +124,10 @@ def _words(failing: pd.DataFrame) -> str:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Read a CSV file as text; empty cells are empty strings."""
+    """Read a CSV file as text, in which empty cells are empty strings."""
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")
-    except ValueError as error:  # what pandas raises for a file that is no CSV in UTF-8
+    except ValueError as error:  # pandas raises it if the file is not CSV in UTF-8
         raise ValueError(f"{path}: {error}; {_REMEDY}") from error
 
 
@@ -166,7 +167,7 @@ def _typed(folder: Path, n: int) -> pd.DataFrame:
 
 
 def _numbers(path: Path, cells: pd.Series, kind: str) -> pd.Series:
-    """Convert a column to numbers; the error names the cell that is none."""
+    """Convert a column to numbers. The error names the first cell that is not a number."""
     numbers = pd.to_numeric(cells, errors="coerce")
     wrong = ~np.isfinite(numbers) & ~(cells.eq("") & kind.endswith("?"))
     if kind.startswith("int"):
@@ -223,7 +224,7 @@ def _compare(folder: Path, rule: dict) -> pd.DataFrame:
         _side(folder, *(rule[f"{side}_{part}"] for part in ("table", "rows", "by", "value", "how")))
         for side in ("printed", "other")
     ]
-    if not rule["other_by"]:  # one value for all of the printed side
+    if not rule["other_by"]:  # then all of the printed side is compared with one value
         sides[1] = pd.Series(sides[1].iloc[0], index=sides[0].index)
     cells = pd.concat(sides, axis=1, keys=["printed", "recomputed"], join="outer", sort=False)
     # If one side counts something, then a cell missing there means a count of zero.

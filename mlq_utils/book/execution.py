@@ -102,16 +102,15 @@ async def _execute(chapter: Chapter, key: str) -> None:
         cell = nbformat.v4.new_code_cell(source, metadata=tags)
         notebook.cells.insert(tagged.index(True) + 1, cell)
     resources = {"metadata": {"path": str(scratch)}}
-    kernel = notebook.metadata.get("kernelspec", {}).get("name", "")
-    client = NotebookClient(notebook, kernel_name=kernel, resources=resources, **_KERNEL)
+    client = NotebookClient(notebook, resources=resources, **_KERNEL)
     try:
         await client.async_execute()
     except CellExecutionError as error:
         counts = [cell.get("execution_count") or 0 for cell in notebook.cells]
         message = f"{chapter.path}, In [{max(counts)}]: {error.ename}: {error.evalue}"
         raise BookError(f"{error}\n{message}") from error
-    except Exception as error:  # a dead kernel is a RuntimeError, and there are other failures
-        if asyncio.current_task().cancelling():  # nbclient calls that a dead kernel, too
+    except Exception as error:  # a kernel that died is a RuntimeError, and there are others
+        if asyncio.current_task().cancelling():  # nbclient says that the kernel died then, too
             raise asyncio.CancelledError from None
         raise BookError(f"{chapter.path}: {error}") from error
     notebook.metadata["mlq_key"] = key

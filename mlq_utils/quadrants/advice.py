@@ -71,7 +71,7 @@ class Advice:
     Attributes:
         language: The paper's code of the language.
         quadrant: The likeliest quadrant.
-        probability: Probability of each quadrant.
+        probability: The probability of each quadrant.
         strategy: What the paper recommends for the likeliest quadrant (Section 4.4).
         expect: How models tuned on such languages changed in Table 12 of the paper.
         evidence: The kind of evidence (`published`, `tokenizer` or `trained`) and what it is.
@@ -160,7 +160,7 @@ def _predicted(language: str, known: pd.DataFrame, predictor: str) -> dict[str, 
 
 @cache
 def expectations() -> dict[str, str]:
-    """Return, by quadrant, how models tuned on its languages changed: medians of Table 12."""
+    """Return how models tuned on languages of each quadrant changed, by medians of Table 12."""
     scores = assign(published(), threshold())
     medians = scores.groupby("quadrant").median(numeric_only=True)
     text = (
