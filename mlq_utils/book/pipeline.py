@@ -142,8 +142,8 @@ def book(profile: str = "mini", site: Path | None = None) -> int:
     checkpoints = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
     os.environ["MLQ_CHECKPOINTS"] = str(checkpoints.resolve())
     # The pages about speed and about the mini world import `benchmarks`, which is not installed.
-    paths = [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    paths = filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     try:
         print(make(Path.cwd(), profile, site))
     except BookError as error:

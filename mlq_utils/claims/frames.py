@@ -24,12 +24,8 @@ def frame(name: str) -> pd.DataFrame:
 
 
 @cache
-def _scores(study: str) -> pd.DataFrame:
-    return studies.scores(study)
-
-
 def _untuned() -> pd.Series:
-    return _scores("untuned").set_index("target")["spbleu"]
+    return studies.scores("untuned").set_index("target")["spbleu"]
 
 
 def _named() -> pd.Series:
@@ -96,8 +92,8 @@ def extensions() -> pd.DataFrame:
     tokens. `spbleu`, `spbleu_plain` (without the extension) and `change` are means over `seeds`.
     """
     run = ["target", "size", "seed"]
-    plain = _scores("shortened").query("cap.isna() and shorten.isna()")[[*run, "spbleu"]]
-    rows = _scores("extended").query("cap.isna()").merge(plain, on=run, suffixes=("", "_plain"))
+    plain = frame("shortened").query("cap.isna() and shorten.isna()")[[*run, "spbleu"]]
+    rows = frame("extended").query("cap.isna()").merge(plain, on=run, suffixes=("", "_plain"))
     ways = ["target", *(field.name for field in dataclasses.fields(Extension))]
     means = rows.groupby(ways, as_index=False, sort=False).agg(
         seeds=("seed", "size"), spbleu=("spbleu", "mean"), spbleu_plain=("spbleu_plain", "mean")
@@ -132,7 +128,7 @@ def _ted_quadrants() -> pd.DataFrame:
 
 
 def _mini_by_seed() -> pd.DataFrame:
-    scores = quadrants.trained(_scores("untuned"), _scores("by_language"))
+    scores = quadrants.trained(frame("untuned"), frame("by_language"))
     return _assigned(scores, quadrants.threshold(_untuned()))
 
 
@@ -153,11 +149,11 @@ def _brevity() -> pd.DataFrame:
 
 FRAMES: dict[str, Callable[[], pd.DataFrame]] = (
     {f"table {n}": partial(paper.table, n) for n in range(1, 17)}
-    | {name: lambda name=name: _compared(_scores(name), _untuned()) for name in studies.STUDIES}
+    | {n: lambda n=n: _compared(studies.scores(n), _untuned()) for n in studies.STUDIES}
     | {
         "models of table 9": _alpaca,
         "models of table 12": _ted,
-        "reciprocal_sizes by side": lambda: studies.sides(_scores("reciprocal_sizes")),
+        "reciprocal_sizes by side": lambda: studies.sides(frame("reciprocal_sizes")),
         "agreement of reciprocal models": partial(
             _agreement, "models of table 12", "quadrant == 'reciprocal'"
         ),
