@@ -30,6 +30,13 @@ _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """Environment of the kernels. What they print ends up on a page: no progress bars there."""
+_INSTALL = """\
+import sys
+
+if "google.colab" in sys.modules:
+    %pip install "mlq_utils[book] @ git+{url}"
+"""
+"""First code cell of a chapter that has a button for Colab, which lacks the package."""
 
 
 def chapters(root: Path, profile: str) -> list[Chapter]:
@@ -69,16 +76,33 @@ def _parameters(root: Path, path: Path, profile: str) -> dict[str, Any]:
 
 
 def _stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
-    """Lay out what Jupyter Book reads, which is made anew: pages, notebooks and configuration."""
+    """Lay out what Jupyter Book reads, which is made anew: pages, notebooks and configuration.
+
+    If `_config.yml` sets the address of the repository, pages get buttons for it, and chapters a
+    cell that installs the package on Colab.
+    """
     source = root / "_build/source" / profile
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*"))
     (source / "book/_static").rename(source / "_static")  # where Jupyter Book looks for it
-    for name in ("_toc.yml", "_config.yml"):
-        shutil.copy(root / name, source)
+    shutil.copy(root / "_toc.yml", source)
+    config = yaml.safe_load((root / "_config.yml").read_text("utf8"))
+    url = config["repository"]["url"]
+    if url:
+        config["html"] |= {f"use_{b}_button": True for b in ("repository", "edit_page", "issues")}
+        config["launch_buttons"] = {
+            "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
+        }
+    (source / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), "utf8")
     for chapter in listed:
+        notebook = nbformat.read(chapter.executed, as_version=4)
+        if url:  # after the first cell, which has the title of the page
+            tags = {"tags": ["hide-cell"]}
+            cell = nbformat.v4.new_code_cell(_INSTALL.format(url=url), metadata=tags)
+            notebook.cells.insert(1, cell)
         (source / chapter.path).parent.mkdir(exist_ok=True)
-        shutil.copy(chapter.executed, source / chapter.path)
+        nbformat.write(notebook, source / chapter.path)
     return source
 
 

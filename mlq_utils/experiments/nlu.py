@@ -33,6 +33,8 @@ from mlq_utils.data import PACKAGE_DATA, data_folder, one_of
 
 TASKS: dict[str, dict[str, Any]] = yaml.safe_load((PACKAGE_DATA / "nlu/tasks.yaml").read_bytes())
 """The tasks by name; the file says what their fields mean."""
+PROBE = "Thursday, January 9, 2003: joi, 9 ianuarie 2003, និង রোমানিয়া"
+"""Text that a converted tokenizer must split as SentencePiece does."""
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,12 @@ def _load(evaluation: Evaluation) -> Any:
     )
     digest = modeling.digest(str(evaluation.base))
     about = f"{digest} {evaluation.revision} {dtype} {version('lm_eval')}"
-    name = f"nlu-{hashlib.sha256(about.encode()).hexdigest()}.db"
-    return CachingLM(model, str(CHECKPOINTS / name))
+    path = str(CHECKPOINTS / f"nlu-{hashlib.sha256(about.encode()).hexdigest()}.db")
+    kept = CachingLM(model, path)
+    kept.dbdict.close()  # the harness would pickle the answers; here they are JSON
+    kept.dbdict = type(kept.dbdict)(path, autocommit=True, encode=json.dumps, decode=json.loads)
+    model.set_cache_hook(kept.get_cache_hook())
+    return kept
 
 
 def _transformers_tokenizer(base: "modeling.Model") -> Any:
@@ -244,6 +250,9 @@ def _transformers_tokenizer(base: "modeling.Model") -> Any:
 
     For SentencePiece it is `LlamaTokenizer`, which differs only on doubled and leading spaces.
     `AutoTokenizer` would leave out the space that SentencePiece puts before a text.
+
+    Raises:
+        ValueError: The conversion gives other ids than SentencePiece for ordinary text.
     """
     from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
@@ -254,4 +263,7 @@ def _transformers_tokenizer(base: "modeling.Model") -> Any:
         return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=eos)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tokenizer.model").write_bytes(backend.serialized_model_proto())
-        return LlamaTokenizer.from_pretrained(folder, add_bos_token=base.bos is not None)
+        found = LlamaTokenizer.from_pretrained(folder, add_bos_token=base.bos is not None)
+    if found.encode(PROBE, add_special_tokens=False) != base.tokenizer.encode(PROBE):
+        raise ValueError(f"transformers cannot apply the SentencePiece model of {base.name}")
+    return found

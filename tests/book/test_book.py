@@ -12,6 +12,7 @@ from unittest import mock
 import nbformat
 import pytest
 import yaml
+from IPython.core.interactiveshell import InteractiveShell
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mlq_utils import languages, paper
@@ -148,21 +149,30 @@ time.sleep(600)
     assert (toy / "_build/scratch/store").read_text() == str(toy.resolve() / "_build/store")
 
 
-def test_the_address_brings_the_buttons_that_are_set(toy):
+def test_the_address_brings_the_buttons_and_installs_on_colab(toy, monkeypatch):
     config = yaml.safe_load((toy / "_config.yml").read_text("utf8"))
     config["repository"]["url"] = "https://github.com/someone/somewhere"
-    assert not any(config["html"].values())
-    config["html"] = dict.fromkeys(config["html"], True)
-    config["launch_buttons"] = {"binderhub_url": "https://mybinder.org"}
     (toy / "_config.yml").write_text(yaml.safe_dump(config), "utf8")
     committed = (toy / "notebooks/chapter.ipynb").read_bytes()
     site = book.make(toy, "smoke").parent
     page = (site / "notebooks/chapter.html").read_text("utf8")
     assert "A chapter" in page.split("</title>")[0]
+    staged = nbformat.read(toy / "_build/source/smoke/notebooks/chapter.ipynb", as_version=4)
+    install = next(cell.source for cell in staged.cells if cell.cell_type == "code")
+    assert 'if "google.colab" in sys.modules:' in install
+    assert "git+https://github.com/someone/somewhere" in install
+    shell = InteractiveShell.instance()
+    ran = []
+    shell.register_magic_function(ran.append, magic_name="pip")
+    assert shell.run_cell(install).success and ran == []
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    assert shell.run_cell(install).success
+    assert ran == ['install "mlq_utils[book] @ git+https://github.com/someone/somewhere"']
     assert (toy / "notebooks/chapter.ipynb").read_bytes() == committed
     for address in (
         "https://github.com/someone/somewhere/issues/new",
         "https://github.com/someone/somewhere/edit/main/notebooks/chapter.ipynb",
+        "https://colab.research.google.com/",
         "https://mybinder.org/",
     ):
         assert address in page

@@ -1,9 +1,11 @@
 """NLU by lm-evaluation-harness: its prompts and scores, files as they are released."""
 
+import contextlib
 import importlib.util
 import json
 import math
 import re
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -173,6 +175,16 @@ def test_ids_of_llama_are_those_of_sentencepiece(data):
     assert encoded == words.encode(plain)
 
 
+def test_a_sentencepiece_model_that_transformers_cannot_apply_is_refused(monkeypatch, mini):
+    class Other(transformers.LlamaTokenizer):
+        def encode(self, *args, **kwargs):
+            return [7]
+
+    monkeypatch.setattr(transformers, "LlamaTokenizer", Other)
+    with pytest.raises(ValueError, match="cannot apply the SentencePiece model of mini"):
+        nlu._transformers_tokenizer(mini)
+
+
 def test_a_tokenizer_that_opens_no_text_opens_none_here(tokenizers_by_name, monkeypatch):
     words = tokenizers_by_name["byte-level"]
     config = transformers.LlamaConfig(
@@ -332,12 +344,16 @@ def asked(monkeypatch):
     return found
 
 
-def test_what_is_done_is_not_computed_again(kept, released, asked):
+def test_what_is_done_is_not_computed_again(kept, released, asked, answers):
     ask = {"tasks": ["xcopa"], "languages": ["et"]}
     found = Evaluation(**ask, limit=3).scores()
     assert len(asked) == 2 * 3
     assert Evaluation(**ask, limit=3, batch_size=1).scores().equals(found)
     assert len(asked) == 2 * 3
+    (path,) = answers.glob("*.db")
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        values = [json.loads(value) for (value,) in file.execute("SELECT value FROM unnamed")]
+    assert len(values) == 2 * 3  # as JSON, not pickled
     Evaluation(**ask, limit=4).scores()
     assert len(asked) == 2 * 4
 
