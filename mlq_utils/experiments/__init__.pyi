@@ -2,7 +2,7 @@ from . import comparison, nlu, planning, scales, studies, sweep, tables
 from .executors import run_all
 from .runner import VOCABULARY_SEED, VOCABULARY_SIZES, run
 from .spec import SHIPPED, STORE, Spec, costs, default_store, scores, spec_of
-from .store import Store, read_lines, write_lines
+from .store import Store, write_lines
 
 __all__ = [
     "SHIPPED",
@@ -16,7 +16,6 @@ __all__ = [
     "default_store",
     "nlu",
     "planning",
-    "read_lines",
     "run",
     "run_all",
     "scales",
