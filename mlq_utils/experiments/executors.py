@@ -36,9 +36,9 @@ RETRIES = 3
 """How often a run is sent again after its worker was lost."""
 PAUSES = (2, 10)
 """Seconds before each further attempt after an error that may be transient."""
-TRANSIENT = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EPIPE}
-TRANSIENT |= {errno.ECONNRESET, errno.ECONNABORTED, errno.ECONNREFUSED}
-"""Errors of files and connections that another attempt may not meet."""
+LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
+LASTING |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, None}
+"""Errors of files that another attempt would meet again; those without a number are our own."""
 GPU_FAILURE = "AcceleratorError"
 """Name of torch's error of a GPU, after which all that a process asks of that GPU fails too."""
 CONNECT_SECONDS = 20
@@ -110,11 +110,12 @@ def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
     for spec in missing.values():
         try:
             _attempt(spec, store)
-            yield spec, None
         except Exception as error:
             if type(error).__name__ == GPU_FAILURE:  # nothing more can be computed in this process
                 raise
             yield spec, error
+        else:
+            yield spec, None
 
 
 def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
@@ -169,7 +170,7 @@ def _attempt(spec: Spec, store: Store) -> None:
             experiments.run(spec, store, progress=False)
             return
         except OSError as error:
-            if pause is None or error.errno not in TRANSIENT:
+            if pause is None or error.errno in LASTING:
                 raise
             time.sleep(pause)
 
