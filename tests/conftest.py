@@ -16,7 +16,6 @@ from hypothesis import settings
 
 from mlq_utils import corpora, experiments, tokenization
 from mlq_utils.data import cache_folder
-from mlq_utils.modeling import pretraining
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
@@ -139,6 +138,9 @@ def tokenizers_by_name(mixed_sentences):
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
     """A base of a few steps: its scores mean nothing, its files are those of any base."""
+    # Not above, since the process that starts the workers needs no torch.
+    from mlq_utils.modeling import pretraining
+
     folder = tmp_path_factory.mktemp("base") / "tiny"
     recipe = pretraining.RECIPE | {
         "vocabulary_size": 700, "tokenizer_documents": 1500, "sequence_length": 64,
