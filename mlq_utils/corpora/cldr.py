@@ -21,11 +21,12 @@ are rendered in English and in the language:
 
 import copy
 import datetime
+import itertools
 import operator
 import random
 import zlib
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import pandas as pd
@@ -99,6 +100,12 @@ def combinations(seed: int, split: Split | None = None) -> Iterator[tuple[Item, 
         items = tuple(item() for _ in range(lengths[int(draw() * len(lengths))]))
         if len(set(items)) == len(items) and split in (None, split_of(items)):
             yield items
+
+
+@lru_cache(maxsize=8)
+def _first(number: int, seed: int, split: Split) -> list[tuple[Item, ...]]:
+    """Return the first combinations of a stream, which are drawn once for all languages."""
+    return list(itertools.islice(combinations(seed, split), number))
 
 
 class Phrasebook:
@@ -202,9 +209,12 @@ def pairs(language: str, split: Split, size: int | None = None, seed: int = 0) -
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
     rows: dict[frozenset[Item], tuple[str, str]] = {}
-    for items in combinations(seed, split):
-        if (key := frozenset(items)) not in rows and book.can(items):
-            rows[key] = english.render(items), book.render(items)
-            if len(rows) == size:
-                break
+    drawn = size
+    while len(rows) < size:  # how many are needed depends on how much the locale translates
+        drawn *= 2
+        for items in _first(drawn, seed, split):
+            if (key := frozenset(items)) not in rows and book.can(items):
+                rows[key] = english.render(items), book.render(items)
+                if len(rows) == size:
+                    break
     return pd.DataFrame(list(rows.values()), columns=["source", "target"])
