@@ -110,8 +110,12 @@ def codes(covered_by: str | None = None) -> list[str]:
     """
     if covered_by is None:
         return list(_records())
-    column = COVERAGE[one_of("corpus", covered_by, COVERAGE)]
-    return [code for code, language in _records().items() if getattr(language, column)]
+    return list(_covered(COVERAGE[one_of("corpus", covered_by, COVERAGE)]))
+
+
+@cache  # every `Spec` asks, and a comparison makes thousands of them
+def _covered(column: str) -> tuple[str, ...]:
+    return tuple(code for code, language in _records().items() if getattr(language, column))
 
 
 def check(codes: Iterable[str]) -> list[str]:
