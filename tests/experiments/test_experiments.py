@@ -425,12 +425,11 @@ def test_the_command_in_two_processes(small, tmp_path, monkeypatch):
         "from mlq_utils.experiments.store import Store\n"
         f"experiments.run({spec!r}, Store({str(store)!r}), save=Path({str(folder)!r}))\n"
     )
-    launcher = "import sys; from accelerate.commands.accelerate_cli import main; main()"
+    # The module, since the program `accelerate` would import all of its other commands, too.
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    options = ["--num_processes", "2", "--main_process_port", "0"]
     done = subprocess.run(
-        [
-            *(sys.executable, "-c", launcher, "launch", "--multi_gpu", "--num_processes", "2"),
-            *("--main_process_port", "0", str(script)),
-        ],
+        [*launcher, *options, script],
         capture_output=True,
         text=True,
         timeout=300,
