@@ -72,7 +72,7 @@ def tokenizer() -> dict[str, dict]:
         words = corpora.english_centric_tokenizer(3072)
         texts = corpora.texts("cldr", "test", 1012)
         what = "a tokenizer trained on CLDR, on CLDR text of all languages, 1012 sentences each"
-    shortener = tokenization.PrefixShortener.fit(words, texts["te"])
+    short = tokenization.PrefixShortener.fit(words, texts["te"]).shortened()
 
     def bare() -> None:
         for sentences in texts.values():
@@ -82,7 +82,7 @@ def tokenizer() -> dict[str, dict]:
         tokenization.analyse(words, texts)
 
     def shortened() -> None:
-        tokenization.analyse(words, texts, shortener=shortener)
+        tokenization.analyse(short, texts)
 
     return {
         "tokenizer_vs_sentencepiece": compare(analysis, bare) | {"what": what},

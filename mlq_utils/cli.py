@@ -1,10 +1,7 @@
 """The command line: `mlq COMMAND`, or the same as `python -m mlq_utils COMMAND`.
 
     mlq recommend cy                              # how is Welsh best tuned?
-    mlq run --languages cy --targets cy fr af     # tune, translate and score
-    mlq run --config run.yaml --seed 1            # defaults from a YAML file
     mlq run --help                                # all flags, with defaults and units
-    mlq --tyro-print-completion bash              # completion for bash, zsh or fish
 
 Flags are generated from the dataclasses and functions of the Python interface. A command imports
 what it needs only when it is chosen, so that help and advice do not wait for torch.
@@ -41,15 +38,11 @@ def main(args: Sequence[str] | None = None) -> int:
         print("mlq: error:", *str(error).split(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "\nmlq: interrupted. Finished work is kept; start again to continue.", file=sys.stderr
-        )
+        print("\nmlq: interrupted. Finished work is kept. Start again to go on.", file=sys.stderr)
         return 130
-    if isinstance(result, int):
-        return result
-    if result:
+    if isinstance(result, str) and result:
         print(result)
-    return 0
+    return result if isinstance(result, int) else 0
 
 
 def _summary(text: str) -> Command:
@@ -82,8 +75,6 @@ def _run(args: Sequence[str]) -> Command:
         config: Path | None = None,
         store: str = STORE,
         save: Path | None = None,
-        micro_batch: int | None = None,
-        device_map: str | None = None,
     ) -> str:
         """Tune, translate and score a model.
 
@@ -92,49 +83,37 @@ def _run(args: Sequence[str]) -> Command:
             config: YAML file with fields of the specification, which flags override.
             store: Folder or URL where records are kept.
             save: Folder to save the tuned model in.
-            micro_batch: Number of examples computed at once. Defaults to as many as fit.
-            device_map: "auto" spreads a model that is not tuned over several devices.
         """
         from mlq_utils.experiments import Store, runner
 
-        options = {"save": save, "micro_batch": micro_batch, "device_map": device_map}
-        return runner.report(Spec(**vars(spec)), Store(store), **options)
+        return runner.report(Spec(**vars(spec)), Store(store), save=save)
 
     return run
 
 
-def recommend(
-    language: str,
-    /,
-    *,
-    tokenizer: str | None = None,
-    before: dict[str, float] | None = None,
-    after: dict[str, float] | None = None,
-    threshold: float | None = None,
-    standard_error: float = 0.05,
-    seed: int = 0,
-) -> str:
-    """Advise how to tune a language.
-
-    Args:
-        language: The paper's code of the language, such as cy.
-        tokenizer: Your tokenizer, as a folder or a name on the Hub. It is measured on CLDR text.
-        before: The untuned model's scores in spBLEU by target, such as `cy 1.2 af 3.4 ro 5.6`.
-        after: Scores of the model tuned on the language, for the same targets.
-        threshold: T of Equation 1, in spBLEU points. Defaults to the mean of `before`.
-        standard_error: Sampling error of a score as a share of the score.
-        seed: Random seed for drawing that error.
-    """
+def _recommend(_: Sequence[str]) -> Command:
     from mlq_utils import corpora, quadrants, tokenization
 
-    fertility = None
-    if tokenizer is not None:
-        pairs = corpora.load("cldr", language, "test", size=200)
-        texts = {"en": pairs["source"].tolist(), language: pairs["target"].tolist()}
-        fertility = tokenization.analyse(tokenization.load(tokenizer), texts)
-    trial = {"before": before, "after": after, "threshold": threshold}
-    trial |= {"standard_error": standard_error, "seed": seed}
-    return str(quadrants.recommend(language, fertility=fertility, **trial))
+    none = quadrants.Trial()
+
+    def recommend(
+        language: str, /, trial: quadrants.Trial = none, *, tokenizer: str | None = None
+    ) -> str:
+        """Advise how to tune a language.
+
+        Args:
+            language: The paper's code of the language, such as cy.
+            trial: Scores of your model before and after tuning on the language.
+            tokenizer: Folder or name of your tokenizer, which is measured on CLDR text.
+        """
+        fertility = None
+        if tokenizer is not None:
+            pairs = corpora.load("cldr", language, "test", size=200)
+            texts = {"en": pairs["source"].tolist(), language: pairs["target"].tolist()}
+            fertility = tokenization.analyse(tokenization.load(tokenizer), texts)
+        return str(quadrants.recommend(language, trial, fertility=fertility))
+
+    return recommend
 
 
 def pretrain(*, folder: Path, seed: int = 0) -> str:
@@ -155,14 +134,13 @@ def _from(module: str, name: str) -> Callable[[Sequence[str]], Command]:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], Command]]] = {
-    "recommend": ("Advise how to tune a language.", lambda _: recommend),
+    "recommend": ("Advise how to tune a language.", _recommend),
     "claims": ("Show the verdicts on the paper's claims.", _from("claims", "report")),
     "run": ("Tune, translate and score a model.", _run),
     "sweep": ("Plan or make the paper's runs.", _from("experiments.sweep", "report")),
     "nlu": ("Score a model on language understanding.", _from("experiments.nlu", "report")),
     "book": ("Make the book of the current folder.", _from("book.pipeline", "book")),
     "studies": ("Make the missing runs of the book.", _from("experiments.studies", "ship")),
-    "corpora": ("Count the training pairs on this machine.", _from("corpora.inventory", "report")),
     "pretrain": ("Pretrain a small base model.", lambda _: pretrain),
 }
 """Each command with its summary and the function that makes it."""

@@ -12,15 +12,8 @@ footnote 2. These decisions fill what the scan of Table 8 leaves open:
   "Indo-Iranian, Indo-Aryan" for Hindi, and Kabuverdianu heads a family "Portuguese".
 * Both Chinese rows are called "Chinese". The script is added here, so that names are unique.
 
-The other columns are our own. `script` and `flores` follow the files of FLORES-200, whose `ku` is
-Sorani in Arabic script; the paper does not say which Kurdish it means. `cldr` is Babel's locale in
-the same script, empty if it has none of use: it lacks Umbundu, and has only months and days for
-Nyanja and Northern Sotho. `space_separated` says whether the orthography puts spaces between words
-(in Vietnamese, between syllables). Khmer does not, though its FLORES text has zero-width spaces
-between some words. `ntrex`, `ted`, `wikimatrix` and `news_commentary` follow the releases, in the
-script of FLORES-200 and with Brazilian Portuguese (the Pulaar of NTREX-128 is not Fulani).
-`flores101` is the list in that release's README. `mc4` is empty if mC4's text is in another script:
-its `ku` is Kurmanji in Latin script, and its `zh` mixes both Chinese scripts.
+The other columns are our own (see `Language`). FLORES-200 decides what the paper does not say: its
+`ku` is Sorani in Arabic script, and its Portuguese is Brazilian.
 """
 
 from collections.abc import Iterable
@@ -31,7 +24,6 @@ import pandas as pd
 
 from mlq_utils.data import PACKAGE_DATA, one_of
 
-FLAGS = ("space_separated", "pretraining")
 COVERAGE = {
     "flores200": "flores",
     "flores101": "flores101",
@@ -48,25 +40,24 @@ COVERAGE = {
 
 @dataclass(frozen=True)
 class Language:
-    """A language of the paper. Codes are empty if a corpus lacks the language.
+    """A language of the paper.
+
+    A code of a corpus is empty if the corpus lacks the language or has it in another script.
 
     Attributes:
         code: The paper's code, e.g. "zhtrad".
         name: The English name, unique.
-        family_1: The widest family of Table 8.
-        family_2: The family below it.
-        family_3: The narrowest family, empty if the paper gives none.
+        family_1: The widest family of Table 8. `family_2` and `family_3` are below it.
         script: ISO 15924 code of the script in FLORES-200, e.g. "Latn".
-        space_separated: Whether words are separated by spaces.
-        flores: The FLORES-200 code, e.g. "zho_Hant".
-        cldr: The Babel locale, e.g. "zh_Hant".
+        space_separated: Whether the orthography puts spaces between words, or between syllables as
+            in Vietnamese. Khmer does not, though its FLORES text has some zero-width spaces.
         pretraining: Whether it is one of the 20 Wikipedia languages of LLaMA (footnote 2).
-        ntrex: The NTREX-128 code, e.g. "zho-TW".
-        ted: The column of the TED talks, e.g. "zh-tw".
-        wikimatrix: The code in WikiMatrix with English.
-        news_commentary: The code in News-Commentary.
-        flores101: The FLORES-101 code, e.g. "zho_trad".
-        mc4: The code in mC4, e.g. "iw" for Hebrew.
+        flores: The FLORES-200 code, e.g. "zho_Hant". `flores101`, `ntrex`, `ted`, `wikimatrix` and
+            `news_commentary` are the codes of these corpora.
+        cldr: The Babel locale, e.g. "zh_Hant". Babel lacks Umbundu, and has only months and days
+            for Nyanja and Northern Sotho.
+        mc4: The code in mC4, e.g. "iw" for Hebrew. mC4's `ku` is Kurmanji in Latin script, and its
+            `zh` mixes both Chinese scripts.
     """
 
     code: str
@@ -89,19 +80,13 @@ class Language:
 
 @cache
 def _records() -> dict[str, Language]:
-    frame = pd.read_csv(
-        PACKAGE_DATA / "languages.csv",
-        dtype={flag: bool for flag in FLAGS},
-        keep_default_na=False,  # an empty family is a blank, not a missing number
-    )
+    # An empty family is a blank, not a missing number.
+    frame = pd.read_csv(PACKAGE_DATA / "languages.csv", keep_default_na=False)
     return {row["code"]: Language(**row) for row in frame.to_dict("records")}
 
 
 def table() -> pd.DataFrame:
-    """Return a frame of all 102 languages in the order of Table 8.
-
-    Its columns are the attributes of `Language`. It is a copy that may be changed.
-    """
+    """Return all 102 languages in the order of Table 8, with the attributes of `Language`."""
     return pd.DataFrame(list(_records().values()))
 
 
@@ -118,26 +103,24 @@ def codes(covered_by: str | None = None) -> list[str]:
     """Return codes in the order of Table 8, with English among them.
 
     Args:
-        covered_by: A key of `COVERAGE`; only the languages of that corpus are returned. Defaults to
-            all languages.
+        covered_by: Only the languages of this corpus, a key of `COVERAGE`. Defaults to all.
 
     Raises:
         ValueError: The corpus is unknown.
     """
     if covered_by is None:
         return list(_records())
-    column = COVERAGE[one_of("corpus", covered_by, COVERAGE)]
-    return [code for code, language in _records().items() if getattr(language, column)]
+    return list(_covered(COVERAGE[one_of("corpus", covered_by, COVERAGE)]))
+
+
+@cache  # every `Spec` asks, and a comparison makes thousands of them
+def _covered(column: str) -> tuple[str, ...]:
+    return tuple(code for code, language in _records().items() if getattr(language, column))
 
 
 def check(codes: Iterable[str]) -> list[str]:
-    """Return the codes as a list if each is known and none is repeated.
-
-    Raises:
-        TypeError: A single string was given, which would be read letter by letter.
-        ValueError: A code is unknown or repeated.
-    """
-    if isinstance(codes, str):
+    """Return the codes as a list, or raise ValueError if one is unknown or repeated."""
+    if isinstance(codes, str):  # it would be read letter by letter
         raise TypeError(f"give a list of language codes, not the string {codes!r}")
     codes = [get(code).code for code in codes]
     repeated = sorted({code for code in codes if codes.count(code) > 1})

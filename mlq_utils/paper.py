@@ -19,28 +19,8 @@ from mlq_utils.data import PACKAGE_DATA, one_of
 
 FOLDER = PACKAGE_DATA / "paper"
 
-# For each table the number of rows and the columns, which are text unless marked. Those with `?`
-# may have empty cells.
-_SCHEMA = {
-    1: (70, "tuned_on target spbleu:float"),
-    2: (225, "dataset quadrant language"),
-    3: (168, "setting strategy n_languages:int size:int target spbleu:float"),
-    4: (80, "strategy size:int? tuned_on measure spbleu:float"),
-    5: (176, "target ratio:float strategy size:int? spbleu:float"),
-    6: (72, "target baseline:float source method vocabulary_size:int spbleu:float?"),
-    7: (25, "target setting value:float"),
-    8: (102, "family_1 family_2 family_3 code language"),
-    9: (101, "target alpaca:float llama:float delta:float"),
-    10: (3, "dataset n_languages:int domain"),
-    11: (12, "language family"),
-    12: (662, "tuned_on target role spbleu:float"),
-    13: (231, "target ratio:float strategy size:int? spbleu:float"),
-    14: (315, "strategy layer:int? target spbleu:float"),
-    15: (144, "strategy size:int target spbleu:float"),
-    16: (77, "training_data model strategy task score:float"),
-}
-
-# How the values that share a name are combined. "in all three" means the datasets of Table 2.
+# How the values that share a name are combined. "in all three" tells whether the name occurs in all
+# three datasets of Table 2.
 _HOW: dict[str, Callable[[pd.api.typing.SeriesGroupBy], pd.Series]] = {
     "value": lambda groups: groups.first(),
     "mean": lambda groups: groups.mean(),
@@ -67,10 +47,10 @@ _REMEDY = "restore the file from the repository or reinstall mlq_utils"
 
 
 def table(n: int) -> pd.DataFrame:
-    """Return a table of the paper in tidy form, one row per printed cell.
+    """Return a table of the paper in tidy form, with one row per printed cell.
 
-    Scores are in spBLEU (in Table 16 accuracies in percent, except for Flores-101), sizes in
-    sentence pairs, and Table 7's ratio in percent.
+    Scores are in spBLEU, except that those of Table 16 are accuracies in percent (without
+    Flores-101). Sizes are in sentence pairs, and the ratio of Table 7 is in percent.
 
     Args:
         n: The table's number in the paper.
@@ -80,11 +60,11 @@ def table(n: int) -> pd.DataFrame:
         (how to read it, and what was repaired of the scan).
 
     Raises:
-        ValueError: There is no such table, or its file is damaged: a column or row is missing, a
-            cell is no number, or a check within the table has another outcome than in print.
+        ValueError: There is no such table, or its file is damaged. Then a column or row is missing,
+            a cell is not a number, or a check of the table has another outcome than in print.
     """
-    if n not in _SCHEMA:
-        raise ValueError(f"unknown table {n!r}; the paper has Tables 1 to {max(_SCHEMA)}")
+    if n not in range(1, 17):
+        raise ValueError(f"unknown table {n!r}; the paper has Tables 1 to 16")
     return _checked(FOLDER, int(n)).copy()
 
 
@@ -98,11 +78,8 @@ def constants() -> pd.DataFrame:
     return _numbered(FOLDER / "constants.csv", "value").copy()
 
 
-def checks(n: int | None = None) -> pd.DataFrame:
-    """Return every check that the paper's redundancy allows, one row per compared cell.
-
-    Args:
-        n: Number of a table whose checks are returned. Defaults to all.
+def checks() -> pd.DataFrame:
+    """Return every check that the paper's redundancy allows, with one row per compared cell.
 
     Returns:
         A frame with columns `table` (the tables compared, such as "5, 13"), `check` (the rule in
@@ -112,13 +89,9 @@ def checks(n: int | None = None) -> pd.DataFrame:
         holds).
 
     Raises:
-        ValueError: There is no such table, or a file is damaged (see `table`).
+        ValueError: A file is damaged (see `table`).
     """
-    cells = _compared(FOLDER)
-    if n is not None:
-        table(n)  # refuses a number that no table has
-        cells = cells[cells.table.str.split(", ").map(lambda tables: str(n) in tables)]
-    return cells.reset_index(drop=True)
+    return _compared(FOLDER).copy()
 
 
 def contradictions() -> pd.DataFrame:
@@ -128,8 +101,8 @@ def contradictions() -> pd.DataFrame:
         A frame with columns `id`, `where` (tables and sections), `printed`, `conflict` (what
         contradicts it), `explanation`, `reading` ("plain", "arguable" if the paper can be read
         otherwise, or "outside" if the conflict is with a fact that the paper does not print), and
-        from the checks `cells` (how many fail), `of` (how many were compared) and `computed` (the
-        failing cells in words, empty if no check covers the place).
+        from the checks `cells` (how many fail) and `computed` (the failing cells in words, empty if
+        no check covers the place).
     """
     listed = _read(FOLDER / "contradictions.csv")
     found = checks()
@@ -137,7 +110,6 @@ def contradictions() -> pd.DataFrame:
     found["id"] = found.check.map(related)
     failing = found[~found.holds]
     listed["cells"] = listed.id.map(failing.groupby("id").size()).fillna(0).astype(int)
-    listed["of"] = listed.id.map(found.groupby("id").size()).fillna(0).astype(int)
     listed["computed"] = listed.id.map(failing.groupby("id").apply(_words)).fillna("")
     return listed
 
@@ -152,10 +124,10 @@ def _words(failing: pd.DataFrame) -> str:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Read a CSV file as text; empty cells are empty strings."""
+    """Read a CSV file as text, in which empty cells are empty strings."""
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")
-    except ValueError as error:  # what pandas raises for a file that is no CSV in UTF-8
+    except ValueError as error:  # pandas raises it if the file is not CSV in UTF-8
         raise ValueError(f"{path}: {error}; {_REMEDY}") from error
 
 
@@ -173,26 +145,29 @@ def _rules(folder: Path) -> pd.DataFrame:
 
 @lru_cache
 def _typed(folder: Path, n: int) -> pd.DataFrame:
-    """Read a table's file and give its columns their types."""
+    """Read a table's file and give its columns their types.
+
+    `tables.csv` has the number of rows and the columns, which are text if no type follows. Those
+    with `?` may have empty cells.
+    """
     path = folder / f"table_{n:02d}.csv"
-    n_rows, schema = _SCHEMA[n]
+    about = _read(folder / "tables.csv").set_index("table").loc[str(n)]
+    columns = [column.split(":") for column in about["columns"].split()]
     frame = _read(path)
-    columns = [column.split(":") for column in schema.split()]
     names = [name for name, *_ in columns]
     if list(frame) != names:
         raise ValueError(f"{path}: has columns {list(frame)}, not {names}; {_REMEDY}")
-    if len(frame) != n_rows:
-        raise ValueError(f"{path}: has {len(frame)} rows, not {n_rows}; {_REMEDY}")
+    if len(frame) != int(about["rows"]):
+        raise ValueError(f"{path}: has {len(frame)} rows, not {about['rows']}; {_REMEDY}")
     for name, *kind in columns:
         if kind:
             frame[name] = _numbers(path, frame[name], kind[0])
-    about = _read(folder / "tables.csv").set_index("table").loc[str(n)]
     frame.attrs = {key: about[key] for key in ("title", "unit", "source", "note")}
     return frame
 
 
 def _numbers(path: Path, cells: pd.Series, kind: str) -> pd.Series:
-    """Convert a column to numbers; the error names the cell that is none."""
+    """Convert a column to numbers. The error names the first cell that is not a number."""
     numbers = pd.to_numeric(cells, errors="coerce")
     wrong = ~np.isfinite(numbers) & ~(cells.eq("") & kind.endswith("?"))
     if kind.startswith("int"):
@@ -239,8 +214,8 @@ def _side(folder: Path, name: str, rows: str, by: str, value: str, how: str) -> 
 
 @lru_cache
 def _compared(folder: Path) -> pd.DataFrame:
-    """Run every check."""
-    return pd.concat([_compare(folder, rule) for rule in _rules(folder).to_dict("records")])
+    rules = _rules(folder).to_dict("records")
+    return pd.concat([_compare(folder, rule) for rule in rules], ignore_index=True)
 
 
 def _compare(folder: Path, rule: dict) -> pd.DataFrame:
@@ -249,7 +224,7 @@ def _compare(folder: Path, rule: dict) -> pd.DataFrame:
         _side(folder, *(rule[f"{side}_{part}"] for part in ("table", "rows", "by", "value", "how")))
         for side in ("printed", "other")
     ]
-    if not rule["other_by"]:  # one value for all of the printed side
+    if not rule["other_by"]:  # then all of the printed side is compared with one value
         sides[1] = pd.Series(sides[1].iloc[0], index=sides[0].index)
     cells = pd.concat(sides, axis=1, keys=["printed", "recomputed"], join="outer", sort=False)
     # If one side counts something, then a cell missing there means a count of zero.
@@ -268,38 +243,31 @@ def _compare(folder: Path, rule: dict) -> pd.DataFrame:
     )
 
 
-def llamax_scores(models: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return en→x spBLEU on FLORES-101 of LLaMA-2 and LLaMA-3, untuned and Alpaca-tuned.
+def open_scores(models: Sequence[str]) -> pd.DataFrame:
+    """Return en→x spBLEU on FLORES-101 of LLaMA models, untuned and Alpaca-tuned.
 
-    The scores are from the LLaMAX project's published experiment results (CONE-MT/LLaMAX, MIT
-    licence), whose authors tuned and scored the models.
+    The scores of LLaMA-7B are the paper's (Table 9). Those of the other models are from the LLaMAX
+    project's published experiment results (CONE-MT/LLaMAX, MIT licence), whose authors tuned and
+    scored the models.
 
     Args:
-        models: Some of `LLaMA2-7B`, `LLaMA2-13B` and `LLaMA3-8B`. Defaults to all.
+        models: Some of `LLaMA-7B`, `LLaMA2-7B`, `LLaMA2-13B` and `LLaMA3-8B`.
 
     Returns:
         One row per model, tuning and target: `model`, `tuning` (`none` or `Alpaca`), `target`,
-        `spbleu` (0 to 100, two decimals), and `label` (the model, with " + Alpaca" if tuned).
+        `spbleu` (0 to 100), and `label` (the model, with " + Alpaca" if tuned).
 
     Raises:
         ValueError: A model is unknown.
     """
-    scores = pd.read_csv(PACKAGE_DATA / "published/llamax_en_x.csv", keep_default_na=False)
-    for model in models or []:
+    ours = table(9).rename(columns={"llama": "none", "alpaca": "Alpaca"})
+    ours = ours.melt("target", ["none", "Alpaca"], "tuning", "spbleu").assign(model="LLaMA-7B")
+    others = pd.read_csv(PACKAGE_DATA / "published/llamax_en_x.csv", keep_default_na=False)
+    scores = pd.concat([ours, others], ignore_index=True)
+    for model in models:
         one_of("model", model, scores["model"].unique())
-    return _labelled(scores if models is None else scores[scores["model"].isin(models)])
-
-
-def llama_scores() -> pd.DataFrame:
-    """Return the paper's scores of LLaMA-7B (Table 9), in the form of `llamax_scores`."""
-    scores = table(9).melt("target", ["llama", "alpaca"], "tuning", "spbleu")
-    scores["tuning"] = scores["tuning"].map({"llama": "none", "alpaca": "Alpaca"})
-    return _labelled(scores.assign(model="LLaMA-7B"))
-
-
-def _labelled(scores: pd.DataFrame) -> pd.DataFrame:
     label = scores["model"] + scores["tuning"].map({"none": "", "Alpaca": " + Alpaca"})
-    return scores.assign(label=label)[["model", "tuning", "target", "spbleu", "label"]]
+    return scores.assign(label=label)[scores["model"].isin(models)]
 
 
 def harness_scores() -> pd.DataFrame:

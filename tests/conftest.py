@@ -2,8 +2,10 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import filelock
@@ -14,7 +16,6 @@ from hypothesis import settings
 
 from mlq_utils import corpora, experiments, tokenization
 from mlq_utils.data import cache_folder
-from mlq_utils.modeling import pretraining
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
@@ -43,6 +44,16 @@ def root():
 def pytest_collection_modifyitems(items):
     """Put tests of the smoke book first, so that it is made while another worker runs the rest."""
     items.sort(key=lambda item: "site" not in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session")
+def machine_paths():
+    """A pattern of the paths of this machine, which no page may show."""
+    folders = [ROOT, Path.home(), Path(sysconfig.get_path("purelib")), cache_folder()]
+    if os.environ.get("MLQ_DATA"):
+        folders.append(Path(os.environ["MLQ_DATA"]))
+    places = [re.escape(str(folder.resolve())) for folder in folders if len(folder.parts) > 1]
+    return re.compile(rf"(?<![\w.])(?:{'|'.join(places)})(?!\w)")
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +138,9 @@ def tokenizers_by_name(mixed_sentences):
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
     """A base of a few steps: its scores mean nothing, its files are those of any base."""
+    # Not above, since the process that starts the workers needs no torch.
+    from mlq_utils.modeling import pretraining
+
     folder = tmp_path_factory.mktemp("base") / "tiny"
     recipe = pretraining.RECIPE | {
         "vocabulary_size": 700, "tokenizer_documents": 1500, "sequence_length": 64,

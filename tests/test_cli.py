@@ -25,7 +25,7 @@ from torch.distributed import run as torchrun
 
 from mlq_utils import claims, cli, modeling, tokenization
 from mlq_utils.book import pages
-from mlq_utils.experiments import Spec, sweep
+from mlq_utils.experiments import Spec, scales, sweep, tables
 from mlq_utils.modeling import Extension
 
 ROOT = Path(__file__).parents[1]
@@ -129,8 +129,9 @@ def parse_mlq(args):
     (call,) = calls
     if isinstance(call.get("spec"), Spec):
         call["spec"] = Spec(**vars(call["spec"]))  # refuses what the run would refuse
-    if isinstance(call.get("sweep"), sweep.Sweep):
-        assert call["sweep"].specs()
+    if args[0] == "sweep":
+        scale = scales.named(call["scale"], base=call["base"], revision=call["revision"])
+        assert tables.specs(call["tables"] or None, scale)
     return call
 
 
@@ -274,7 +275,8 @@ def test_every_field_has_its_flag():
     assert {f"--{name.replace('_', '-')}" for name in names} <= flags("run")
     names = {field.name for field in fields(Extension)}
     assert {f"--{name}" for name in names} <= flags("run", "extension")
-    assert {f"--{field.name}" for field in fields(sweep.Sweep)} <= flags("sweep")
+    names = set(inspect.signature(sweep.report).parameters) - {"command"}
+    assert {f"--{name}" for name in names} <= flags("sweep")
 
 
 def test_flags_make_a_specification():
@@ -361,7 +363,6 @@ def test_a_bad_file_is_one_line(text, message, tmp_path, capsys):
         ("recommend cyy", "unknown language 'cyy'. Did you mean"),
         ("recommend cy --before cy 1 ro 2", "scores before and after"),
         ("recommend cy --tokenizer /none/such", "/none/such"),
-        ("corpora teddy", "Did you mean ted?"),
         ("studies untund", "Did you mean untuned"),
         ("book --profile huge", "unknown profile 'huge'"),
     ],

@@ -135,15 +135,19 @@ def test_a_check_fails_only_where_a_contradiction_is_listed():
     assert not checks.duplicated(["check", "where"]).any()
 
 
+def of_table(n):
+    """Return the checks that compare cells of a table."""
+    checks = paper.checks()
+    return checks[checks.table.str.split(", ").map(lambda tables: str(n) in tables)]
+
+
 @pytest.mark.parametrize("n", ALL)
 def test_every_table_is_checked(n):
-    checks = paper.checks(n)
-    assert len(checks) > 0
-    assert checks.table.str.split(", ").map(lambda tables: str(n) in tables).all()
+    assert len(of_table(n)) > 0
 
 
 def test_averages_are_known_to_the_printed_digit():
-    checks = paper.checks(14)
+    checks = of_table(14)
     own = checks[checks.table == "14"]
     means = own[own.check.str.startswith("AVG")]
     assert len(means) == 35 and means.holds.all()
@@ -160,7 +164,7 @@ def test_contradictions_carry_what_was_computed():
     assert listed.computed.ne("").eq(listed.cells > 0).all()
     assert "2.5 against 2.6" in listed.computed["shortening-gain"]
     # Table 16: ten rows are divided by five, one by six.
-    average = paper.checks(16).query("check == 'AVG is the mean of the six tasks'")
+    average = of_table(16).query("check == 'AVG is the mean of the six tasks'")
     assert average.holds.sum() == 1
     # Table 2: 8 of the Summary's 18 reciprocal languages are not reciprocal in all three datasets.
     assert listed.cells["summary-rule"] == 8
@@ -171,11 +175,6 @@ def test_contradictions_carry_what_was_computed():
 def test_unknown_table(n):
     with pytest.raises(ValueError, match="Tables 1 to 16"):
         paper.table(n)
-
-
-def test_unknown_table_of_checks():
-    with pytest.raises(ValueError, match="Tables 1 to 16"):
-        paper.checks(17)
 
 
 def test_an_edited_average_is_refused(folder):
@@ -221,18 +220,19 @@ def test_a_size_that_is_no_whole_number_is_refused(folder):
 
 def test_a_cell_that_two_tables_share_is_compared(folder):
     edit(folder, 13, "te,19.7,full,80000,17.3", "te,19.7,full,80000,17.9")
-    checks = paper.checks(13)
+    checks = of_table(13)
     broken = checks[checks.holds != checks.contradiction.eq("")]
     assert set(broken.table) == {"5, 13", "6, 13", "7, 13"}
     assert isinstance(broken, pd.DataFrame) and broken["where"].str.startswith("te").all()
 
 
 def test_scores_that_others_published():
-    scores = paper.llamax_scores()
+    scores = paper.open_scores(["LLaMA2-7B", "LLaMA2-13B", "LLaMA3-8B"])
     with pytest.raises(ValueError, match=r"unknown model 'LLaMA2-70B'.*LLaMA2-7B"):
-        paper.llamax_scores(["LLaMA2-70B"])
-    assert set(paper.llamax_scores(["LLaMA3-8B"])["label"]) == {"LLaMA3-8B", "LLaMA3-8B + Alpaca"}
-    assert paper.llama_scores().set_index(["tuning", "target"])["spbleu"]["Alpaca", "pt"] == 40.5
+        paper.open_scores(["LLaMA2-70B"])
+    assert set(paper.open_scores(["LLaMA3-8B"])["label"]) == {"LLaMA3-8B", "LLaMA3-8B + Alpaca"}
+    printed = paper.open_scores(["LLaMA-7B"]).set_index(["tuning", "target"])["spbleu"]
+    assert printed["Alpaca", "pt"] == 40.5
     assert scores.groupby(["model", "tuning"])["target"].nunique().eq(101).all()
     assert len(scores) == 6 * 101
     llama2 = scores.query("model == 'LLaMA2-7B' and tuning == 'Alpaca'").set_index("target")

@@ -7,13 +7,13 @@ import html
 import inspect
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Optional
 
 import myst_nb
@@ -21,7 +21,7 @@ import pandas as pd
 from IPython.display import HTML
 from pydantic import TypeAdapter, ValidationError
 
-from mlq_utils import __version__
+from mlq_utils import __version__, modeling
 from mlq_utils.data import one_of
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
@@ -32,19 +32,13 @@ _STAMPED = (
 
 
 def declarations(source: str) -> dict[str, Any]:
-    """Return the parameters that a cell declares as annotated assignments, `name: type = value`.
+    """Return the types of the parameters that a cell declares as `name: type = value`, by name.
 
     The source is parsed and not run. `__annotations__` would not do, since Python 3.14 no longer
     keeps it from cell to cell.
 
-    Args:
-        source: Source text of a cell. Its annotations may use built-in types and `Optional`.
-
-    Returns:
-        The type of each parameter, by name.
-
     Raises:
-        ValueError: An annotation uses another type.
+        ValueError: An annotation uses other types than built-in ones and `Optional`.
     """
     known = {"__builtins__": vars(builtins), "Optional": Optional}
     declared = {}
@@ -62,14 +56,10 @@ def declarations(source: str) -> dict[str, Any]:
 
 
 def validate(values: Mapping[str, Any], declared: Mapping[str, Any]) -> None:
-    """Check parameters against their declarations, without converting any value.
-
-    Args:
-        values: The value of each parameter, by name.
-        declared: The type of each parameter, as `declarations` returns it.
+    """Check parameters against their declared types, without converting any value.
 
     Raises:
-        ValueError: A parameter is not declared; the message gives the nearest names.
+        ValueError: A parameter is not declared. The message gives the nearest names.
         TypeError: A value does not have the declared type.
     """
     for name, value in values.items():
@@ -96,9 +86,9 @@ def check_parameters(namespace: Mapping[str, Any]) -> None:
         ValueError: Papermill was given a parameter that the notebook does not declare.
         TypeError: A value does not have the declared type.
     """
-    injected = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
     declared = _declared(namespace)
-    names = [*declared, *(_assigned(injected[-1]) if injected else [])]
+    injected = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
+    names = [*declared, *re.findall(r"^(\w+) = ", "".join(injected[-1:]), re.MULTILINE)]
     validate({name: namespace[name] for name in names if name in namespace}, declared)
 
 
@@ -110,21 +100,12 @@ def _declared(namespace: Mapping[str, Any]) -> dict[str, Any]:
     return declared
 
 
-def _assigned(cell: str) -> list[str]:
-    targets = [target for node in ast.parse(cell).body for target in getattr(node, "targets", [])]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
-
-
 def provenance(namespace: Mapping[str, Any], **extra: Any) -> HTML:
     """Return the table that ends a page and says what the page was made with.
 
     Args:
         namespace: The notebook's `globals()`, from which the parameters are read.
         **extra: More rows, such as checksums of the data. Underscores in names become spaces.
-
-    Returns:
-        A table with two columns: the version of the package and its commit, the date, the versions
-        of Python and of the packages in use, the device, the parameters, and the extra rows.
     """
     rows = {
         "mlq_utils": f"{__version__}, commit {_commit()}",
@@ -142,50 +123,39 @@ def provenance(namespace: Mapping[str, Any], **extra: Any) -> HTML:
 
 
 def glue(**values: Any) -> None:
-    """Store values under names that any page can paste with the `glue` role of MyST-NB.
-
-    Args:
-        **values: Numbers or strings, by name. NumPy scalars are converted to Python's numbers,
-            because MyST-NB formats no others.
-    """
+    """Store values by names that any page can paste with the `glue` role of MyST-NB."""
     for name, value in values.items():
+        # MyST-NB formats Python's numbers, but not those of NumPy.
         myst_nb.glue(name, value.item() if hasattr(value, "item") else value, display=False)
 
 
-def sortable(
-    frame: pd.DataFrame, links: Mapping[str, Sequence[str]] = MappingProxyType({})
-) -> HTML:
-    """Return a table that readers can sort and filter; without JavaScript it is a plain table.
+def sortable(frame: pd.DataFrame, links: Mapping[str, Sequence[str]] | None = None) -> HTML:
+    """Return a table that readers with JavaScript can sort and filter. It shows no index.
 
     Args:
-        frame: The table. Its index is not shown.
+        frame: The table.
         links: Link targets by column, one for each row.
     """
     shown = frame.astype(object).map(lambda cell: html.escape(str(cell)))
-    for column, addresses in links.items():
-        cells = zip(shown[column], addresses, strict=True)
-        shown[column] = [f'<a href="{html.escape(to)}">{cell}</a>' for cell, to in cells]
+    for column, addresses in (links or {}).items():
+        targets = pd.Series(addresses, index=shown.index).map(html.escape)
+        shown[column] = '<a href="' + targets + '">' + shown[column] + "</a>"
     with pd.option_context("display.max_colwidth", None):
         return HTML(shown.to_html(index=False, escape=False, classes="sortable"))
 
 
 def _commit() -> str:
-    here = Path(__file__)
-    git = ["git", "-C", str(here.parent)]
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # an installed copy may lie in somebody else's repository
+        return "unknown"
+    git = ["git", "-C", root, "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        # An installed copy may lie in somebody else's repository: ask whether git tracks this file.
-        subprocess.run(
-            [*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True
-        )
-        described = [*git, "describe", "--always", "--dirty", "--exclude=*"]
-        return subprocess.run(described, check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
 def _device() -> str:
-    # Importing torch takes seconds, and a notebook that has not imported it has used no GPU.
-    torch = sys.modules.get("torch")
-    processor = f"{os.cpu_count()} {platform.machine()} cores"
-    gpu = torch is not None and torch.cuda.is_available()
-    return f"{processor}, {torch.cuda.get_device_name()}" if gpu else processor
+    if "torch" in sys.modules:  # importing it takes seconds, and without it no GPU was used
+        return modeling.hardware()
+    return f"{os.cpu_count()} {platform.machine()} cores"

@@ -11,23 +11,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
-from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from mlq_utils.book import preflight
-from mlq_utils.book.execution import (
-    BookError,
-    Chapter,
-    InputError,
-    execute,
-    executed,
-    inputs_key,
-    outdated,
-    say,
-)
+from mlq_utils.book.execution import BookError, Chapter, execute, inputs_key, say
 from mlq_utils.book.pages import declarations, validate
 from mlq_utils.data import one_of
 from mlq_utils.experiments.store import Store
@@ -51,65 +42,51 @@ if "google.colab" in sys.modules:
 def chapters(root: Path, profile: str) -> list[Chapter]:
     """Return the notebooks in the table of contents, after checking every one of them.
 
-    Args:
-        root: Root folder of the repository.
-        profile: Name of a folder of `notebooks/params`.
-
     Raises:
-        InputError: The profile, a page, a kernel or a parameter does not exist, or a parameter has
-            the wrong type.
+        ValueError: The profile, a page or a parameter does not exist, or a parameter has the wrong
+            type.
     """
-    try:
-        one_of("profile", profile, sorted(p.name for p in (root / "notebooks/params").iterdir()))
-    except ValueError as error:
-        raise InputError(error) from error
+    one_of("profile", profile, sorted(p.name for p in (root / "notebooks/params").iterdir()))
     found = []
     for page in parse_toc_yaml(root / "_toc.yml"):
         path = Path(f"{page}.ipynb")
         if (root / path).exists():
-            found.append(_chapter(root, path, profile))
+            executed = root / "_build/runs" / profile / path
+            found.append(Chapter(root, path, executed, _parameters(root, path, profile)))
         elif not (root / f"{page}.md").exists():
-            raise InputError(f"_toc.yml lists {page!r}: there is no such page")
+            raise ValueError(f"_toc.yml lists {page!r}: there is no such page")
     return found
 
 
-def _chapter(root: Path, path: Path, profile: str) -> Chapter:
+def _parameters(root: Path, path: Path, profile: str) -> dict[str, Any]:
+    """Return the parameters that a profile gives to a notebook, after checking them."""
     given = Path("notebooks/params", profile, f"{path.stem}.yaml")
     try:
-        notebook = nbformat.read(root / path, as_version=4)
-        KernelSpecManager().get_kernel_spec(notebook.metadata.get("kernelspec", {}).get("name", ""))
-        declared = [c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+        cells = nbformat.read(root / path, as_version=4).cells
+        declared = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
         if not declared:
-            return Chapter(path, {})
+            return {}
         if not (root / given).exists():
-            raise InputError(f"{path}: its parameters file {given} does not exist")
-        parameters = dict(yaml.safe_load((root / given).read_text(encoding="utf8")) or {})
+            raise ValueError(f"{given} does not exist")
+        parameters = dict(yaml.safe_load((root / given).read_text("utf8")) or {})
         validate(parameters, declarations(declared[0]))
-    except (NoSuchKernel, TypeError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path}, {given}: {error}") from error
-    return Chapter(path, parameters)
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}, {given}: {error}") from error
+    return parameters
 
 
-def stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
-    """Lay out what Jupyter Book reads: pages, executed notebooks and the configuration.
+def _stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
+    """Lay out what Jupyter Book reads, which is made anew: pages, notebooks and configuration.
 
     If `_config.yml` sets the address of the repository, pages get buttons for it, and chapters a
     cell that installs the package on Colab.
-
-    Args:
-        root: Root folder of the repository.
-        profile: Name of a folder of `notebooks/params`.
-        listed: Chapters of the book, all executed.
-
-    Returns:
-        The folder, made anew.
     """
     source = root / "_build/source" / profile
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*"))
     (source / "book/_static").rename(source / "_static")  # where Jupyter Book looks for it
     shutil.copy(root / "_toc.yml", source)
-    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf8"))
+    config = yaml.safe_load((root / "_config.yml").read_text("utf8"))
     url = config["repository"]["url"]
     if url:
         config["html"] |= {f"use_{b}_button": True for b in ("repository", "edit_page", "issues")}
@@ -119,29 +96,18 @@ def stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
         }
     (source / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), "utf8")
     for chapter in listed:
-        notebook = nbformat.read(executed(root, profile, chapter), as_version=4)
+        notebook = nbformat.read(chapter.executed, as_version=4)
         if url:  # after the first cell, which has the title of the page
             tags = {"tags": ["hide-cell"]}
             cell = nbformat.v4.new_code_cell(_INSTALL.format(url=url), metadata=tags)
             notebook.cells.insert(1, cell)
-        (source / chapter.path).parent.mkdir(parents=True, exist_ok=True)
+        (source / chapter.path).parent.mkdir(exist_ok=True)
         nbformat.write(notebook, source / chapter.path)
     return source
 
 
-def build(source: Path, site: Path) -> Path:
-    """Build the site aside and move it into place when it is complete.
-
-    Args:
-        source: Folder that `stage` returned.
-        site: Folder for the site. A former site stays there if the build fails.
-
-    Returns:
-        The path of the first page.
-
-    Raises:
-        BookError: Jupyter Book failed or warned.
-    """
+def _build(source: Path, site: Path) -> Path:
+    """Build the site aside, move it into place when it is complete, and return its first page."""
     # Not the script jupyter-book, whose interpreter may be another one: Sphinx imports the package.
     main = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", main, "build", source]
@@ -149,12 +115,8 @@ def build(source: Path, site: Path) -> Path:
     site.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=site.parent, prefix="site-") as aside:
         say("the site: building")
-        done = subprocess.run(
-            [*command, *options, aside],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"NO_COLOR": "1"},
-        )
+        env = os.environ | {"NO_COLOR": "1"}
+        done = subprocess.run([*command, *options, aside], capture_output=True, text=True, env=env)
         if done.returncode:
             raise BookError(f"the site does not build\n{done.stderr}")  # Sphinx's warnings
         if site.exists():
@@ -164,39 +126,27 @@ def build(source: Path, site: Path) -> Path:
 
 
 def make(root: Path, profile: str, site: Path | None = None) -> Path:
-    """Make the book: check, execute, stage and build.
+    """Make the book of a repository, see `book`, and return the path of its first page.
 
     Two chapters run at a time, unless one makes runs of its own, which take the whole machine.
 
-    Args:
-        root: Root folder of the repository.
-        profile: Name of a folder of `notebooks/params`.
-        site: Folder for the site. Defaults to `_build/html`.
-
-    Returns:
-        The path of the first page.
-
     Raises:
-        BookError: See `chapters`, `execution.execute` and `build`.
+        BookError: Data is missing or damaged, a cell failed, or the site does not build.
+        ValueError: A notebook or its parameters are wrong.
     """
     listed = chapters(root, profile)
-    try:
-        preflight.check_data()
-        inputs = inputs_key(root)
-        due = outdated(root, profile, listed, inputs)
-        lacking = preflight.missing([chapter.parameters for chapter in due])
-    except (FileNotFoundError, ValueError) as error:
-        raise InputError(error) from error
-    if lacking:
+    inputs = inputs_key(root)
+    due = [chapter for chapter in listed if chapter.is_outdated(inputs)]
+    if lacking := preflight.missing([chapter.parameters for chapter in due]):
         lines = "".join(f"\n  * {line}" for line in lacking)
-        raise InputError(f"the profile {profile!r} needs what this machine lacks:{lines}")
+        raise BookError(f"the profile {profile!r} lacks what it needs on this machine:{lines}")
     for chapter in listed:
         if chapter not in due:
             say(f"{chapter.path}: unchanged")
     jobs = 1 if any(preflight.makes_runs(chapter.parameters) for chapter in due) else 2
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    execute(root, profile, due, inputs, jobs)
-    return build(stage(root, profile, listed), site or root / "_build/html")
+    execute(due, inputs, jobs)
+    return _build(_stage(root, profile, listed), site or root / "_build/html")
 
 
 def book(profile: str = "mini", site: Path | None = None) -> int:
@@ -207,7 +157,7 @@ def book(profile: str = "mini", site: Path | None = None) -> int:
         site: Folder for the site. Defaults to `_build/html`.
 
     Returns:
-        The exit status: 0, 1 if the book could not be made, 2 for bad input, 130 after Ctrl-C.
+        The exit status, which is 1 if the book could not be made.
     """
     os.environ |= _QUIET
     if os.environ.get("MLQ_DATA"):  # kernels run in another folder, so paths must be absolute
@@ -216,14 +166,11 @@ def book(profile: str = "mini", site: Path | None = None) -> int:
     checkpoints = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
     os.environ["MLQ_CHECKPOINTS"] = str(checkpoints.resolve())
     # The pages about speed and about the mini world import `benchmarks`, which is not installed.
-    paths = [str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    paths = filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     try:
         print(make(Path.cwd(), profile, site))
     except BookError as error:
         say(f"error: {error}")
-        return error.status
-    except KeyboardInterrupt:
-        say("\ninterrupted: what is finished is kept, the next call goes on")
-        return 130
+        return 1
     return 0

@@ -13,14 +13,11 @@ from mlq_utils.data import one_of
 from mlq_utils.quadrants import QUADRANTS
 
 _COLOURS = sns.color_palette("colorblind")
-QUADRANT_PALETTE: Mapping[str, tuple[float, float, float]] = {
-    "reciprocal": _COLOURS[0],
-    "altruistic": _COLOURS[2],
-    "selfish": _COLOURS[1],
-    "stagnant": (0.35, 0.35, 0.35),
-}
+QUADRANT_PALETTE = dict(
+    zip(QUADRANTS, (_COLOURS[0], _COLOURS[2], _COLOURS[1], (0.35, 0.35, 0.35)), strict=True)
+)
 """Colours that colour-blind readers can tell apart. Figures use labels or markers as well."""
-QUADRANT_MARKERS = {"reciprocal": "o", "altruistic": "^", "selfish": "D", "stagnant": "s"}
+QUADRANT_MARKERS = dict(zip(QUADRANTS, "o^Ds", strict=True))
 _BY_QUADRANT: dict[str, Any] = {
     "hue": "quadrant",
     "style": "quadrant",
@@ -49,7 +46,6 @@ def use_style() -> None:
         "figure.figsize": (7, 4.2),
         "figure.dpi": 150,
         "figure.autolayout": True,
-        "figure.facecolor": "white",
         "savefig.facecolor": "white",
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -61,14 +57,7 @@ def use_style() -> None:
 
 
 def scatter_by_quadrant(frame: pd.DataFrame, x: str, y: str, **options: Any) -> Axes:
-    """Draw points in the colour and marker of their quadrant.
-
-    Args:
-        frame: The points, with a column `quadrant`.
-        x: Column with the horizontal positions.
-        y: Column with the vertical positions.
-        **options: Passed on to `seaborn.scatterplot`.
-    """
+    """Draw points in the colour and marker of their `quadrant`, see `seaborn.scatterplot`."""
     return sns.scatterplot(frame, x=x, y=y, **_BY_QUADRANT, **options)
 
 
@@ -101,11 +90,8 @@ def quadrant_counts(counts: pd.DataFrame, factor: float) -> Axes:
 def quadrant_scatter(frame: pd.DataFrame) -> Axes:
     """Draw the two changes of Equation 1 against each other and label each language (Figure 1).
 
-    Both axes are linear near 0 and logarithmic further out, since the lower branch of Equation 1
-    gives values far from 0.
-
-    Args:
-        frame: The result of `quadrants.assign`.
+    The horizontal axis is linear near 0 and logarithmic further out, since the lower branch of
+    Equation 1 gives values far from 0. The frame is a result of `quadrants.assign`.
     """
     _, ax = plt.subplots(figsize=(7, 6.5))
     ax.set_xscale("symlog", linthresh=2.0, linscale=1.2)
@@ -118,16 +104,13 @@ def quadrant_scatter(frame: pd.DataFrame) -> Axes:
         ylabel="multilingual change, $\\Delta$ of Equation 1",
     )
     sns.move_legend(ax, "lower right", title="quadrant")
-    labels = [
-        ax.text(x, y, name, fontsize=9, color=QUADRANT_PALETTE[kind])
-        for name, x, y, kind in frame[
-            ["language", "bilingual_delta", "multilingual_delta", "quadrant"]
-        ].itertuples(index=False)
-    ]
+    x, y = frame["bilingual_delta"].to_numpy(), frame["multilingual_delta"].to_numpy()
+    colours = frame["quadrant"].map(QUADRANT_PALETTE)
+    points = zip(x, y, frame["language"], colours, strict=True)
     adjust_text(
-        labels,
-        x=frame["bilingual_delta"].to_numpy(),
-        y=frame["multilingual_delta"].to_numpy(),
+        [ax.text(*where, name, fontsize=9, color=colour) for *where, name, colour in points],
+        x=x,
+        y=y,
         ax=ax,
         arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
         expand=(1.35, 1.45),
@@ -149,19 +132,16 @@ def bars_and_lines(frame: pd.DataFrame, bars: str, lines: Sequence[str]) -> Axes
         ValueError: The frame lacks one of these models.
     """
     for name in (bars, *lines):
-        one_of("model", name, dict.fromkeys(frame["model"]))
-    order = list(dict.fromkeys(frame["target"]))
-    wide = frame.pivot(index="target", columns="model", values="spbleu").loc[order]
-    places, many = range(len(order)), len(order) > 30
+        one_of("model", name, frame["model"].unique())
+    wide = frame.pivot(index="target", columns="model", values="spbleu")
+    wide = wide.loc[frame["target"].unique()]
+    many = len(wide) > 30
     _, ax = plt.subplots(figsize=(7, 3.6))
-    ax.bar(places, wide[bars], color="0.8", label=bars, width=0.8)
-    size = 2.5 if len(order) >= 30 else 4
-    for n, name in enumerate(lines):
-        colour, marker = _COLOURS[n % len(_COLOURS)], "osD^vP*X<>"[n % 10]
-        style = {"color": colour, "marker": marker, "markersize": size, "linewidth": 1.2}
-        ax.plot(places, wide[name], label=name, **style)
-    ax.set_xticks(places, order, rotation=90 if many else 0, fontsize=5.5 if many else 9)
-    ax.set(xlabel="target language", ylabel="spBLEU, FLORES-101 devtest", xlim=(-0.7, len(order)))
+    sns.barplot(wide[bars], color="0.8", errorbar=None, label=bars, ax=ax)
+    style = {"linewidth": 1.2, "markersize": 4 if many else 6, "markeredgewidth": 0}
+    sns.lineplot(wide[list(lines)], markers=True, dashes=False, ax=ax, **style)
+    ax.tick_params(axis="x", rotation=90 if many else 0, labelsize=5.5 if many else 9)
+    ax.set(xlabel="target language", ylabel="spBLEU, FLORES-101 devtest")
     ax.legend()
     return ax
 
@@ -170,7 +150,7 @@ def printed_and_trained(tables: Mapping[str, pd.DataFrame]) -> Axes:
     """Draw trained scores against printed ones, with a colour and a marker for each table.
 
     Args:
-        tables: Results of `comparison.compare` by name. Cells without a run are left out.
+        tables: Results of `Comparison.compare` by name. Cells without a run are left out.
     """
     rows = [frame.assign(table=name) for name, frame in tables.items() if "kept" not in frame]
     shown = pd.concat(rows).dropna(subset=["printed", "trained"])

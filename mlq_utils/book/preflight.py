@@ -1,7 +1,7 @@
-"""Checks that all that the chapters need is here, before the first of them starts."""
+"""Checks that everything that the chapters need is here, before the first of them starts."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,73 +16,58 @@ from mlq_utils.experiments import nlu, scales, tables
 Parameters = Mapping[str, Any]
 
 
-def check_data() -> None:
-    """Read all shipped data, so that damage is found before any notebook runs.
-
-    Raises:
-        ValueError: A table of the paper contradicts itself where the printed one does not, a
-            record was edited, or a file of a local FLORES-200 is damaged or short.
-        FileNotFoundError: A local FLORES-200 lacks a file.
-    """
-    for number in range(1, 17):
-        paper.table(number)
-    for name in ("fertility", "shortening"):
-        tokenization.recorded(name)
-    if corpora.find("flores200"):
-        corpora.texts("flores200", "devtest")
-
-
 def makes_runs(parameters: Parameters) -> bool:
     """Return whether a chapter with these parameters makes missing runs of the paper's tables."""
     return parameters.get("runs_at_most", 0) != 0
 
 
 def missing(chapters: Iterable[Parameters]) -> list[str]:
-    """Return what chapters need and this machine neither has nor can download.
-
-    Args:
-        chapters: Parameters of each chapter, by name.
+    """Return what keeps chapters with these parameters from running.
 
     Returns:
-        One line for each missing thing, which names it and the remedy.
+        One line for each thing that is damaged, or is missing and cannot be downloaded. The line
+        names the thing and the remedy.
     """
     lines: list[str] = []
-    chosen: dict[tuple[str, str | None, str | None], None] = {}
+    for number in range(1, 17):
+        lines += _complaint(paper.table, number)
+    for name in ("fertility", "shortening"):
+        lines += _complaint(tokenization.recorded, name)
+    if corpora.find("flores200"):
+        lines += _complaint(corpora.texts, "flores200", "devtest")
+    makes: dict[tuple[str, str | None, str | None], bool] = {}  # whether a scale's runs are made
     for parameters in chapters:
-        names = (parameters.get(name) for name in ("base", "revision"))
-        scale = (parameters.get("scale", "mini"), *names)
-        if makes_runs(parameters):
-            chosen[scale] = None
-        lines += _tokenizer(parameters.get("tokenizer"))
+        if tokenizer := parameters.get("tokenizer"):
+            lines += _complaint(tokenization.load, tokenizer)
         lines += _corpus(parameters.get("corpus", "cldr"))
-        if tasks := parameters.get("nlu_tasks"):
-            lines += _nlu(tasks)
-            lines += _scale(*scale, runs=False)
-    for scale in chosen:
-        lines += _scale(*scale, runs=True)
+        tasks = parameters.get("nlu_tasks") or []
+        if tasks and not find_spec("lm_eval"):
+            lines.append('the package lm-eval, for nlu_tasks: pip install "mlq_utils[nlu]"')
+        for task in tasks:
+            lines += _complaint(_read_task, task)
+        scale = tuple(parameters.get(name) for name in ("scale", "base", "revision"))
+        if makes_runs(parameters) or tasks:
+            makes[scale] = makes.get(scale, False) or makes_runs(parameters)
+    for (name, base, revision), runs in makes.items():
+        lines += _scale(name or "mini", base, revision, runs)
     return list(dict.fromkeys(lines))
 
 
-def _tokenizer(name: str | None) -> Iterator[str]:
+def _complaint(check: Callable[..., object], *arguments: Any) -> list[str]:
+    """Return the message of the error that a check raises, if it raises one."""
     try:
-        if name:
-            tokenization.load(name)
+        check(*arguments)
     except (OSError, ValueError) as error:
-        yield str(error)
+        return [str(error)]
+    return []
 
 
-def _nlu(tasks: Iterable[str]) -> Iterator[str]:
-    if not find_spec("lm_eval"):
-        yield 'the package lm-eval, for nlu_tasks: pip install "mlq_utils[nlu]"'
-    for task in tasks:
-        try:
-            for language in nlu.TASKS[task]["languages"]:
-                nlu.read(task, language)
-        except (OSError, ValueError) as error:  # one line for each task
-            yield str(error)
+def _read_task(task: str) -> None:
+    for language in nlu.TASKS[task]["languages"]:
+        nlu.read(task, language)
 
 
-def _scale(name: str, base: str | None, revision: str | None, *, runs: bool) -> Iterator[str]:
+def _scale(name: str, base: str | None, revision: str | None, runs: bool) -> Iterator[str]:
     """Yield what the base of a scale lacks and, with `runs`, all that its missing runs lack."""
     try:
         scale = scales.named(name, base=base, revision=revision)
@@ -94,19 +79,14 @@ def _scale(name: str, base: str | None, revision: str | None, *, runs: bool) -> 
     left = [spec for key, spec in specs.items() if known[key] is None]
     if left or not runs:
         yield from _weights(scale.untuned.base, scale.untuned.revision)
-    if not left:
-        return
     needed = {spec.test[0] for spec in left}
     needed |= {name for spec in left if spec.languages for name in spec.corpus}
     needed |= {spec.extension.text for spec in left if spec.extension}
     for corpus in sorted(needed):
         yield from _corpus(corpus)
     if any(spec.test[0] != "cldr" for spec in left):
-        try:
-            scoring.check_flores101()
-        except (OSError, ValueError) as error:
-            yield str(error)
-    if scale.untuned.base != "mini" and not os.environ.get("MLQ_CLUSTER"):
+        yield from _complaint(scoring.check_flores101)
+    if left and scale.untuned.base != "mini" and not os.environ.get("MLQ_CLUSTER"):
         import torch
 
         if not torch.cuda.is_available():
@@ -146,7 +126,7 @@ def _corpus(name: str) -> Iterator[str]:
 
 @cache
 def _online(address: str) -> bool:
-    """Return whether a server answers, whatever it says of a page that was not asked for."""
+    """Return whether a server answers. If the address names a page, it must have the page."""
     try:
         with requests.get(address, timeout=10, stream=True) as response:
             return response.ok or urlparse(address).path in ("", "/")

@@ -3,11 +3,11 @@
 `claims.yaml` in the package data states every claim, how it is measured and the rule that draws a
 verdict from the numbers. `frames` holds the data that is measured: the paper's own tables, a record
 of LLaMA's tokenizer and the recorded runs of the mini world. `evidence` measures, and `ledger`
-judges: `table()` returns one row per claim and kind of evidence.
+judges. `table()` returns one row per claim and kind of evidence.
 """
 
 from mlq_utils.claims.frames import extensions
-from mlq_utils.claims.ledger import EVIDENCE, VERDICTS, Claim, Test, find, read, report, table
+from mlq_utils.claims.ledger import EVIDENCE, VERDICTS, Claim, Test, read, report, table
 
 __all__ = [
     "EVIDENCE",
@@ -15,7 +15,6 @@ __all__ = [
     "Claim",
     "Test",
     "extensions",
-    "find",
     "read",
     "report",
     "table",

@@ -1,24 +1,18 @@
-"""How the claims are measured: each function returns numbers by name.
+"""How the claims are measured: `select` takes rows of a frame, and `measure` numbers from them.
 
-`claims.yaml` says which of these functions measures a claim, and on what; for most claims that is
-`values`. Every function takes a source: the arguments of `frames.select`, which say which rows of
-which frame are meant.
+`claims.yaml` gives the arguments of both for every test of a claim.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from mlq_utils.claims.frames import select
+from mlq_utils.claims import frames
 from mlq_utils.data import one_of
 from mlq_utils.scoring import intervals
 
-Numbers = dict[str, float]
-Source = Mapping[str, Any]
-Wanted = Mapping[str, Mapping[str, str]]
-
-REDUCTIONS: dict[str, Callable[[pd.Series], float]] = {
+REDUCTIONS: dict[str, Callable[[Any], Any]] = {
     "first": lambda values: values.iloc[0],
     "last": lambda values: values.iloc[-1],
     "rise": lambda values: values.iloc[-1] - values.iloc[0],
@@ -26,78 +20,88 @@ REDUCTIONS: dict[str, Callable[[pd.Series], float]] = {
     "range": lambda values: values.max() - values.min(),
     "count": len,
     "distinct": pd.Series.nunique,
+    "mean with interval": intervals.mean,
+    "rank correlation": lambda pair: intervals.rank_correlation(pair.iloc[:, 0], pair.iloc[:, 1]),
 } | {name: getattr(pd.Series, name) for name in ("min", "max", "mean", "median", "sum")}
-"""How the values in the rows of a source become one number."""
+"""How the values in the rows of a source become one number, or a number and its interval."""
 
 
-def values(source: Source, numbers: Wanted) -> Numbers:
+def select(
+    frame: str,
+    rows: str = "",
+    add: Mapping[str, str] | None = None,
+    by: str | Sequence[str] = (),
+    columns: str = "",
+    value: str = "spbleu",
+    then: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Return rows of a frame, or means over groups of rows.
+
+    Args:
+        frame: The name of the frame: a table of the paper ("table 15"), a study with the columns
+            that `frames` adds to it, or another key of `frames.FRAMES`.
+        rows: A query that the rows must meet, after `add`. Defaults to all rows.
+        add: Columns to add first, each an expression over the other columns.
+        by: One or several columns. If given, rows that agree in them become one row of means.
+        columns: A column whose values become columns themselves, which hold the means of `value`.
+        value: The column whose means are taken if `columns` is given. If it holds text, the first
+            text is taken.
+        then: Columns to add last, to the groups.
+
+    Raises:
+        ValueError: The frame is unknown.
+    """
+    found = _evaluated(frames.frame(frame), add)
+    if rows:
+        found = found.query(rows, engine="python")
+    by = [by] if isinstance(by, str) else list(by)
+    if columns:
+        how = "mean" if pd.api.types.is_numeric_dtype(found[value]) else "first"
+        found = found.pivot_table(index=by, columns=columns, values=value, aggfunc=how)
+        found = found.rename(columns=str).reset_index()
+    elif by:
+        found = found.groupby(by, dropna=False).mean(numeric_only=True).reset_index()
+    return _evaluated(found, then)
+
+
+def _evaluated(found: pd.DataFrame, expressions: Mapping[str, str] | None) -> pd.DataFrame:
+    for name, expression in (expressions or {}).items():
+        found = found.assign(**{name: found.eval(expression, engine="python")})
+    return found
+
+
+def measure(
+    source: Mapping[str, Any], numbers: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float]:
     """Return numbers that are each a reduction of an expression over the columns of a source.
 
     Args:
-        source: The arguments of `frames.select`.
+        source: The arguments of `select`.
         numbers: For each number, its reduction (a key of `REDUCTIONS`) with the expression, as in
-            `{first: embed - full}`. `rows` may be given too, a query for the rows that count.
+            `{first: embed - full}`. The expression of a rank correlation is a list of two columns.
+            There may also be `rows`, a query for the rows that count.
+
+    Returns:
+        The numbers by name. If one of them has an interval, there are also `low`, `high` and `n`.
 
     Raises:
         ValueError: A reduction is unknown.
     """
     found = select(**source)
-    return {name: _number(found, **how) for name, how in numbers.items()}
+    measured = {}
+    for name, how in numbers.items():
+        result = _reduced(found, **how)
+        if isinstance(result, pd.Series):
+            measured |= {name: result.iloc[0]} | result.iloc[1:].to_dict()
+        else:
+            measured[name] = result
+    return measured
 
 
-def _number(found: pd.DataFrame, rows: str = "", **how: str) -> float:
+def _reduced(found: pd.DataFrame, rows: str = "", **how: Any) -> Any:
     ((reduction, expression),) = how.items()
-    one_of("reduction", reduction, REDUCTIONS)
+    reduce = REDUCTIONS[one_of("reduction", reduction, REDUCTIONS)]
     if rows:
         found = found.query(rows, engine="python")
-    return REDUCTIONS[reduction](found.eval(expression, engine="python"))
-
-
-def correlation(source: Source, x: str, y: str, numbers: Wanted | None = None) -> Numbers:
-    """Return the rank correlation of two columns with its interval: `rho`, `low`, `high`, `n`.
-
-    Args:
-        source: The arguments of `frames.select`.
-        x: One column.
-        y: The other column.
-        numbers: Further numbers, as in `values`.
-    """
-    found = select(**source)
-    rho = intervals.rank_correlation(found[x], found[y])
-    return rho.to_dict() | values(source, numbers or {})
-
-
-def consistency(source: Source) -> Numbers:
-    """Return how alike models order the targets, by rank correlations of all `pairs` of models.
-
-    `rho` is the median and `all` the least over all `targets`; `named` is the greatest over the
-    targets that pretraining names.
-
-    Args:
-        source: The arguments of `frames.select` for rows with `tuned_on`, `target` and `named`.
-    """
-    cells = select(**source)
-    wide = cells.pivot_table(index=["named", "target"], columns="tuned_on", values="spbleu")
-    rho, named = (intervals.pairwise(rows)["rho"] for rows in (wide, wide.loc[True]))
-    numbers = {"rho": rho.median(), "all": rho.min(), "named": named.max()}
-    return numbers | {"pairs": len(rho), "targets": len(wide)}
-
-
-def shortening_gain(source: Source) -> Numbers:
-    """Return the mean gain by shortening, with its interval over settings, and their number.
-
-    Args:
-        source: The arguments of `frames.select` for runs with and without shortening.
-    """
-    scores = select(**source)
-    short = scores["shorten"].notna().rename("short")
-    wide = scores.pivot_table(index=["target", "size"], columns=short, values="spbleu")
-    gain = intervals.mean(wide[True] - wide[False])
-    numbers = {"gain": gain["mean"], "low": gain["low"], "high": gain["high"]}
-    return numbers | {"settings": len(wide), "seeds": scores["seed"].nunique()}
-
-
-MEASUREMENTS: dict[str, Callable[..., Numbers]] = {
-    function.__name__: function for function in (values, correlation, consistency, shortening_gain)
-}
-"""The functions that `claims.yaml` may name."""
+    two = isinstance(expression, list)
+    return reduce(found[expression] if two else found.eval(expression, engine="python"))

@@ -1,13 +1,10 @@
 """The data that the claims are measured on: frames by the names that `claims.yaml` uses.
 
-    select("mixtures", by=["strategy", "n_languages"])              # means over a study's runs
-    select("table 15", by="size", columns="strategy")               # one column per strategy
-
 Scores and changes are in spBLEU. A change is always the score minus the untuned model's.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 
 import pandas as pd
@@ -17,63 +14,18 @@ from mlq_utils.data import one_of
 from mlq_utils.experiments import studies
 from mlq_utils.modeling.bases import MINI
 from mlq_utils.modeling.extension import Extension
-
-
-def select(
-    frame: str,
-    rows: str = "",
-    add: Mapping[str, str] | None = None,
-    by: str | Sequence[str] = (),
-    columns: str = "",
-    value: str = "spbleu",
-    then: Mapping[str, str] | None = None,
-) -> pd.DataFrame:
-    """Return rows of a frame, or means over groups of rows. The arguments apply in this order.
-
-    Args:
-        frame: The name of the frame: a table of the paper ("table 15"), a study with the columns
-            that `_compared` adds, or another key of `FRAMES`.
-        add: Columns to add, each an expression over the other columns.
-        rows: A query that the rows must meet. Defaults to all rows.
-        by: One or several columns. If given, rows that agree in them become one row of means.
-        columns: A column whose values become columns themselves, which hold the means of `value`.
-        value: The column whose means are taken if `columns` is given. Of text, the first is taken.
-        then: Further columns to add, to the groups.
-
-    Raises:
-        ValueError: The frame is unknown.
-    """
-    found = _evaluated(_frame(frame), add)
-    if rows:
-        found = found.query(rows, engine="python")
-    by = [by] if isinstance(by, str) else list(by)
-    if columns:
-        how = "mean" if pd.api.types.is_numeric_dtype(found[value]) else "first"
-        found = found.pivot_table(index=by, columns=columns, values=value, aggfunc=how)
-        found = found.rename(columns=str).reset_index()
-    elif by:
-        found = found.groupby(by, dropna=False).mean(numeric_only=True).reset_index()
-    return _evaluated(found, then)
+from mlq_utils.scoring import intervals
 
 
 @cache
-def _frame(name: str) -> pd.DataFrame:
+def frame(name: str) -> pd.DataFrame:
+    """Return the frame of this name, a key of `FRAMES`. It is shared and must not be changed."""
     return FRAMES[one_of("frame", name, FRAMES)]()
 
 
-def _evaluated(found: pd.DataFrame, expressions: Mapping[str, str] | None) -> pd.DataFrame:
-    for name, expression in (expressions or {}).items():
-        found = found.assign(**{name: found.eval(expression, engine="python")})
-    return found
-
-
 @cache
-def _scores(study: str) -> pd.DataFrame:
-    return studies.scores(study)
-
-
 def _untuned() -> pd.Series:
-    return _scores("untuned").set_index("target")["spbleu"]
+    return studies.scores("untuned").set_index("target")["spbleu"]
 
 
 def _named() -> pd.Series:
@@ -109,29 +61,39 @@ def _ted() -> pd.DataFrame:
     scores = paper.table(12).query("role == 'representative'")
     vanilla = scores["tuned_on"] == "LLaMA"
     found = _compared(scores[~vanilla], scores[vanilla].set_index("target")["spbleu"])
-    quadrant = _frame("quadrants of table 12").set_index("language")["quadrant"]
+    quadrant = frame("quadrants of table 12").set_index("language")["quadrant"]
     return found.assign(quadrant=found["tuned_on"].map(quadrant))
+
+
+def _agreement(name: str, rows: str) -> pd.DataFrame:
+    """Return the rank correlations of all pairs of models among the rows of a frame.
+
+    `rho` is the rank correlation over all `targets`, and `named` the one over the targets that
+    pretraining names.
+    """
+    scores = frame(name).query(rows)
+    wide = scores.pivot_table(index=["named", "target"], columns="tuned_on", values="spbleu")
+    named = intervals.pairwise(wide.loc[True])["rho"]
+    return intervals.pairwise(wide).assign(named=named, targets=len(wide))
 
 
 def _altruistic_errors() -> pd.DataFrame:
     """Return the errors on altruistic languages, before and after tuning on themselves."""
-    runs = {"before": _frame("untuned"), "after": _frame("by_language").query("own")}
+    runs = {"before": frame("untuned"), "after": frame("by_language").query("own")}
     found = pd.concat(scores.assign(when=when) for when, scores in runs.items())
-    codes = _frame("quadrants of the mini world").query("quadrant == 'altruistic'")["language"]
+    codes = frame("quadrants of the mini world").query("quadrant == 'altruistic'")["language"]
     return found[found["target"].isin(codes)]
 
 
 def extensions() -> pd.DataFrame:
-    """Return the runs with an extended vocabulary, and their change against those without.
+    """Return what runs with an extended vocabulary change against those without.
 
-    Returns:
-        One row per language and extension of the study `extended` under a scaled limit of new
-        tokens: `target`, the fields of `Extension`, the number of `seeds`, and the means over
-        them: `spbleu`, `spbleu_plain` (without the extension) and `change`.
+    There is one row per language and extension of the study `extended` under a scaled limit of new
+    tokens. `spbleu`, `spbleu_plain` (without the extension) and `change` are means over `seeds`.
     """
     run = ["target", "size", "seed"]
-    plain = _scores("shortened").query("cap.isna() and shorten.isna()")[[*run, "spbleu"]]
-    rows = _scores("extended").query("cap.isna()").merge(plain, on=run, suffixes=("", "_plain"))
+    plain = frame("shortened").query("cap.isna() and shorten.isna()")[[*run, "spbleu"]]
+    rows = frame("extended").query("cap.isna()").merge(plain, on=run, suffixes=("", "_plain"))
     ways = ["target", *(field.name for field in dataclasses.fields(Extension))]
     means = rows.groupby(ways, as_index=False, sort=False).agg(
         seeds=("seed", "size"), spbleu=("spbleu", "mean"), spbleu_plain=("spbleu_plain", "mean")
@@ -166,13 +128,13 @@ def _ted_quadrants() -> pd.DataFrame:
 
 
 def _mini_by_seed() -> pd.DataFrame:
-    scores = quadrants.trained(_scores("untuned"), _scores("by_language"))
+    scores = quadrants.trained(frame("untuned"), frame("by_language"))
     return _assigned(scores, quadrants.threshold(_untuned()))
 
 
 def _mini_quadrants() -> pd.DataFrame:
     """Return the mini world's quadrants by the mean score of the seeds."""
-    by_seed = _frame("quadrants of the mini world by seed")
+    by_seed = frame("quadrants of the mini world by seed")
     means = by_seed.groupby("language", sort=False).mean(numeric_only=True).reset_index()
     words = tokenization.analyse(tokenization.load(MINI), corpora.texts("cldr", "test", 200))
     return _described(_assigned(means, quadrants.threshold(_untuned())), words)
@@ -187,11 +149,17 @@ def _brevity() -> pd.DataFrame:
 
 FRAMES: dict[str, Callable[[], pd.DataFrame]] = (
     {f"table {n}": partial(paper.table, n) for n in range(1, 17)}
-    | {name: lambda name=name: _compared(_scores(name), _untuned()) for name in studies.STUDIES}
+    | {n: lambda n=n: _compared(studies.scores(n), _untuned()) for n in studies.STUDIES}
     | {
         "models of table 9": _alpaca,
         "models of table 12": _ted,
-        "reciprocal_sizes by side": lambda: studies.sides(_scores("reciprocal_sizes")),
+        "reciprocal_sizes by side": lambda: studies.sides(frame("reciprocal_sizes")),
+        "agreement of reciprocal models": partial(
+            _agreement, "models of table 12", "quadrant == 'reciprocal'"
+        ),
+        "agreement of ro, no and ms": partial(
+            _agreement, "every_target", "tuned_on in ['ro', 'no', 'ms']"
+        ),
         "errors on altruistic languages": _altruistic_errors,
         "extensions": extensions,
         "quadrants of table 2": lambda: _described(paper.table(2)),

@@ -1,11 +1,8 @@
 """The paper's claims, and the verdict of each kind of evidence on them.
 
-    table()                               # one row per claim and kind of evidence
-    find("overlap", "trained").numbers    # what was measured
-
-No verdict is typed by hand. For each kind of evidence, `claims.yaml` names a function of `evidence`
-that measures, and a rule that draws the verdict from the numbers. To add a claim, add an entry
-there; its first lines explain the fields.
+No verdict is typed by hand. For each kind of evidence, `claims.yaml` says which numbers are
+measured, and gives a rule that draws the verdict from them. To add a claim, add an entry there. The
+first lines of the file explain the fields.
 """
 
 import ast
@@ -21,8 +18,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from mlq_utils.claims.evidence import MEASUREMENTS
-from mlq_utils.claims.frames import FRAMES, select
+from mlq_utils.claims.evidence import measure, select
+from mlq_utils.claims.frames import FRAMES
 from mlq_utils.data import PACKAGE_DATA, one_of
 
 CLAIMS_FILE = PACKAGE_DATA / "claims" / "claims.yaml"
@@ -30,20 +27,16 @@ EVIDENCE = ("published", "tokenizer", "trained")
 VERDICTS = ("holds", "holds in part", "does not hold", "not testable here")
 
 _CLAIM_FIELDS = ("key", "section", "claim", "supports", "chapter")
-_TEST_FIELDS = ("measure", "words", "holds")
+_TEST_FIELDS = ("source", "numbers", "words", "holds")
 
 
 @dataclass(frozen=True, eq=False)
 class Test:
-    """A test of a claim by one kind of evidence.
+    """A test of a claim by one kind of evidence, with the fields that `claims.yaml` explains.
 
     Attributes:
-        evidence: The kind of evidence, one of `EVIDENCE`.
-        measure: Measures, and returns the numbers by name.
-        words: A format string that tells the numbers.
-        holds: An expression over the numbers that is true if the claim holds.
-        in_part: An expression that is true if the claim holds in part. It counts only if `holds`
-            is false. Empty if the claim cannot hold in part.
+        measure: The function that measures and returns the numbers by name.
+        in_part: Empty if the claim cannot hold in part.
         where: The claim and the kind of evidence, for error messages.
     """
 
@@ -73,7 +66,8 @@ class Test:
             numbers = self.measure()
         except (ValueError, KeyError, pd.errors.UndefinedVariableError) as error:
             raise ValueError(f"{self.where} cannot be measured: {error}") from error
-        used = [name for rule in (self.holds, self.in_part) if rule for name in _names(rule)]
+        nodes = (node for rule in (self.holds, self.in_part) for node in ast.walk(ast.parse(rule)))
+        used = [node.id for node in nodes if isinstance(node, ast.Name)]
         used += [name for _, name, _, _ in string.Formatter().parse(self.words) if name]
         for name in used:
             one_of(f"number of {self.where}:", name, numbers)
@@ -82,15 +76,9 @@ class Test:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper.
+    """A claim of the paper, with the fields that `claims.yaml` explains.
 
-    Attributes:
-        key: A short name, for links.
-        section: The section of the paper that makes the claim.
-        claim: What the claim says, in our words.
-        supports: What counts for the claim, in words.
-        chapter: The notebook that looks into the claim.
-        tests: The tests of the claim. Empty if it is not testable here.
+    There are no tests if the claim is not testable here.
     """
 
     key: str
@@ -106,9 +94,9 @@ def read(path: Path = CLAIMS_FILE) -> tuple[Claim, ...]:
     """Return the claims of a YAML file, with their tests.
 
     Raises:
-        ValueError: The file is not YAML, a field is missing or unknown, a kind of evidence, a
-            measurement or a frame is unknown, a rule is no expression, or two claims have the same
-            key. The message names the claim and the nearest name that exists.
+        ValueError: The file is not YAML, a field is missing or unknown, a kind of evidence or a
+            frame is unknown, a rule is no expression, or two claims have the same key. The message
+            names the claim and the nearest name that exists.
     """
     try:
         entries = yaml.safe_load(path.read_text("utf8"))
@@ -136,10 +124,7 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
 def _test(claim: str, kind: str, entry: Mapping[str, Any]) -> Test:
     where = f"{claim} ({one_of(f'evidence of {claim}:', kind, EVIDENCE)})"
     _check_fields(where, entry, _TEST_FIELDS)
-    function = MEASUREMENTS[one_of(f"measurement of {where}:", entry["measure"], MEASUREMENTS)]
-    parameters = inspect.signature(function).parameters
-    needed = [name for name, one in parameters.items() if one.default is one.empty]
-    _check_fields(where, entry, needed, (*_TEST_FIELDS, "in_part", *parameters))
+    _check_fields(where, entry, (), (*_TEST_FIELDS, "in_part"))
     source = entry["source"]
     _check_fields(f"the source of {where}", source, ["frame"], inspect.signature(select).parameters)
     one_of(f"frame of {where}:", source["frame"], FRAMES)
@@ -149,8 +134,7 @@ def _test(claim: str, kind: str, entry: Mapping[str, Any]) -> Test:
             ast.parse(rule, mode="eval")
         except SyntaxError as error:
             raise ValueError(f"the rule of {where} is no expression: {rule!r}") from error
-    given = {name: entry[name] for name in parameters if name in entry}
-    return Test(kind, partial(function, **given), entry["words"], *rules, where)
+    return Test(kind, partial(measure, source, entry["numbers"]), entry["words"], *rules, where)
 
 
 def _check_fields(
@@ -164,58 +148,34 @@ def _check_fields(
         one_of(f"field of {where}:", name, known)
 
 
-def _names(rule: str) -> list[str]:
-    nodes = ast.walk(ast.parse(rule, mode="eval"))
-    return [node.id for node in nodes if isinstance(node, ast.Name)]
-
-
 def _is_true(rule: str, numbers: Mapping[str, float]) -> bool:
     # With empty globals a rule sees the numbers, and none of this module's names.
     return bool(pd.eval(rule, engine="python", local_dict=dict(numbers), global_dict={}))
 
 
-def table(verbose: bool = False) -> pd.DataFrame:
+def table() -> pd.DataFrame:
     """Return what the evidence says of every claim.
-
-    Args:
-        verbose: Whether to add the columns `key`, `chapter` and `supports`.
 
     Returns:
         One row per claim and kind of evidence, or a single row for a claim that is not testable
-        here: `claim`, `section`, `evidence`, `verdict` (one of `VERDICTS`) and `numbers` (in
-        words).
+        here: `claim`, `section`, `evidence`, `verdict` (one of `VERDICTS`), `numbers` (in words),
+        `key`, `chapter` and `supports`.
     """
+    columns = ["claim", "section", "evidence", "verdict", "numbers", "key", "chapter", "supports"]
     rows = []
     for claim in read():
-        tested = [
-            (test.evidence, test.verdict(test.numbers), test.words.format(**test.numbers))
-            for test in claim.tests
-        ]
-        for found in tested or [("", VERDICTS[-1], "")]:
-            rows.append(
-                vars(claim) | dict(zip(("evidence", "verdict", "numbers"), found, strict=True))
-            )
-    columns = ["claim", "section", "evidence", "verdict", "numbers"]
-    return pd.DataFrame(rows)[columns + ["key", "chapter", "supports"] * verbose]
-
-
-def find(key: str, evidence: str) -> Test:
-    """Return the test of a claim by one kind of evidence.
-
-    Raises:
-        KeyError: There is no such claim, or no such evidence on it.
-    """
-    for claim in read():
+        row = dict.fromkeys(columns, "") | vars(claim) | {"verdict": VERDICTS[-1]}
         for test in claim.tests:
-            if (claim.key, test.evidence) == (key, evidence):
-                return test
-    raise KeyError(f"no {evidence} evidence on a claim {key!r}")
+            found = {"evidence": test.evidence, "verdict": test.verdict(test.numbers)}
+            rows.append(row | found | {"numbers": test.words.format(**test.numbers)})
+        rows += [] if claim.tests else [row]
+    return pd.DataFrame(rows)[columns]
 
 
 def report() -> str:
     """Return the claims and the verdicts on them as plain text, for a terminal."""
     lines = []
-    for key, rows in table(verbose=True).groupby("key", sort=False):
+    for key, rows in table().groupby("key", sort=False):
         section, claim = rows[["section", "claim"]].iloc[0]
         lines += ["", *textwrap.wrap(f"{key} ({section}): {claim}", 100)]
         for row in rows.itertuples():

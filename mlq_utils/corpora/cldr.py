@@ -7,33 +7,26 @@ are rendered in English and in the language:
     en  Thursday, January 9, 2003, 7 years ago, and Romania
     ro  joi, 9 ianuarie 2003, acum 7 ani și România
 
-**Parallel.** The seed draws one endless stream of combinations, whatever the language. A language
-takes from it, in order, those that it can render. Two languages therefore share their English
-sources wherever both have the items.
-
-**Disjoint.** A checksum of a combination's sorted items decides whether it is for train or test. So
-no combination, in whatever order, is ever in both, whatever seed, size and language. Items are
-shared: about a tenth of the territories and languages stand alone only in test, and beside others
-in train. A target can recur if two English items have one name in the language.
-
-**Only what is translated.** If a locale lacks something, Babel answers with CLDR's root ("+7 y",
-"7 km") or a bare identifier. An item is used only if the locale has a value of its own for it, even
-one that equals English ("Portugal" in Romanian). List patterns and the order within dates may be
-root's, because they hold no words. A unit without a long form takes the locale's short one, as CLDR
-prescribes and Babel does not.
-
-**Characters.** Numbers are in Latin digits in every language. No-break spaces become spaces. Soft
-hyphens and direction marks, which steer layout only, are dropped. Zero-width spaces and joiners
-belong to the spelling (Khmer, Lao, Persian, Kannada) and stay. All text is in NFC.
+* Languages share their English sources. A seed gives one endless stream of combinations of items,
+  and each language takes from it, in order, those that it can render.
+* No combination of items is in both splits, whatever the seed and the language, because a checksum
+  of the sorted items decides where it belongs. Single items are in both.
+* An item is used only if the locale has a value of its own for it, even one that equals English
+  ("Portugal" in Romanian). Otherwise Babel would answer with CLDR's root ("+7 y", "7 km") or a bare
+  identifier. List patterns and the order within dates hold no words, and may be root's.
+* Numbers are in Latin digits, and all text is in NFC. No-break spaces become spaces. Soft hyphens
+  and direction marks are dropped, because they steer layout only. Zero-width spaces and joiners
+  belong to the spelling (Khmer, Lao, Persian, Kannada) and stay.
 """
 
 import copy
 import datetime
+import itertools
 import operator
 import random
 import zlib
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import pandas as pd
@@ -41,7 +34,7 @@ from babel import Locale, localedata
 from babel.dates import format_date
 from babel.numbers import format_currency
 
-from mlq_utils import languages
+from mlq_utils.corpora.releases import code_in
 from mlq_utils.data import PACKAGE_DATA, one_of
 
 Item = tuple[str, str, int]
@@ -58,9 +51,8 @@ KINDS = {"territory": 30, "language": 20, "unit": 12, "currency": 10, "date": 16
 # Read as text, because "NA" is Namibia and the name of a date is empty.
 _ITEMS = pd.read_csv(PACKAGE_DATA / "cldr_items.csv", dtype=str, keep_default_na=False)
 NAMES = {kind: tuple(_ITEMS["name"][_ITEMS["kind"] == kind]) for kind in KINDS}
-"""The names of each kind: 120 states that every locale with names of territories has; the 44
-languages that the smallest locales have and 18 more; 20 units and 10 currencies of everyday use;
-seven fields of time, past and future. The stream depends on their order in the file."""
+"""The names of each kind, of states and languages those that most locales have. The stream depends
+on their order in the file."""
 
 _FIRST_DAY, _LAST_DAY = (datetime.date(y, 1, 1).toordinal() for y in (1950, 2050))
 VALUES: Mapping[str, range] = {
@@ -71,6 +63,7 @@ VALUES: Mapping[str, range] = {
 }
 """The possible values by kind, if it has any; dates are ordinals (`date.toordinal`)."""
 
+_TABLES = {"territory": "territories", "language": "languages", "currency": "currency_names"}
 _LAYOUT = str.maketrans(dict.fromkeys("\u00a0\u202f", " ") | dict.fromkeys("\u00ad\u200e\u200f"))
 # A copy, because reading resolves aliases in place, and every locale that Babel loads later would
 # inherit root's answers ("M04" for April in Yoruba).
@@ -78,17 +71,16 @@ _ROOT = localedata.LocaleDataDict(copy.deepcopy(localedata.load("root")))
 
 
 def split_of(items: tuple[Item, ...]) -> Split:
-    """Return the split of a combination in whatever order; one in ten is for test."""
+    """Return the split of a combination in whatever order. One in ten is for test."""
     key = "|".join(sorted(f"{kind}:{name}:{value}" for kind, name, value in items))
     return "test" if zlib.crc32(key.encode()) % 10 == 0 else "train"
 
 
 def combinations(seed: int, split: Split | None = None) -> Iterator[tuple[Item, ...]]:
-    """Draw combinations of one to three different items without end; one can come again.
+    """Draw combinations of one to three different items without end. One can come again.
 
-    Args:
-        seed: Random seed, a natural number. It gives the same stream on every machine.
-        split: The split of the combinations. Defaults to both.
+    A seed, which is a natural number, gives the same stream on every machine. Without a split, the
+    combinations of both are drawn.
     """
     if split is not None:
         one_of("split", split, SPLITS)
@@ -110,17 +102,17 @@ def combinations(seed: int, split: Split | None = None) -> Iterator[tuple[Item, 
             yield items
 
 
-class Phrasebook:
-    """Renders items in one locale.
+@lru_cache(maxsize=8)
+def _first(number: int, seed: int, split: Split) -> list[tuple[Item, ...]]:
+    """Return the first combinations of a stream, which are drawn once for all languages."""
+    return list(itertools.islice(combinations(seed, split), number))
 
-    Args:
-        locale: A Babel identifier, such as "zh_Hant".
+
+class Phrasebook:
+    """Renders items in one locale, a Babel identifier such as "zh_Hant".
 
     Attributes:
         items: The names in `NAMES` that the locale translates, by kind.
-
-    Raises:
-        babel.UnknownLocaleError: Babel has no such locale.
     """
 
     def __init__(self, locale: str) -> None:
@@ -146,8 +138,7 @@ class Phrasebook:
         if kind in ("unit", "relative"):
             own = _patterns(kind, name, self._data).get("other")
             return own not in (None, _patterns(kind, name, _ROOT).get("other"))
-        table = {"territory": "territories", "language": "languages", "currency": "currency_names"}
-        return name in self._data[table[kind]]
+        return name in self._data[_TABLES[kind]]
 
     def can(self, items: tuple[Item, ...]) -> bool:
         """Return whether the locale translates each of the items."""
@@ -162,10 +153,8 @@ class Phrasebook:
 
     def _render(self, item: Item) -> str:
         kind, name, value = item
-        if kind == "territory":
-            text = self.locale.territories[name]
-        elif kind == "language":
-            text = self.locale.languages[name]
+        if kind in ("territory", "language"):
+            text = self._data[_TABLES[kind]][name]
         elif kind == "currency":
             text = format_currency(
                 value, name, locale=self.locale, format_type="name", currency_digits=False
@@ -187,17 +176,14 @@ def _patterns(kind: str, name: str, data: Mapping) -> Mapping[str, str]:
         return data["date_fields"].get(field, {}).get(direction, {})
     forms = data["unit_patterns"].get(name, {})
     long = forms.get("long", {})
+    # A unit without a long form takes the short one, as CLDR prescribes and Babel does not.
     return long if "other" in long else forms.get("short", {})
 
 
 @cache
 def phrasebook(language: str) -> Phrasebook:
-    """Return the phrasebook of a language by the paper's code, if a locale translates enough."""
-    record = languages.get(language)
-    if not record.cldr:
-        covered = ", ".join(languages.codes("cldr"))
-        raise ValueError(f"the cldr corpus has no {record.name} ({language}). There are: {covered}")
-    return Phrasebook(record.cldr)
+    """Return the phrasebook of a language, or raise ValueError if Babel has too little of it."""
+    return Phrasebook(code_in("cldr", language))
 
 
 def pairs(language: str, split: Split, size: int | None = None, seed: int = 0) -> pd.DataFrame:
@@ -215,7 +201,7 @@ def pairs(language: str, split: Split, size: int | None = None, seed: int = 0) -
 
     Raises:
         ValueError: The language or split is unknown, or `size` is less than 1.
-        TypeError: `size` or `seed` is no whole number.
+        TypeError: `size` or `seed` is not a whole number.
     """
     book, english = phrasebook(language), phrasebook("en")
     default = SPLITS[one_of("split", split, SPLITS)]
@@ -223,9 +209,12 @@ def pairs(language: str, split: Split, size: int | None = None, seed: int = 0) -
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
     rows: dict[frozenset[Item], tuple[str, str]] = {}
-    for items in combinations(seed, split):
-        if (key := frozenset(items)) not in rows and book.can(items):
-            rows[key] = english.render(items), book.render(items)
-            if len(rows) == size:
-                break
+    drawn = size
+    while len(rows) < size:  # how many are needed depends on how much the locale translates
+        drawn *= 2
+        for items in _first(drawn, seed, split):
+            if (key := frozenset(items)) not in rows and book.can(items):
+                rows[key] = english.render(items), book.render(items)
+                if len(rows) == size:
+                    break
     return pd.DataFrame(list(rows.values()), columns=["source", "target"])

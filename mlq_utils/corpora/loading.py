@@ -1,13 +1,6 @@
-"""Load parallel text, and draw pairs for tuning from it.
+"""Load parallel text, and draw pairs for tuning from it."""
 
-Example::
-
-    load("flores200", "ro", "devtest")          # the official release, or a local copy
-    load("cldr", "ro", "train", size=600)       # composed on the spot, nothing to download
-"""
-
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,9 +22,8 @@ def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
         **options: `size` and `seed` of cldr, see `cldr.pairs`. Other corpora have no options.
 
     Returns:
-        A frame with columns `source` and `target`, one row per sentence. Its `attrs` give the
-        corpus, language, split, number of pairs, description, version, licence, options, and the
-        SHA-256 of each of the `files`.
+        A frame with columns `source` and `target`, one row per sentence. Its `attrs` describe the
+        corpus, and give the number of `pairs` and the SHA-256 of each of the `files`.
 
     Raises:
         ValueError: The name, language, split or option is unknown, the corpus lacks the language,
@@ -40,8 +32,7 @@ def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
         ConnectionError: The corpus must be downloaded and cannot be.
     """
     corpus = CORPORA[one_of("corpus", name, NAMES)]
-    known = languages.get(language).name
-    one_of("language of " + name, language, languages.codes(name))
+    code = releases.code_in(name, language)
     one_of(f"split of {name}", split, corpus.splits)
     for option in options:
         one_of(f"option of {name}", option, ("size", "seed") if name == "cldr" else ())
@@ -50,10 +41,10 @@ def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
         frame.attrs = {"size": len(frame), "seed": options.get("seed", 0)}
     else:
         paths = releases.fetched(name, releases.file_names(name, language, split))
-        codes = [releases.code_in(name, language)]
-        rows = [pair for _, pair in getattr(readers, corpus.reader)(paths, codes)]
+        rows = list(readers.pairs(corpus, paths, code, split))
         if not rows:
-            raise ValueError(f"{paths[-1]} has no pairs of English and {known}")
+            spoken = languages.get(language).name
+            raise ValueError(f"{paths[-1]} has no pairs of English and {spoken}")
         frame = pd.DataFrame(rows, columns=["source", "target"])
         frame.attrs = {"files": {path.name: sha256(path) for path in paths}}
     frame.attrs |= {"corpus": name, "language": language, "split": split, "pairs": len(frame)}
@@ -74,8 +65,7 @@ def training_pairs(
 
     Repeated pairs are left out, and pairs with a side that occurs in the FLORES-200 devtest.
     Sentences are compared by their letters and digits alone, because TED's are tokenised. If fewer
-    than `size` pairs are left, all are taken, as in the paper (Appendix E). With the same seed, the
-    pairs of a smaller size are the first of those of a larger one.
+    than `size` pairs are left, all are taken, as in the paper (Appendix E).
 
     Args:
         names: Corpora that have the split. Those that lack the language are skipped if another has
@@ -86,28 +76,28 @@ def training_pairs(
         split: A split of each corpus.
 
     Returns:
-        A frame as `load` returns it. Its `attrs` count in addition the pairs `read`, `repeated` and
-        `in_evaluation`, and give the `size` asked for.
+        A frame as `load` returns it, whose first rows are those of a smaller size with the same
+        seed. Its `attrs` also count the pairs `read`, `repeated` and `in_evaluation`.
 
     Raises:
         ValueError: No corpus has the language, a corpus lacks the split, `size` is less than 1, or
             no pair is left.
-        FileNotFoundError: See `load`.
-        ConnectionError: See `load`.
+        FileNotFoundError, ConnectionError: As for `load`.
     """
-    names = [names] if isinstance(names, str) else list(names)
+    names, spoken = [names] if isinstance(names, str) else list(names), languages.get(language)
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
     for name in names:
         one_of(f"split of {name}", split, CORPORA[one_of("corpus", name, NAMES)].splits)
-    having = [name for name in names if languages.get(language).code in languages.codes(name)]
+    having = [name for name in names if language in languages.codes(name)]
     if not having:
-        raise ValueError(f"{' and '.join(names)} have no {languages.get(language).name}")
+        raise ValueError(f"{' and '.join(names)} have no {spoken.name}")
     frames = [load(name, language, split, **composed(name, size, seed)) for name in having]
     frame = pd.concat(frames, ignore_index=True)
-    keys = pd.DataFrame({column: sentence_keys(frame[column]) for column in frame})
+    keys = frame.apply(sentence_keys)
     repeated = keys.duplicated()
-    seen = keys.isin(evaluation_keys(language)).any(axis=1) & ~repeated
+    known = load("flores200", language, "devtest").apply(sentence_keys)
+    seen = keys.isin({*known["source"], *known["target"]} - {""}).any(axis=1) & ~repeated
     left = frame[~repeated & ~seen]
     if left.empty:
         raise ValueError(f"no pair of {' and '.join(having)} in {language!r} is left to tune on")
@@ -125,20 +115,14 @@ def training_pairs(
 
 
 def composed(name: str, size: int | None, seed: int) -> dict[str, int | None]:
-    """Return the options of cldr, which is composed as asked; a release is read whole."""
+    """Return the options of cldr, which is composed as asked. A release is read whole."""
     return {"size": size, "seed": seed} if name == "cldr" else {}
 
 
-def evaluation_keys(language: str) -> set[str]:
-    """Return the keys of all sentences of the FLORES-200 devtest, in English and the language."""
-    devtest = load("flores200", language, "devtest")
-    return {*sentence_keys(devtest["source"]), *sentence_keys(devtest["target"])} - {""}
-
-
-def sentence_keys(sentences: Iterable[str]) -> list[str]:
+def sentence_keys(sentences: pd.Series) -> pd.Series:
     """Return the letters and digits of each sentence, in one case and width."""
-    plain = (unicodedata.normalize("NFKC", sentence).casefold() for sentence in sentences)
-    return ["".join(filter(str.isalnum, sentence)) for sentence in plain]
+    plain = sentences.str.normalize("NFKC").str.casefold()
+    return plain.map(lambda sentence: "".join(filter(str.isalnum, sentence)))
 
 
 def draw(frame: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:

@@ -1,24 +1,19 @@
-"""Readers of released text: one checked reader of lines, and one reader per format of pairs.
-
-A reader of pairs takes the paths of a release's files and the languages' codes in that release. It
-yields (code, (English sentence, translation)). Only TED has several languages in one file, so only
-its reader takes several codes.
-"""
+"""Readers of released text: lines, pairs of sentences, and the pages of mC4."""
 
 import gzip
-import itertools
 import json
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-FLORES_SENTENCES = {"dev": 997, "devtest": 1012}
-"""Number of sentences in each split of FLORES, the same in every language and release."""
-NTREX_SENTENCES = 1997
+from mlq_utils.corpora.releases import Corpus
+
 MARGIN = 1.04
 """LASER margin that WikiMatrix's authors recommend. Most pairs below it are no translations."""
+MISSING = ("__NULL__", "_ _ NULL _ _")
+"""What TED writes instead of a sentence. The second form went through a tokenizer."""
 
-Row = tuple[str, tuple[str, str]]
+Pair = tuple[str, str]
 
 
 def lines(path: Path, strict: bool = False) -> Iterator[str]:
@@ -63,97 +58,61 @@ def _fault(line: bytes, number: int, strict: bool) -> str:
     return "blank line" if strict and not line.decode("utf-8").strip() else ""
 
 
-def flores(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
-    """Read FLORES-101 or FLORES-200, whose splits are told by the ends of file names."""
-    return _test_set(paths, codes, FLORES_SENTENCES[paths[0].suffix[1:]], strict=True)
+def pairs(corpus: Corpus, paths: Sequence[Path], code: str, split: str) -> Iterator[Pair]:
+    """Read English sentences and their translations from the files of a release.
+
+    Args:
+        corpus: The release.
+        paths: Its files that hold the language, either one file per side or one with columns.
+        code: The language's code in the release.
+        split: The split that the files hold.
+    """
+    if len(paths) == 2:
+        return _parallel(paths, corpus.sentences.get(split), corpus.strict)
+    first, second = sorted(("en", code))
+    names = [column.format(first=first, second=second) for column in corpus.columns]
+    return _table(paths[0], code, names)
 
 
-def ntrex(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
-    """Read NTREX-128."""
-    return _test_set(paths, codes, NTREX_SENTENCES, strict=False)
-
-
-def _test_set(
-    paths: Sequence[Path], codes: Sequence[str], expected: int, strict: bool
-) -> Iterator[Row]:
-    """Read one file per side, each with the same known number of lines."""
+def _parallel(paths: Sequence[Path], expected: int | None, strict: bool) -> Iterator[Pair]:
+    """Read one file per side. If no number of lines is expected, blank sides are left out."""
     sides = [list(lines(path, strict)) for path in paths]
+    count = expected or len(sides[-1])
     for path, side in zip(paths, sides, strict=True):
-        if len(side) != expected:
+        if len(side) != count:
             raise ValueError(
-                f"{path} has {len(side)} lines where {expected} are expected: the file is "
-                "truncated or not the release's"
+                f"{path} has {len(side)} lines where {count} are expected: it or "
+                f"{paths[-1].name} is truncated or not the release's"
             )
-    return zip(itertools.repeat(codes[0]), zip(*sides, strict=True))
+    found = zip(*sides, strict=True)
+    return found if expected else (pair for pair in found if all(map(str.strip, pair)))
 
 
-def ted(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
-    """Read TED, one file with a column per language, in which many sentences are missing."""
-    (path,) = paths
-    rows = lines(path)
-    header = next(rows, "").split("\t")
-    for wanted in ("en", *codes):
-        if wanted not in header:
-            raise ValueError(f"{path} has no column {wanted!r}; there are: {', '.join(header)}")
-    columns = {code: header.index(code) for code in ("en", *codes)}
-    for number, line in enumerate(rows, 2):
+def _table(path: Path, code: str, columns: Sequence[str]) -> Iterator[Pair]:
+    """Read tab-separated columns. If `columns` is empty, a header names them.
+
+    Pairs with a margin below `MARGIN` are left out, and pairs that lack a side. TED has many of
+    these, and in News-Commentary they separate documents.
+    """
+    rows = enumerate(lines(path), 1)
+    columns = columns or next(rows, (1, ""))[1].split("\t")
+    for wanted in ("en", code):
+        if wanted not in columns:
+            raise ValueError(f"{path} has no column {wanted!r}; there are: {', '.join(columns)}")
+    english, other = columns.index("en"), columns.index(code)
+    for number, line in rows:
         cells = line.split("\t")
-        if len(cells) != len(header):
-            found = f"{len(cells)} columns where the header has {len(header)}"
+        if len(cells) != len(columns):
+            found = f"{len(cells)} columns instead of {len(columns)}"
             raise ValueError(f"{path}, line {number}: {found}")
-        said = {code: cells[n] for code, n in columns.items() if _said(cells[n])}
-        if "en" in said:
-            yield from ((code, (said["en"], said[code])) for code in codes if code in said)
-
-
-def _said(cell: str) -> bool:
-    """Return whether TED has a sentence; the second mark of none went through a tokenizer."""
-    return bool(cell.strip()) and "__NULL__" not in cell and "_ _ NULL _ _" not in cell
-
-
-def wikimatrix(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
-    """Read WikiMatrix, whose columns are the margin and the sentences; keep pairs from `MARGIN`."""
-    for number, cells in _cells(paths[0], 3):
         try:
-            kept = float(cells[0]) >= MARGIN
+            margin = float(cells[0]) if columns[0] == "margin" else MARGIN
         except ValueError:
-            raise ValueError(f"{paths[0]}, line {number}: no number: {cells[0]!r}") from None
-        if kept:
-            yield _english_first(codes[0], cells[1], cells[2])
-
-
-def news_commentary(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
-    """Read News-Commentary, in which lines with an empty side separate documents."""
-    for _, cells in _cells(paths[0], 2):
-        if cells[0].strip() and cells[1].strip():
-            yield _english_first(codes[0], cells[0], cells[1])
-
-
-def _cells(path: Path, count: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of each line and its cells, which are at least `count`."""
-    for number, line in enumerate(lines(path), 1):
-        cells = line.split("\t")
-        if len(cells) < count:
-            raise ValueError(f"{path}, line {number}: {len(cells)} columns instead of {count}")
-        yield number, cells
-
-
-def _english_first(code: str, first: str, second: str) -> Row:
-    """Return a pair whose sides stand in the alphabetical order of their codes."""
-    return code, (first, second) if code > "en" else (second, first)
-
-
-def lego_mt(paths: Sequence[Path], codes: Sequence[str]) -> Iterator[Row]:
-    """Read Lego-MT, one file per side; pairs with a blank side are left out."""
-    for pair in itertools.zip_longest(*map(lines, paths)):
-        if None in pair:
-            counts = [sum(1 for _ in lines(path)) for path in paths]
-            raise ValueError(
-                f"{paths[0]} has {counts[0]} lines and {paths[1]} {counts[1]}: they are no "
-                "translations of each other, or one is truncated"
-            )
-        if all(side.strip() for side in pair):
-            yield codes[0], pair
+            raise ValueError(f"{path}, line {number}: no number: {cells[0]!r}") from None
+        pair = cells[english], cells[other]
+        lacking = any(not side.strip() or any(mark in side for mark in MISSING) for side in pair)
+        if margin >= MARGIN and not lacking:
+            yield pair
 
 
 def mc4(path: Path) -> Iterator[str]:

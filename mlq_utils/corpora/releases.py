@@ -1,12 +1,11 @@
 """The released corpora: where their files are, and which files hold a language.
 
 A release is looked for in its own folder, first in `MLQ_DATA` and then in the download cache. It is
-fetched only if there is no such folder. An incomplete folder of the user's is an error, never a
-reason to download.
+fetched only if there is no such folder, or if the folder in the cache lacks a file.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import babel
@@ -29,9 +28,11 @@ class Corpus:
         origin: Where a person finds the release. Empty if that is `url`.
         splits: Names of the splits that `corpora.load` reads. Empty for text without pairs.
         folder: Folder that holds the files. Empty for CLDR, which has none.
-        files: Paths in that folder, with `{code}`, `{split}` and `{pair}` (the two codes, sorted).
-            If there are two, English comes first.
-        reader: Name of the function in `readers` that reads pairs from these files.
+        files: Paths in that folder, with `{code}`, `{split}`, and `{first}` and `{second}` for the
+            two codes in alphabetical order. If there are two files, English comes first.
+        columns: Names of a file's columns, likewise. Empty if the file has a header.
+        sentences: Number of sentences in each split, if it is the same in all languages.
+        strict: Whether blank lines and a last line without an end are errors, see `readers.lines`.
         url: Address of each file, with `{file}`, or of the archive that holds all. Empty if only a
             person can get the files.
         sha256: Checksum of the archive. None if the publisher provides none.
@@ -44,7 +45,9 @@ class Corpus:
     splits: Sequence[str] = ()
     folder: str = ""
     files: Sequence[str] = ()
-    reader: str = ""
+    columns: Sequence[str] = ()
+    sentences: Mapping[str, int] = field(default_factory=dict)
+    strict: bool = False
     url: str = ""
     sha256: str | None = None
 
@@ -55,8 +58,6 @@ CORPORA = {
 }
 NAMES = tuple(name for name, corpus in CORPORA.items() if corpus.splits)
 """The corpora that `load` reads."""
-TRAINING = [name for name in NAMES if name != "cldr" and "train" in CORPORA[name].splits]
-"""The released corpora to tune on."""
 
 
 def find(name: str) -> Path | None:
@@ -68,21 +69,24 @@ def find(name: str) -> Path | None:
 
 
 def code_in(name: str, language: str) -> str:
-    """Return a language's code in a corpus."""
-    return getattr(languages.get(language), languages.COVERAGE[name])
+    """Return a language's code in a corpus, or raise ValueError if the corpus lacks it."""
+    record = languages.get(language)
+    one_of(f"language of {name}", language, languages.codes(name))
+    return getattr(record, languages.COVERAGE[name])
 
 
 def file_names(name: str, language: str, split: str) -> tuple[str, ...]:
     """Return the files that hold a language's pairs, relative to the corpus's folder."""
     code = code_in(name, language)
-    pair = "-".join(sorted(("en", code)))
-    files = [file.format(code=code, split=split, pair=pair) for file in CORPORA[name].files]
+    first, second = sorted(("en", code))
+    names = {"code": code, "split": split, "first": first, "second": second}
+    files = [file.format(**names) for file in CORPORA[name].files]
     # English is its own translation: NTREX, for one, has no second file of it.
     return tuple(files if language != "en" else files[:1] * len(files))
 
 
 def fetched(name: str, files: Sequence[str], by_hand: bool = False) -> list[Path]:
-    """Return the paths of a corpus's files, which are fetched if they are not on this machine.
+    """Return the paths of a corpus's files, which are fetched unless they are on this machine.
 
     Files that only a person can get (`by_hand`) are never fetched.
 

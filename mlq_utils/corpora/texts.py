@@ -24,50 +24,47 @@ def monolingual(name: str, language: str, size: int, seed: int = 0) -> pd.Series
         name: "mc4", whose lines are read until there are enough, or a key of `TEXTS`, whose
             sentences are drawn. The paper takes mC4 and the dev set of FLORES-101.
         language: The paper's code.
-        size: Largest number of lines.
+        size: Largest number of lines or sentences.
         seed: Random seed for the order of files or sentences.
 
     Returns:
-        A Series `text` with one row per line or sentence. Its `attrs` are those of `load`, with
-        `lines` instead of `pairs`.
+        A Series `text`. Its `attrs` are those of `load`, with `lines` instead of `pairs`.
 
     Raises:
         ValueError: The name or language is unknown, the corpus lacks the language, `size` is less
             than 1, or a file is damaged.
-        FileNotFoundError: See `load`.
-        ConnectionError: See `load`.
+        FileNotFoundError, ConnectionError: As for `load`.
     """
     one_of("source of text", name, ("mc4", *TEXTS))
-    record = languages.get(language)
-    one_of("language of " + name, language, languages.codes(name))
+    code = releases.code_in(name, language)
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
     if name == "mc4":
-        lines = list(itertools.islice(_mc4_lines(record, seed), size))
+        lines = list(itertools.islice(_mc4_lines(code, seed), size))
         if not lines:
-            raise ValueError(f"mC4 has no text in {record.name}: no line of its files is left")
+            raise ValueError(f"mC4 has no text in {language!r}: no line of its files is left")
         text = pd.Series(lines, name="text")
         digest = hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
-        text.attrs = {"sha256": digest, **about(name)}
+        attrs = {"sha256": digest, **about(name)}
     else:
         options = composed(name, size, seed)
         frame = load(name, language, TEXTS[name], **options)
         text = (frame if options else draw(frame, size, seed))["target"].rename("text")
-        text.attrs = {key: value for key, value in frame.attrs.items() if key != "pairs"}
-    text.attrs |= {"size": size, "seed": seed}
-    text.attrs |= {"corpus": name, "language": language, "lines": len(text)}
+        attrs = {key: value for key, value in frame.attrs.items() if key != "pairs"}
+    given = {"corpus": name, "language": language, "size": size, "seed": seed}
+    text.attrs = attrs | given | {"lines": len(text)}
     return text
 
 
-def _mc4_lines(language: languages.Language, seed: int) -> Iterator[str]:
-    """Yield the lines of mC4's files in drawn order; of a user's folder, only files that it has."""
-    files = mc4_files(language.mc4, seed)
+def _mc4_lines(code: str, seed: int) -> Iterator[str]:
+    """Yield the lines of mC4's files in drawn order, or of those that a user's folder has."""
+    files = mc4_files(code, seed)
     folder = releases.find("mc4")
     if folder is not None and folder.parent != cache_folder():
         files, first = [file for file in files if (folder / file).is_file()], files[0]
         if not files:
             raise FileNotFoundError(
-                f"{folder} has no file of {language.name}, such as {first}. Get some from "
+                f"{folder} has no file of {code!r}, such as {first}. Get some from "
                 f"{releases.CORPORA['mc4'].origin}, or take the folder away"
             )
     for file in files:  # one by one, because the first is mostly enough
@@ -93,19 +90,17 @@ def alpaca(language: str = "en") -> pd.DataFrame:
     """Return the instructions of Alpaca (Taori et al. 2023), or a translation of them.
 
     Only the English ones are downloaded. Translations are published in many places, none of them
-    the paper's: put one into the folder `alpaca` as `alpaca_data_<language>.json`.
+    the paper's. Put one into the folder `alpaca` as `alpaca_data_<language>.json`.
 
     Args:
         language: The paper's code.
 
     Returns:
-        A frame with columns `instruction`, `input` (often empty) and `output`, one row per
-        instruction.
+        One row per instruction, with columns `instruction`, `input` (often empty) and `output`.
 
     Raises:
         ValueError: The file is damaged or not in Alpaca's format.
-        FileNotFoundError: The translation is not here.
-        ConnectionError: The English instructions are not here and cannot be downloaded.
+        FileNotFoundError, ConnectionError: The file is not here, and cannot be downloaded.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -128,16 +123,13 @@ def alpaca(language: str = "en") -> pd.DataFrame:
 def texts(
     corpus: str, split: str, sentences: int | None = None, seed: int = 0
 ) -> dict[str, list[str]]:
-    """Return the sentences of every language of a corpus.
+    """Return the sentences of every language of a corpus, English among them, by language.
 
     Args:
-        corpus: Name of the corpus, as in `corpora.load`.
+        corpus: One of `NAMES`.
         split: One of its splits.
-        sentences: Most sentences per language. Defaults to all.
-        seed: Random seed of a corpus that is sampled, such as `cldr`.
-
-    Returns:
-        Sentences by language, including English.
+        sentences: Largest number of sentences per language. Defaults to all.
+        seed: Random seed of `cldr`. Other corpora are not sampled.
     """
     options = composed(corpus, sentences, seed)
     frames = {code: load(corpus, code, split, **options) for code in languages.codes(corpus)}
@@ -149,13 +141,8 @@ def english_centric_tokenizer(
 ) -> tokenization.Tokenizer:
     """Train a tokenizer on CLDR text that is half English, like LLaMA's.
 
-    The other half is shared equally by the 19 other languages of LLaMA's Wikipedia text
-    (footnote 2 of the paper).
-
-    Args:
-        vocabulary_size: Number of pieces. LLaMA has 32,000 for a far larger corpus.
-        sentences: Total number of sentences. Defaults to 20,000.
-        seed: Random seed for sampling the sentences.
+    The other half of the sentences is shared equally by the 19 other languages of LLaMA's Wikipedia
+    text (footnote 2 of the paper). The seed decides which sentences are sampled.
     """
     others = languages.table().query("pretraining and code != 'en'")["code"]
     half = sentences // 2

@@ -1,7 +1,7 @@
-"""The room of packaged data, and of how files are found, fetched and written.
+"""The packaged data, and how files are found, fetched and written.
 
 Released files are looked for in the user's folder (`MLQ_DATA`) and in the download cache before
-they are fetched from their publisher. Files and folders appear whole or not at all.
+they are fetched from their publisher. Files and folders are written completely or not at all.
 """
 
 import contextlib
@@ -45,15 +45,9 @@ ARCHIVE_BYTES = 2 * 2**30
 
 
 def one_of(kind: str, value: str, options: Iterable[str]) -> str:
-    """Return `value` if it is one of `options`.
+    """Return `value` if it is one of `options`, or raise ValueError with the nearest of them.
 
-    Args:
-        kind: What the value names, for the message ("language", "split").
-        value: The name to check.
-        options: The names that exist.
-
-    Raises:
-        ValueError: The name is unknown. The message gives the nearest names and all that exist.
+    The message calls the value a `kind`, such as "language" or "split".
     """
     options = list(options)
     if value in options:
@@ -73,8 +67,8 @@ def sha256(path: Path) -> str:
 def atomic_write(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to, which is synced and becomes `path` at the end.
 
-    Readers find either the old file or the new one, whatever happens to the writer. After an error
-    nothing is left behind. Without `overwrite`, an old file stays and FileExistsError is raised.
+    Readers find either the old file or the new one, whatever happens to the writer. Without
+    `overwrite`, an old file stays and FileExistsError is raised.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -91,11 +85,7 @@ def atomic_write(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 
 def data_folder(data: str | os.PathLike | None = None) -> Path | None:
-    """Return the folder `data`, by default `MLQ_DATA`, or None if neither is given.
-
-    Raises:
-        FileNotFoundError: The folder does not exist.
-    """
+    """Return the folder `data`, which defaults to `MLQ_DATA`, or None if neither is given."""
     given = data if data is not None else os.environ.get("MLQ_DATA") or None
     if given is None:
         return None
@@ -122,11 +112,11 @@ def from_hub(kind: str, name: str, revision: str | None, files: Iterable[str], r
     """Fetch some files of a repository of the Hugging Face Hub and return their folder.
 
     Args:
-        kind: What is fetched, for the messages ("tokenizer", "model").
+        kind: What is fetched, for messages, such as "tokenizer".
         name: The repository, owner/name.
         revision: Branch, tag or commit.
-        files: Patterns of the files wanted. No others are fetched.
-        remedy: What to do if the Hub cannot be reached.
+        files: Patterns of the files that are fetched.
+        remedy: What to do if the Hub cannot be reached, for the message.
 
     Raises:
         FileNotFoundError: The Hub has no such repository, or refuses access.
@@ -151,9 +141,9 @@ def fetch(url: str, path: Path, what: str, remedy: str, sha256: str | None = Non
 
     Args:
         url: The file's address.
-        path: Where the file goes.
+        path: Where the file is put.
         what: The file's name in messages.
-        remedy: What to do if there is no network.
+        remedy: What to do if the file cannot be fetched, for the messages.
         sha256: The file's checksum. None if the publisher provides none.
 
     Raises:
@@ -193,7 +183,7 @@ def _download(url: str, target: str, _: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         name = url.rpartition("/")[2]
         with open(target, "wb") as file, tqdm(None, name, total or None, unit_scale=True) as bar:
-            # Not decoded: some servers announce a .gz file's own compression as an encoding.
+            # It is not decoded, since some servers call a .gz file's own compression an encoding.
             for chunk in response.raw.stream(2**18, decode_content=False):
                 bar.update(file.write(chunk))
 
@@ -201,10 +191,7 @@ def _download(url: str, target: str, _: object) -> None:
 def unpack(archive: Path, folder: Path, needed: str) -> Path:
     """Unpack a tar archive to `folder`, which appears by a rename at the end.
 
-    Args:
-        archive: The archive, which holds a folder of that name or the folder's contents.
-        folder: Where the contents go.
-        needed: A file that the folder must have.
+    The archive holds a folder of that name or the folder's contents, with the file `needed`.
 
     Raises:
         ValueError: The archive lacks that file, or holds links, devices, paths that lead outside

@@ -1,8 +1,8 @@
 from . import comparison, nlu, planning, scales, studies, sweep, tables
 from .executors import run_all
 from .runner import VOCABULARY_SEED, VOCABULARY_SIZES, run
-from .spec import SHIPPED, STORE, Spec, averages, costs, default_store, scores, spec_of
-from .store import Store, read_lines, write_lines
+from .spec import SHIPPED, STORE, Spec, costs, default_store, scores, spec_of
+from .store import Store, write_lines
 
 __all__ = [
     "SHIPPED",
@@ -11,13 +11,11 @@ __all__ = [
     "VOCABULARY_SIZES",
     "Spec",
     "Store",
-    "averages",
     "comparison",
     "costs",
     "default_store",
     "nlu",
     "planning",
-    "read_lines",
     "run",
     "run_all",
     "scales",

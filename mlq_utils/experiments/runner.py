@@ -11,7 +11,6 @@ shared disk, on another one.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -49,8 +48,6 @@ def run(
     *,
     progress: bool | None = None,
     save: Path | None = None,
-    micro_batch: int | None = None,
-    device_map: str | None = None,
 ) -> dict[str, Any]:
     """Return the record of a run, computing it if the store has none.
 
@@ -60,8 +57,6 @@ def run(
         progress: Whether to show a progress bar. Defaults to showing it outside notebooks.
         save: Folder to save the tuned model in, for `modeling.load`. If the store has the record
             but the folder lacks the model, the model is tuned again.
-        micro_batch: Number of examples computed at once, see `modeling.fine_tune`.
-        device_map: "auto" spreads a model that is not tuned over several devices.
 
     Returns:
         The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (one
@@ -70,29 +65,23 @@ def run(
 
     Raises:
         ValueError: `save` is given but nothing is tuned, the tokenizer is not the base's, or the
-            folder holds another model; or `device_map` is given in several processes.
+            folder holds another model.
         OSError: The store cannot be written to. Nothing has been computed.
     """
     store = store or default_store()
     key = spec.identity()
-    if device_map is not None and distributed.state().num_processes > 1:
-        raise ValueError("several processes shard a model themselves: leave device_map out")
     if save is not None:
         save = distributed.broadcast_from_main(lambda: _folder_to_fill(spec, Path(save)))
-
-    def tune() -> tuple[modeling.Model, dict[str, Any] | None]:
-        return _tune(spec, save, progress, micro_batch, device_map)
-
     known = distributed.broadcast_from_main(lambda: store.get(key))
     if known is not None:
         if save is not None and known["status"] == "done":
-            tune()
+            _tune(spec, save, progress)
         return known
     distributed.broadcast_from_main(store.check)  # before what it would not take is computed
     start = perf_counter()
     record, hypotheses = {"spec": asdict(spec), "identity": key}, None
     try:
-        results, hypotheses = _compute(spec, store, tune, save is not None)
+        results, hypotheses = _compute(spec, store, save, progress)
         record |= {"status": "done"} | results
     except FloatingPointError as error:  # it would fail the same way again; others go on
         record |= {"status": "failed", "error": str(error)}
@@ -154,21 +143,16 @@ def _folder_to_fill(spec: Spec, folder: Path) -> Path | None:
     raise ValueError(f"{folder} holds something else: give an empty folder to save the model in")
 
 
-def _compute(
-    spec: Spec,
-    store: Store,
-    tune: Callable[[], tuple[modeling.Model, dict[str, Any] | None]],
-    anew: bool,
-) -> Part:
-    """Return scores, with what training took, and translations. `anew` tunes in any case."""
+def _compute(spec: Spec, store: Store, save: Path | None, progress: bool | None) -> Part:
+    """Return scores, with what training took, and translations."""
     if spec.test[0] != "cldr":  # what cannot be scored is not tuned
         scoring.check_flores101()
         for target in spec.targets:
             _sentences(spec, target)
     parts = distributed.broadcast_from_main(lambda: _kept(spec, store))
     trained = next((part["training"] for part, _ in parts.values()), None)
-    if len(parts) < len(spec.targets) or anew:
-        base, trained = tune()
+    if len(parts) < len(spec.targets) or save is not None:
+        base, trained = _tune(spec, save, progress)
         base = modeling.for_translation(base)
     for target in spec.targets:
         if target not in parts:
@@ -185,25 +169,20 @@ def _compute(
 def _kept(spec: Spec, store: Store) -> dict[str, Part]:
     """Return what an interrupted run has kept, by target."""
     keys = {target: f"{spec.identity()}-{target}" for target in spec.targets}
-    found = {target: store.get(key) for target, key in keys.items()}
-    return {t: (part, store.hypotheses(keys[t])) for t, part in found.items() if part is not None}
+    return {t: (part, store.hypotheses(key)) for t, key in keys.items() if (part := store.get(key))}
 
 
 def _tune(
-    spec: Spec,
-    save: Path | None = None,
-    progress: bool | None = None,
-    micro_batch: int | None = None,
-    device_map: str | None = None,
+    spec: Spec, save: Path | None = None, progress: bool | None = None
 ) -> tuple[modeling.Model, dict[str, Any] | None]:
     """Return the model to translate with, and what training took or None for the untuned base."""
     device, dtype = modeling.placement()
     if spec.languages and dtype.itemsize < 4:
         dtype = None  # training casts what is frozen itself; what is trained must not be rounded
-    given = {"dtype": dtype, "spare_rows": spec.spare_rows, "device_map": device_map}
-    base = modeling.load(spec.base, revision=spec.revision, **given)
+    given = {"revision": spec.revision, "spare_rows": spec.spare_rows}
+    base = modeling.load(spec.base, dtype=dtype, **given)
     # Of several processes each takes its shard to its device itself: the whole may not fit there.
-    if device_map is None and (distributed.state().num_processes == 1 or not spec.languages):
+    if distributed.state().num_processes == 1 or not spec.languages:
         base.model.to(device)
     if not spec.languages:
         return base, None
@@ -216,16 +195,8 @@ def _tune(
     if spec.shorten is not None:
         codec = PrefixShortener.fit(base.tokenizer, frame["target"], PREFIXES[spec.shorten])
         base = replace(base, tokenizer=codec.shortened())
-    result = training.fine_tune(
-        base,
-        frame,
-        spec.strategy,
-        spec.steps(),
-        layers=spec.layers,
-        micro_batch=micro_batch,
-        checkpoint=_checkpoint(spec),
-        progress=progress,
-    )
+    options = {"layers": spec.layers, "checkpoint": _checkpoint(spec), "progress": progress}
+    result = training.fine_tune(base, frame, spec.strategy, spec.steps(), **options)
     if save is not None and distributed.state().is_main_process:
         about = {name: getattr(spec, name) for name in SAVED}
         modeling.save(save, result.trained, **about, run=spec.identity())
@@ -255,19 +226,11 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     """Translate and score one target."""
     test = _sentences(spec, target)
     sources, references = test["source"].tolist(), test["target"].tolist()
-    cap = spec.cap
-    if cap is None:
-        cap = translation.scaled_cap(base.tokenizer, _longest(spec, target))
+    asked = [prompts.translation(target, source) for source in sources]
+    cap = spec.cap or translation.scaled_cap(base.tokenizer, _longest(spec, target))
+    options = {"beam_size": spec.beam_size, "cap": cap, "bos_id": base.bos, "eos_id": base.eos}
     start = perf_counter()
-    out = translation.translate(
-        base.model,
-        base.tokenizer,
-        [prompts.translation(target, source) for source in sources],
-        beam_size=spec.beam_size,
-        cap=cap,
-        bos_id=base.bos,
-        eos_id=base.eos,
-    )
+    out = translation.translate(base.model, base.tokenizer, asked, **options)
     seconds = perf_counter() - start
     found = out["hypothesis"].tolist()
     pieces = scoring.cldr_spm() if spec.test[0] == "cldr" else None

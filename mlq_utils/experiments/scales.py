@@ -11,20 +11,21 @@ since what a model is scored on depends on all tables that it serves; `tables` s
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import TypeAdapter
+
 from mlq_utils import corpora, languages, modeling, scoring
 from mlq_utils.corpora import inventory
-from mlq_utils.data import one_of
-from mlq_utils.experiments import studies
+from mlq_utils.data import PACKAGE_DATA, one_of
 from mlq_utils.experiments.spec import Spec
 
 DATASETS = dict(inventory.DATASETS.values())
 """The paper's datasets by their names in Table 2, in the order of Table 10, with their corpora."""
-TEST = ("flores101" if "flores101" in corpora.NAMES else "flores200", "devtest")
 LAYERS = 32
 """Number of layers of LLaMA-7B."""
 UNSCORED = Spec.targets
@@ -41,56 +42,32 @@ class Scale:
         training: Fields of `Spec` that all tuned models share.
         depth: Number of layers of the base. A layer of the paper is represented by the layer at the
             same share of the depth.
-        datasets: Corpora that stand for each of `DATASETS`. Tables on a dataset that is left out
-            have no runs.
         english: Source of English instructions, as `Spec.corpus`.
         pairs: Number of pairs for the paper's "at most 10k" (Tables 1, 2 and 12, Figure 2).
         share: Factor for the sizes that the other tables print.
-        instructions: Maximum number of English instructions. Alpaca has 52,002.
+        instructions: Maximum number of English instructions.
         piece_share: Factor for the numbers of new pieces in Table 6.
         texts: Text that pieces are learned from (`Extension.text`), by its name in Table 6. Of
             FLORES it is the dev split.
         rates: Learning rates by strategy for comparisons on reciprocal languages (Tables 3 and 15,
             Figure 3). Strategies without one use the schedule's rate.
         seeds: Random seeds. Every tuned model is made once per seed.
+        datasets: Corpora that stand for each of `DATASETS`. Defaults to the paper's.
     """
 
     name: str
     untuned: Spec
-    training: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    depth: int = LAYERS
-    datasets: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: dict(DATASETS), hash=False
-    )
-    english: tuple[str, ...] = ("alpaca",)
-    pairs: int = 10_000
-    share: float = 1.0
-    instructions: int = 52_002
-    piece_share: float = 1.0
-    texts: Mapping[str, str] = field(
-        default_factory=lambda: {"mC4": "mc4", "Flores": TEST[0]}, hash=False
-    )
-    rates: Mapping[str, float] = field(default_factory=dict, hash=False)
-    seeds: tuple[int, ...] = (42,)
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without loading anything.
-
-        Raises:
-            ValueError: A dataset, corpus, strategy or schedule is unknown, a number is out of
-                range, or there is no seed.
-        """
-        for dataset, names in self.datasets.items():
-            one_of("dataset of the paper", dataset, DATASETS)
-            for name in names:
-                one_of("corpus", name, corpora.NAMES)
-        for name in ("depth", "pairs", "share", "instructions", "piece_share"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not self.seeds:
-            raise ValueError("a scale needs at least one seed")
-        for strategy in ("embed", *self.rates):
-            self.instructed(strategy)  # refuses a field that is wrong in every specification
+    training: dict[str, Any] = field(hash=False)
+    depth: int
+    english: tuple[str, ...]
+    pairs: int
+    share: float
+    instructions: int
+    piece_share: float
+    texts: dict[str, str] = field(hash=False)
+    rates: dict[str, float] = field(hash=False)
+    seeds: tuple[int, ...]
+    datasets: dict[str, tuple[str, ...]] = field(default_factory=DATASETS.copy, hash=False)
 
     def check(self) -> None:
         """Refuse what would make every run fail, before the first one starts.
@@ -107,7 +84,7 @@ class Scale:
 
     def trainable(self, dataset: str) -> list[str]:
         """Return the languages of a dataset's corpora, in the order of Table 8."""
-        covered = {c for name in self.datasets.get(dataset, ()) for c in languages.codes(name)}
+        covered = {code for name in self.datasets[dataset] for code in languages.codes(name)}
         return [code for code in languages.codes() if code in covered and code != "en"]
 
     def scorable(self) -> list[str]:
@@ -137,9 +114,7 @@ class Scale:
         Raises:
             ValueError: The dataset lacks a language, or `Spec` refuses the combination.
         """
-        names = self.datasets.get(dataset)
-        if not names:
-            raise ValueError(f"no corpus stands for {dataset} at this scale")
+        names = self.datasets[dataset]
         lacking = [languages.get(c).name for c in codes if c not in self.trainable(dataset)]
         if lacking:
             raise ValueError(f"{' and '.join(names)}: no {' or '.join(lacking)}")
@@ -150,8 +125,8 @@ class Scale:
 
     def instructed(self, strategy: str, layers: tuple[int, ...] | None = None) -> Spec:
         """Return a model tuned on English instructions (Appendices C, G and H)."""
-        fields = {"size": self.instructions, "corpus": self.english, "layers": layers}
-        return self._tuned(["en"], strategy, **fields)
+        given = {"size": self.instructions, "corpus": self.english, "layers": layers}
+        return self._tuned(["en"], strategy, **given)
 
     def _tuned(self, codes: Sequence[str], strategy: str, **fields: Any) -> Spec:
         fields |= {"languages": tuple(codes), "strategy": strategy, "seed": self.seeds[0]}
@@ -180,36 +155,12 @@ class Scale:
         return [dataclasses.replace(model, seed=seed) for seed in seeds]
 
 
-PAPER = Scale(
-    name="paper",
-    untuned=Spec(
-        base="huggyllama/llama-7b",
-        revision="4782ad278652c7c71b72204d462d6d01eaaf7549",
-        test=TEST,
-        test_size=1012,
-        cap=modeling.PAPER_CAP,
-    ),
-    training={"schedule": "paper", "batch_size": 128},
-)
-"""The paper's scale. Its cap of 256 new tokens for all languages, which the released evaluation
-has, cuts most references of some languages."""
-MINI = Scale(
-    name="mini",
-    untuned=Spec(),
-    depth=4,
-    datasets=dict.fromkeys(DATASETS, ("cldr",)),
-    english=("cldr",),
-    pairs=600,
-    share=0.01,
-    instructions=600,
-    piece_share=1 / 60,
-    texts={"mC4": "cldr"},
-    rates=studies.SPARING_RATES,
-    seeds=(0, 1, 2),
-)
-"""The packaged base on CLDR phrases, which stand for all three datasets. Sizes, rates and seeds are
-those of `studies`, so that shipped records count where the settings are the same."""
-SCALES = {scale.name: scale for scale in (PAPER, MINI)}
+SCALES = {
+    name: TypeAdapter(Scale).validate_python({"name": name, **fields})
+    for name, fields in yaml.safe_load((PACKAGE_DATA / "scales.yaml").read_text("utf8")).items()
+}
+"""The scales by name."""
+PAPER, MINI = SCALES["paper"], SCALES["mini"]
 
 
 def named(name: str, *, base: str | None = None, revision: str | None = None) -> Scale:

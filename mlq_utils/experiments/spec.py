@@ -137,22 +137,21 @@ class Spec:
             )
 
     def _check_corpora(self) -> None:
-        test, split = self.test
-        _check_split(test, split)
-        wanted = [(test, self.targets, [test])]
+        used, wanted = [self.test], [(self.test[:1], self.targets)]
+        if self.extension is not None:
+            wanted.append(((self.extension.text,), self.languages[:1]))
         if self.languages == ("en",):
             one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
         else:
-            for name in self.corpus:
-                _check_split(name, "train")
-            wanted.append(("+".join(self.corpus), self.languages, self.corpus))
-            if self.extension is not None:
-                text = self.extension.text
-                wanted.insert(1, (text, self.languages[:1], [text]))
-        for label, codes, names in wanted:
+            used += [(name, "train") for name in self.corpus]
+            wanted.append((self.corpus, self.languages))
+        for name, split in used:
+            one_of("corpus", name, corpora.NAMES)
+            one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
+        for names, codes in wanted:
             covered = [code for name in names for code in languages.codes(name)]
             for code in codes:
-                one_of(f"language of {label}", code, covered)
+                one_of(f"language of {'+'.join(names)}", code, covered)
 
     def steps(self) -> Schedule:
         """Return the training schedule."""
@@ -187,17 +186,12 @@ class Spec:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _check_split(corpus: str, split: str) -> None:
-    one_of("corpus", corpus, corpora.NAMES)
-    one_of(f"split of {corpus}", split, corpora.CORPORA[corpus].splits)
+_READER = TypeAdapter(Spec)
 
 
 def spec_of(record: Mapping[str, Any]) -> Spec:
     """Return the specification of a record. Fields that older records lack have their default."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record["spec"].items()}
-    if values.get("extension"):
-        values["extension"] = Extension(**values["extension"])
-    return Spec(**values)
+    return _READER.validate_python(record["spec"])
 
 
 def read_spec(path: str | Path) -> Spec:
@@ -217,7 +211,7 @@ def read_spec(path: str | Path) -> Spec:
             for name in given:
                 one_of(f"field of {kind}", str(name), [field.name for field in fields(known)])
         # JSON has no tuples, so that a list is one; strict mode converts no other types.
-        return TypeAdapter(Spec).validate_json(json.dumps(values), strict=True)
+        return _READER.validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"]))
@@ -251,25 +245,6 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
             columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
             rows.append(shared | {name: score[name] for name in columns} | score["errors"])
     return pd.DataFrame(rows)
-
-
-def averages(scores: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
-    """Return mean scores and the shares of errors.
-
-    Args:
-        scores: Scores as `scores` returns them; further columns are allowed.
-        by: Columns to group by.
-
-    Returns:
-        One row per group, with the columns `targets` (number of rows averaged), `spbleu` (mean),
-        and the shares (0 to 1) of sentences with `source_copy`, `oscillation`, `off_target` and
-        `cap_hit`.
-    """
-    kinds = ["source_copy", "oscillation", "off_target", "cap_hit"]
-    groups = scores.groupby(by, sort=False)
-    sums = groups[[*kinds, "sentences"]].sum()
-    means = pd.DataFrame({"targets": groups.size(), "spbleu": groups["spbleu"].mean()})
-    return means.join(sums[kinds].div(sums["sentences"], axis=0))
 
 
 def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -11,7 +11,6 @@ does not match counts as missing. Older stores, with a folder per run, stay read
 import contextlib
 import hashlib
 import io
-import itertools
 import json
 import os
 import re
@@ -72,9 +71,18 @@ class Store:
 
     @cached_property
     def shipped_records(self) -> dict[str, dict[str, Any]]:
-        """The shipped records by identity."""
-        files = sorted(self._shipped.glob("*.jsonl")) if self._shipped else []
-        return {key: record for file in files for key, record in read_lines(file).items()}
+        """The shipped records by identity, without damaged ones, of which a warning tells."""
+        records, damaged = {}, []
+        for file in sorted(self._shipped.glob("*.jsonl")) if self._shipped else ():
+            for number, line in enumerate(file.read_text("utf8").splitlines(), 1):
+                try:
+                    record = _checked(line)
+                    records[record["identity"]] = record
+                except (ValueError, KeyError):
+                    damaged.append(f"{file.name}:{number}")
+        if damaged:
+            warnings.warn(f"{self._shipped}: damaged records: {damaged}", stacklevel=2)
+        return records
 
     def check(self) -> None:
         """Write a file and remove it, and clear what killed writers have left.
@@ -101,8 +109,8 @@ class Store:
     def keys(self) -> Iterator[str]:
         """Return the keys of all records in the store, whole or damaged, in order."""
         paths = self._ask("find", "") if self._ask("exists", "") else []
-        names = (path[len(self._root) :].lstrip("/") for path in paths)
-        found = (re.fullmatch(r"([^./][^/]*?)(\.json|/record\.json)", name) for name in names)
+        names = [path[len(self._root) :].lstrip("/") for path in paths]
+        found = [re.fullmatch(r"([^./][^/]*?)(\.json|/record\.json)", name) for name in names]
         return iter(sorted({match[1] for match in found if match}))
 
     def get(self, key: str) -> dict[str, Any] | None:
@@ -141,7 +149,7 @@ class Store:
     ) -> dict[str, Any]:
         """Write a record, unless there is one already, and return the one that is kept.
 
-        A damaged record is renamed to `.damaged-…`, with a warning.
+        A damaged record is renamed to `.damaged-…`.
 
         Args:
             key: The run's identity.
@@ -158,12 +166,10 @@ class Store:
         while not self._create(f"{key}.json", text.encode()):
             try:
                 return self._read(key)[0]
-            except (FileNotFoundError, ValueError) as error:
-                damaged = f".damaged-{key}-{uuid.uuid4().hex[:8]}.json"
+            except (FileNotFoundError, ValueError):
+                damaged = f"{self._root}/.damaged-{key}-{uuid.uuid4().hex[:8]}.json"
                 with contextlib.suppress(FileNotFoundError):  # another process was faster
-                    self._ask("mv", f"{key}.json", f"{self._root}/{damaged}")
-                    message = f"the record {key} is damaged ({error}): set aside as {damaged}"
-                    warnings.warn(message, stacklevel=2)
+                    self._ask("mv", f"{key}.json", damaged)
         return record
 
     def remove(self, key: str) -> None:
@@ -196,7 +202,7 @@ class Store:
 
     def _create(self, name: str, content: bytes) -> bool:
         """Write a file atomically; return False, and change nothing, if it exists."""
-        for attempt in itertools.count():
+        for pause in (*CONFLICT_PAUSES, None):
             try:
                 if self._local:
                     with atomic_write(Path(self._root) / name, overwrite=False) as aside:
@@ -207,10 +213,9 @@ class Store:
             except FileExistsError:
                 return False
             except OSError as error:
-                passes = "ConditionalRequestConflict" in str(error)
-                if not passes or attempt == len(CONFLICT_PAUSES):
+                if pause is None or "ConditionalRequestConflict" not in str(error):
                     raise
-            time.sleep(CONFLICT_PAUSES[attempt])
+                time.sleep(pause)
 
     def _ask(self, what: str, name: str, *arguments: Any, **options: Any) -> Any:
         """Call fsspec for a file of the store; all errors become OSErrors."""
@@ -229,20 +234,6 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     lines = [json.dumps({**record, "sha256": _digest(record)}) for record in ordered]
     with atomic_write(path) as aside:
         aside.write_text("".join(f"{line}\n" for line in lines), "utf8", newline="\n")
-
-
-def read_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the records of a file by identity, without damaged ones, of which it warns."""
-    records, damaged = {}, []
-    for number, line in enumerate(path.read_text("utf8").splitlines(), 1):
-        try:
-            record = _checked(line)
-            records[record["identity"]] = record
-        except (ValueError, KeyError):
-            damaged.append(number)
-    if damaged:
-        warnings.warn(f"{path}: the records of lines {damaged} are damaged", stacklevel=2)
-    return records
 
 
 def _checked(text: str | bytes) -> dict[str, Any]:

@@ -18,20 +18,24 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
-from mlq_utils import experiments, languages, modeling
+from mlq_utils import experiments, languages
 from mlq_utils.data import PACKAGE_DATA, one_of
+from mlq_utils.experiments.scales import MINI
 from mlq_utils.experiments.spec import Spec
-from mlq_utils.experiments.store import Store, write_lines
+from mlq_utils.experiments.store import write_lines
 from mlq_utils.modeling import Extension
 
 _LISTS = yaml.safe_load((PACKAGE_DATA / "studies.yaml").read_text("utf8"))
+_GROUPS = _LISTS["languages"] | {
+    "covered": [code for code in languages.codes("cldr") if code != "en"],
+    "pretraining": [c for c in languages.codes() if languages.get(c).pretraining and c != "en"],
+}
 STUDIES = tuple(_LISTS["studies"])
 """The names of all studies."""
-SPARING_RATES: dict[str, float] = _LISTS["sparing_rates"]
+SPARING_RATES = MINI.rates
 """Learning rates by strategy for comparisons on reciprocal languages."""
 
 
@@ -41,17 +45,12 @@ def group(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: The group is unknown.
     """
-    if name == "covered":
-        return tuple(code for code in languages.codes("cldr") if code != "en")
-    if name == "pretraining":
-        return tuple(modeling.pretraining_languages())
-    return _codes(_LISTS["languages"][one_of("group of languages", name, _LISTS["languages"])])
+    return _codes([one_of("group of languages", name, _GROUPS)])
 
 
 def _codes(names: Iterable[str]) -> tuple[str, ...]:
     """Return the codes that codes and names of groups stand for, each once."""
-    groups = {*_LISTS["languages"], "covered", "pretraining"}
-    parts = (group(name) if name in groups else (name,) for name in names)
+    parts = (_codes(_GROUPS[name]) if name in _GROUPS else (name,) for name in names)
     return tuple(dict.fromkeys(itertools.chain.from_iterable(parts)))
 
 
@@ -95,18 +94,17 @@ def _axis(name: str, values: Any) -> list[Any]:
     return [tuple(value) if isinstance(value, list) else value for value in values]
 
 
-def records(name: str, store: Store | None = None, **options: Any) -> list[dict[str, Any]]:
+def records(name: str, **options: Any) -> list[dict[str, Any]]:
     """Return the records of a study, computing those that the store lacks.
 
     Args:
         name: The study, one of `STUDIES`.
-        store: Where records are kept. Defaults to `default_store()`.
         **options: Passed on to `run_all`.
 
     Raises:
         ValueError: The study is unknown, or one of its runs failed.
     """
-    found = experiments.run_all(specs(name), store, **options)
+    found = experiments.run_all(specs(name), **options)
     failed = [record for record in found if record["status"] != "done"]
     if failed:
         raise ValueError(
@@ -116,9 +114,9 @@ def records(name: str, store: Store | None = None, **options: Any) -> list[dict[
     return found
 
 
-def scores(name: str, store: Store | None = None, **options: Any) -> pd.DataFrame:
+def scores(name: str) -> pd.DataFrame:
     """Return the scores of a study in tidy form; see `records` and `experiments.scores`."""
-    return experiments.scores(records(name, store, **options))
+    return experiments.scores(records(name))
 
 
 def ship(names: tuple[str, ...] = (), /, *, workers: int = 1) -> None:
@@ -156,14 +154,12 @@ def sides(scores: pd.DataFrame) -> pd.DataFrame:
     return frame.groupby(by, dropna=False, as_index=False, sort=False)["spbleu"].mean()
 
 
-def live(spec: Spec, targets: Sequence[str], store: Store | None = None) -> pd.DataFrame:
+def live(spec: Spec, targets: Sequence[str]) -> pd.DataFrame:
     """Repeat part of a recorded run on this machine, and set it beside the record.
 
     Args:
         spec: A run of a study.
         targets: The targets of the run that are scored again.
-        store: Where the record is looked for and the repeated run is kept. Defaults to
-            `default_store()`.
 
     Returns:
         One row per target, with the columns `target`, `recorded` and `live` (spBLEU), and the
@@ -176,56 +172,8 @@ def live(spec: Spec, targets: Sequence[str], store: Store | None = None) -> pd.D
     for target in targets:
         one_of("target of this run", target, spec.targets)
     part = dataclasses.replace(spec, targets=tuple(targets))
-    record, again = (
-        experiments.scores([experiments.run(one, store)]).set_index("target")
-        for one in (spec, part)
-    )
+    runs = (experiments.scores([experiments.run(one)]) for one in (spec, part))
+    record, again = (scores.set_index("target") for scores in runs)
     columns = {"spbleu": "recorded", "spbleu_low": "low", "spbleu_high": "high"}
     found = record.loc[list(targets), list(columns)].rename(columns=columns)
     return found.assign(live=again["spbleu"]).reset_index()
-
-
-def examples(
-    codes: Sequence[str], strategies: Sequence[str], size: int = 400, store: Store | None = None
-) -> pd.DataFrame:
-    """Translate one sentence into each language, by the base and by models tuned on this machine.
-
-    Args:
-        codes: Languages, each tuned on by itself.
-        strategies: Strategies to tune with.
-        size: Number of training pairs. Defaults to 400.
-        store: Where runs are kept. Defaults to `default_store()`.
-
-    Returns:
-        One row per language and model, with the columns `language`, `model` ("source", "reference",
-        "untuned" or a strategy) and `text`. The sentence is the first with a source of about median
-        length.
-    """
-    store = store or experiments.default_store()
-    runs = {"untuned": {}} | {name: {"strategy": name, "size": size} for name in strategies}
-    rows = []
-    for code, (name, fields) in itertools.product(codes, runs.items()):
-        tuned_on = (code,) if fields else ()
-        spec = Spec(languages=tuned_on, targets=(code,), test_size=10, **fields)
-        found = store.hypotheses(experiments.run(spec, store)["identity"])
-        lengths = found["source"].str.len()
-        row = found.loc[(lengths - lengths.median()).abs().idxmin()]
-        if name == "untuned":
-            rows += [(code, "source", row["source"]), (code, "reference", row["target"])]
-        rows.append((code, name, row["hypothesis"]))
-    return pd.DataFrame(rows, columns=["language", "model", "text"])
-
-
-def treated(rows: pd.DataFrame) -> pd.DataFrame:
-    """Describe in words how the sequences of runs were treated.
-
-    Args:
-        rows: Rows as `scores` or `experiments.costs` return them.
-
-    Returns:
-        The rows with two more columns: `sequences` ("plain", "shortened" or "extended") and `limit`
-        ("scaled", or the number of tokens).
-    """
-    kinds = [rows["shorten"].notna(), rows["method"].notna()]
-    limit = rows["cap"].map("{:.0f} tokens".format).where(rows["cap"].notna(), "scaled")
-    return rows.assign(sequences=np.select(kinds, ["shortened", "extended"], "plain"), limit=limit)

@@ -116,9 +116,9 @@ def specs(tables: Iterable[Table] | None = None, scale: Scale = PAPER) -> list[S
 @lru_cache(maxsize=8)
 def _complete(scale: Scale) -> dict[Table, pd.DataFrame]:
     """Return `cells` of every table, since only all together tell what a model is scored on."""
-    frames = {table: _rows(table, scale) for table in TABLES}
-    targets: dict[Spec, set[str]] = defaultdict(set)
-    for table, frame in frames.items():
+    frames, targets = {}, defaultdict(set)
+    for table in TABLES:
+        frame = _rows(table, scale)
         found = [_cell_or_reason(table, scale, row) for row in frame.to_dict("records")]
         made, reasons = map(list, zip(*found, strict=True))
         known = set(made)
@@ -204,24 +204,16 @@ def _on(model: Spec, targets: Iterable[str]) -> Combined:
     return _mean(Score(model, target) for target in targets)
 
 
-def _model(scale: Scale, code: str, row: Row, **options: Any) -> Spec:
-    """Return the model with a row's strategy and size, tuned on one language."""
+def _by_language(scale: Scale, row: Row, **options: Any) -> Cell:
+    """Return the score of a row's model on its own language, or on the targets of Equation 1."""
+    own = row.get("target") or row["tuned_on"]
     strategy, _, layers = row["strategy"].partition(" ")
-    if strategy == "untuned":
-        return scale.untuned
     if layers:  # such as "layers 0-14"
         options["layers"] = scale.lowest(int(layers.split("-")[1]) + 1)
-    return scale.tuned([code], strategy, row["size"], **options)
-
-
-def _by_target(scale: Scale, row: Row, **options: Any) -> Cell:
-    return Score(_model(scale, row["target"], row, **options), row["target"])
-
-
-def _by_measure(scale: Scale, row: Row, **options: Any) -> Cell:
-    model = _model(scale, row["tuned_on"], row, **options)
-    if row.get("measure") == "bilingual":
-        return Score(model, row["tuned_on"])
+    tuned = strategy != "untuned"
+    model = scale.tuned([own], strategy, row["size"], **options) if tuned else scale.untuned
+    if "target" in row or row.get("measure") == "bilingual":
+        return Score(model, own)
     return _on(model, REFERENCE_TARGETS)
 
 
@@ -313,17 +305,17 @@ TABLES: dict[Table, Callable[[Scale, Row], Cell]] = {
     1: _cell_1,
     2: _cell_2,
     3: _cell_3,
-    4: _by_measure,
-    5: _by_target,
+    4: _by_language,
+    5: _by_language,
     6: _cell_6,
     7: _cell_7,
     9: _cell_9,
     12: partial(_by_pair, dataset="Ted"),
-    13: _by_target,
+    13: _by_language,
     14: _cell_14,
-    15: partial(_by_target, reciprocal=True),
+    15: partial(_by_language, reciprocal=True),
     16: _cell_16,
     "figure 2": _by_pair,
-    "figure 3": partial(_by_measure, reciprocal=True),
+    "figure 3": partial(_by_language, reciprocal=True),
 }
 """The tables and figures with scores of trained models, and what returns the cell of a row."""

@@ -6,6 +6,7 @@ on the threshold, the factor and sampling error, and predicts the quadrant of a 
 
 from mlq_utils.quadrants.advice import (
     Advice,
+    Trial,
     compare_predictors,
     examples,
     features,
@@ -30,6 +31,7 @@ __all__ = [
     "QUADRANTS",
     "REFERENCE_TARGETS",
     "Advice",
+    "Trial",
     "assign",
     "compare_predictors",
     "delta",

@@ -1,15 +1,15 @@
-"""Predicting a language's quadrant before any tuning, and advice on how to tune.
+"""Predicts a language's quadrant before any tuning, and advises how to tune the language.
 
-    recommend("cy")                                          # from what is known of the language
-    recommend("cy", fertility=frame)                         # and of your tokenizer
-    recommend("cy", before=untuned, after=tuned)             # from a trial on your model
+    recommend("cy")                            # from what is known of the language
+    recommend("cy", fertility=frame)           # and from what your tokenizer does to it
+    recommend("cy", Trial(untuned, tuned))     # from a trial with your model
 
-The predictor is a logistic regression, cross-validated on languages it has not seen. It sees a
-language once for each dataset for which Table 2 gives its quadrant.
+The predictor is a logistic regression, which is cross-validated on languages that it has not seen.
+It sees a language once for each dataset for which Table 2 gives the language's quadrant.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from mlq_utils.quadrants.assignment import QUADRANTS, assign, published, stabili
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
+_OF_LANGUAGE = ("pretraining", "indo_european", "latin")
+_OF_TOKENIZER = ("relative_length", "byte_token_share", "of_language_weighted")
 PREDICTORS: Mapping[str, tuple[str, ...]] = {
     "none (class frequencies)": (),
     "named in pretraining": ("pretraining",),
@@ -29,15 +31,8 @@ PREDICTORS: Mapping[str, tuple[str, ...]] = {
     "script": ("latin",),
     "fertility": ("relative_length", "byte_token_share"),
     "overlap with English": ("of_language_weighted",),
-    "without a tokenizer": ("pretraining", "indo_european", "latin"),
-    "all": (
-        "pretraining",
-        "indo_european",
-        "latin",
-        "relative_length",
-        "byte_token_share",
-        "of_language_weighted",
-    ),
+    "without a tokenizer": _OF_LANGUAGE,
+    "all": _OF_LANGUAGE + _OF_TOKENIZER,
 }
 """Named sets of columns of `features` that a model may be given."""
 STRATEGIES = {
@@ -46,8 +41,27 @@ STRATEGIES = {
     "selfish": "full FT",
     "stagnant": "full FT on much data, with shortened byte sequences",
 }
-"""What to tune by quadrant (Section 4.4). The paper names nothing for selfish languages, which
-improve by tuning as usual."""
+"""What to tune in each quadrant (Section 4.4). The paper recommends nothing for selfish languages,
+which improve by tuning as usual."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The scores of a model before and after it was tuned on a language.
+
+    Attributes:
+        before: The untuned model's scores in spBLEU by target, such as `cy 1.2 af 3.4 ro 5.6`. They
+            must include the language and at least one other target.
+        after: Scores of the model tuned on the language, for the same targets.
+        threshold: T of Equation 1, in spBLEU points. Defaults to the mean of `before`, which is a
+            good estimate only if there are many targets.
+        standard_error: Sampling error of a score as a share of the score.
+    """
+
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+    threshold: float | None = None
+    standard_error: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class Advice:
     Attributes:
         language: The paper's code of the language.
         quadrant: The likeliest quadrant.
-        probability: Probability of each quadrant.
+        probability: The probability of each quadrant.
         strategy: What the paper recommends for the likeliest quadrant (Section 4.4).
         expect: How models tuned on such languages changed in Table 12 of the paper.
         evidence: The kind of evidence (`published`, `tokenizer` or `trained`) and what it is.
@@ -83,71 +97,41 @@ class Advice:
 
 
 def recommend(
-    language: str,
-    *,
-    fertility: pd.DataFrame | None = None,
-    before: Mapping[str, float] | None = None,
-    after: Mapping[str, float] | None = None,
-    threshold: float | None = None,
-    standard_error: float = 0.05,
-    seed: int = 0,
+    language: str, trial: Trial | None = None, *, fertility: pd.DataFrame | None = None
 ) -> Advice:
     """Advise how to tune a language (Section 4.4).
 
-    With the scores of a trial, Equation 1 decides the quadrant. Without one, a model trained on
-    Table 2 predicts it; `compare_predictors` shows how often that is right for unseen languages.
+    Equation 1 decides the quadrant if there is a trial. Otherwise a model trained on Table 2
+    predicts it, and `compare_predictors` shows how often that is right for unseen languages.
 
     Args:
         language: The paper's code of the language.
+        trial: Scores of your model before and after tuning on the language.
         fertility: What your tokenizer does to the language and to English, as returned by
             `tokenization.analyse` for texts of the same content.
-        before: The untuned model's scores by target, for the language and at least one other.
-        after: Scores of the model tuned on the language, for the same targets.
-        threshold: T of Equation 1. Defaults to the mean of `before`, which needs many targets.
-        standard_error: Sampling error of a score as a share of the score. Defaults to 0.05.
-        seed: Random seed for drawing that error.
 
     Raises:
-        ValueError: The language is unknown or English; a trial has one side only, its sides have
-            different targets, or it lacks the language or any other target; `fertility` lacks the
-            language or English.
+        ValueError: The language is unknown or English, the two sides of the trial have different
+            targets, or the trial or `fertility` lacks the language or what it is compared with.
     """
     if languages.get(language).code == "en":
         raise ValueError("English is the source language; name a language to translate into")
-    if (before is None) != (after is None):
-        raise ValueError("a trial needs scores before and after tuning; one of them is missing")
-    if before is not None and after is not None:
-        chances = _trial(language, before, after, threshold, standard_error, seed)
-        evidence = f"trained: your trial, {len(before)} targets, Equation 1"
+    if trial is not None and (trial.before or trial.after):
+        chances = _tried(language, trial)
+        evidence = f"trained: your trial, {len(trial.before)} targets, Equation 1"
+    elif fertility is None:
+        chances = _predicted(language, llama_features(), "without a tokenizer")
+        evidence = "published: Table 2, by pretraining text, family and script"
     else:
-        if fertility is None:
-            known, columns = llama_features(), PREDICTORS["without a tokenizer"]
-            evidence = "published: Table 2, by pretraining text, family and script"
-        else:
-            known, columns = features(fertility), PREDICTORS["all"]
-            evidence = "tokenizer: your fertility and overlap, with a model of Table 2"
-        if language not in known.index:
-            raise ValueError(f"`fertility` has no row for {language}: measure it and English")
-        chances = probabilities(_model(columns), known.loc[[language]], columns, QUADRANTS)
-        chances = chances.iloc[0].to_dict()
+        chances = _predicted(language, features(fertility), "all")
+        evidence = "tokenizer: your fertility and overlap, with a model of Table 2"
     likely = max(chances, key=chances.__getitem__)
     return Advice(language, likely, chances, STRATEGIES[likely], expectations()[likely], evidence)
 
 
-@cache
-def _model(columns: tuple[str, ...]) -> "Pipeline":
-    return fit(examples(), columns)
-
-
-def _trial(
-    language: str,
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-    level: float | None,
-    standard_error: float,
-    seed: int,
-) -> dict[str, float]:
-    """Return the probability of each quadrant, from scores before and after tuning."""
+def _tried(language: str, trial: Trial) -> dict[str, float]:
+    """Return the probability of each quadrant by a trial."""
+    before, after = trial.before, trial.after
     if set(before) != set(after):
         differ = ", ".join(sorted(set(before) ^ set(after)))
         raise ValueError(f"scores before and after tuning have different targets: {differ}")
@@ -158,16 +142,25 @@ def _trial(
     for side, scores in (("pre", before), ("post", after)):
         row[f"bilingual_{side}"] = scores[language]
         row[f"multilingual_{side}"] = np.mean([scores[target] for target in others])
-    vanilla = list(before.values()) if level is None else [level]
-    drawn = stability(
-        pd.DataFrame([row]), vanilla, standard_error=standard_error, rounding=0.0, seed=seed
-    ).set_index("quadrant")["probability"]
-    return drawn.reindex(QUADRANTS, fill_value=0.0).to_dict()
+    vanilla = list(before.values()) if trial.threshold is None else [trial.threshold]
+    scores, error = pd.DataFrame([row]), trial.standard_error
+    drawn = stability(scores, vanilla, standard_error=error, rounding=0.0).set_index("quadrant")
+    return drawn["probability"].reindex(QUADRANTS, fill_value=0.0).to_dict()
+
+
+def _predicted(language: str, known: pd.DataFrame, predictor: str) -> dict[str, float]:
+    """Return the probability of each quadrant by a model of Table 2."""
+    if language not in known.index:
+        raise ValueError(f"`fertility` has no row for {language}: measure it and English")
+    model = fitted(PREDICTORS[predictor])
+    chances = model.predict_proba(known.loc[[language]])[0].tolist()
+    chance = dict(zip(model.classes_, chances, strict=True))
+    return {quadrant: chance[quadrant] for quadrant in QUADRANTS}
 
 
 @cache
 def expectations() -> dict[str, str]:
-    """Return, by quadrant, how models tuned on its languages changed: medians of Table 12."""
+    """Return how models tuned on languages of each quadrant changed, by medians of Table 12."""
     scores = assign(published(), threshold())
     medians = scores.groupby("quadrant").median(numeric_only=True)
     text = (
@@ -179,26 +172,21 @@ def expectations() -> dict[str, str]:
 
 
 def recommendations() -> pd.DataFrame:
-    """Return `recommend` for each of the 101 languages, from the language alone.
+    """Return the advice for each of the 101 languages, from the language alone.
 
     Returns:
-        One row per language: `language` (its name), `code`, `quadrant` (the likeliest),
-        `strategy`, a column per quadrant with its probability, such as `P(stagnant)`, and a column
-        per dataset with the quadrant that Table 2 gives (empty if none).
+        One row per language. The column `P(stagnant)`, for example, has the probability of that
+        quadrant, and the columns of the datasets the quadrant that Table 2 gives, if there is one.
     """
-    advice = [recommend(code) for code in llama_features().index]
-    table = pd.DataFrame(
-        {
-            "language": [languages.get(each.language).name for each in advice],
-            "code": [each.language for each in advice],
-            "quadrant": [each.quadrant for each in advice],
-            "strategy": [each.strategy for each in advice],
-            **{f"P({q})": [each.probability[q] for each in advice] for q in QUADRANTS},
-        }
-    )
+    rows = []
+    for code in llama_features().index:
+        advice = recommend(code)
+        row = {"language": languages.get(code).name, "code": code}
+        row |= {"quadrant": advice.quadrant, "strategy": advice.strategy}
+        rows.append(row | {f"P({q})": chance for q, chance in advice.probability.items()})
     found = paper.table(2).query("dataset != 'Summary'")
-    wide = found.pivot(index="language", columns="dataset", values="quadrant").fillna("")
-    return table.join(wide, on="code").fillna({name: "" for name in wide})
+    wide = found.pivot(index="language", columns="dataset", values="quadrant")
+    return pd.DataFrame(rows).join(wide, on="code").fillna(dict.fromkeys(wide, ""))
 
 
 def features(fertility: pd.DataFrame) -> pd.DataFrame:
@@ -209,10 +197,10 @@ def features(fertility: pd.DataFrame) -> pd.DataFrame:
             for texts of the same content.
 
     Returns:
-        A frame indexed by language, without English: `pretraining` (named in LLaMA's Wikipedia
-        text), `indo_european` and `latin` (script), each 0 or 1; `relative_length` (log2 of tokens
-        per sentence relative to English), `byte_token_share`, and `of_language_weighted` (share of
-        running tokens that English also uses).
+        A frame indexed by language, without English. `pretraining` (whether LLaMA's Wikipedia text
+        has the language), `indo_european` and `latin` (the script) are 0 or 1. `relative_length` is
+        the log2 of tokens per sentence relative to English, and `of_language_weighted` the share of
+        running tokens that English also uses. `byte_token_share` is that of `fertility`.
 
     Raises:
         ValueError: English is missing, or a language is unknown.
@@ -242,116 +230,71 @@ def llama_features() -> pd.DataFrame:
 
 
 def examples() -> pd.DataFrame:
-    """Return the quadrants of Table 2 as training examples, without its summary.
+    """Return the quadrants of Table 2 as training examples, with the columns of `features`.
 
-    Returns:
-        One row per language and dataset: `language`, `dataset`, `quadrant` and the columns of
-        `features`.
+    There is one row per language and dataset. The summary is left out.
     """
     rows = paper.table(2).query("dataset != 'Summary'")
     return rows.merge(llama_features(), left_on="language", right_index=True).reset_index(drop=True)
 
 
-def fit(examples: pd.DataFrame, columns: Sequence[str]) -> "Pipeline":
-    """Fit the predictor.
-
-    Args:
-        examples: A frame with `quadrant` and the columns below.
-        columns: What the model is given. With no columns it learns the frequencies of quadrants.
-    """
-    return _predictor(columns).fit(_inputs(examples, columns), examples["quadrant"])
+@cache
+def fitted(columns: tuple[str, ...]) -> "Pipeline":
+    """Return a model that is given these columns and was fitted to Table 2."""
+    known = examples()
+    return _predictor(columns).fit(known, known["quadrant"])
 
 
 def _predictor(columns: Sequence[str]) -> "Pipeline":
+    """Return a model that is given these columns, or learns the frequencies if there are none."""
     # Imported late because scikit-learn takes a second, and most readers of results do not need it.
+    from sklearn.compose import make_column_transformer
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = LogisticRegression(max_iter=1000) if columns else DummyClassifier()
-    return make_pipeline(StandardScaler(), model)
+    return make_pipeline(make_column_transformer((StandardScaler(), list(columns))), model)
 
 
-def probabilities(
-    model: "Pipeline", frame: pd.DataFrame, columns: Sequence[str], quadrants: Sequence[str]
-) -> pd.DataFrame:
-    """Return one column of probabilities per quadrant, 0 for one absent from the examples."""
-    found = pd.DataFrame(
-        model.predict_proba(_inputs(frame, columns)), index=frame.index, columns=model.classes_
-    )
-    return found.reindex(columns=list(quadrants), fill_value=0.0)
-
-
-def cross_validate(
-    examples: pd.DataFrame, columns: Sequence[str], folds: int = 10, seed: int = 0
-) -> pd.DataFrame:
-    """Predict each language by a model that has not seen it.
-
-    Args:
-        examples: A frame as returned by `examples`.
-        columns: What the model is given.
-        folds: Number of parts that the languages are divided into. Defaults to 10.
-        seed: Random seed of the division.
-
-    Returns:
-        `examples` with a column of probabilities per quadrant that occurs, and `predicted`, the
-        likeliest quadrant.
-    """
+def cross_validate(examples: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the probability of each quadrant by a model that has not seen the language."""
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
     chances = cross_val_predict(
         _predictor(columns),
-        _inputs(examples, columns),
+        examples,
         examples["quadrant"],
         groups=examples["language"],
-        cv=GroupKFold(folds, shuffle=True, random_state=seed),
+        cv=GroupKFold(10, shuffle=True, random_state=0),
         method="predict_proba",
     )
-    found = pd.DataFrame(chances, examples.index, sorted(examples["quadrant"].unique()))
-    return examples.join(found).assign(predicted=found.idxmax(axis=1))
+    return pd.DataFrame(chances, examples.index, sorted(examples["quadrant"].unique()))
 
 
-def compare_predictors(
-    examples: pd.DataFrame,
-    predictors: Mapping[str, Sequence[str]] = PREDICTORS,
-    *,
-    samples: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Compare sets of columns by how well a model of them predicts unseen languages.
+def compare_predictors(examples: pd.DataFrame, *, samples: int = 2000) -> pd.DataFrame:
+    """Compare the sets of columns in `PREDICTORS` by how well they predict unseen languages.
 
     Args:
         examples: A frame as returned by `examples`.
-        predictors: Sets of columns by name.
-        samples: Number of bootstrap samples, drawn by language. Defaults to 2000.
-        seed: Random seed of the division and the bootstrap.
+        samples: Number of bootstrap samples, which are drawn by language. Defaults to 2000.
 
     Returns:
-        One row per set of columns, best last: `right` (share of examples whose likeliest quadrant
-        is right) with a 95% interval `low`, `high`, and `log_loss` (mean negative log-probability
-        of the right quadrant, in nats; lower is better).
+        One row per set of columns, with the best in the last row: `right` (share of examples whose
+        likeliest quadrant is right) with a 95% interval `low`, `high`, and `log_loss` (mean
+        negative log-probability of the right quadrant, in nats; lower is better).
     """
-    rng = np.random.default_rng(seed)
-    codes = examples["language"].unique()
-    drawn = rng.integers(len(codes), size=(samples, len(codes)))
+    number = examples["language"].nunique()
+    drawn = np.random.default_rng(0).integers(number, size=(samples, number))
     rows = {}
-    for name, columns in predictors.items():
-        found = cross_validate(examples, columns, seed=seed)
-        right = found["predicted"] == found["quadrant"]
-        given = [row[row["quadrant"]] for _, row in found.iterrows()]
-        groups = right.groupby(found["language"]).agg(["sum", "size"]).loc[codes].to_numpy()
+    for name, columns in PREDICTORS.items():
+        found = cross_validate(examples, columns)
+        right = found.idxmax(axis=1) == examples["quadrant"]
+        given = [found.loc[row, quadrant] for row, quadrant in examples["quadrant"].items()]
+        groups = right.groupby(examples["language"], sort=False).agg(["sum", "size"]).to_numpy()
         shares = groups[drawn].sum(axis=1)
         low, high = np.quantile(shares[:, 0] / shares[:, 1], [0.025, 0.975])
-        rows[name] = {
-            "right": right.mean(),
-            "low": low,
-            "high": high,
-            "log_loss": -np.log(np.clip(given, 1e-6, 1)).mean(),
-        }
+        loss = -np.log(np.clip(given, 1e-6, 1)).mean()
+        rows[name] = {"right": right.mean(), "low": low, "high": high, "log_loss": loss}
     return pd.DataFrame(rows).T.sort_values("log_loss", ascending=False)
-
-
-def _inputs(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Return the columns as an array, or a constant column if there are none."""
-    return frame[list(columns)].to_numpy(float) if columns else np.zeros((len(frame), 1))

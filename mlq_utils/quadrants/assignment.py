@@ -1,11 +1,12 @@
 """Equation 1, the assignment of quadrants, and how much it depends on its constants.
 
-Scores are spBLEU from 0 to 100. `post` is a score after tuning and `pre` the score of the same
-model before tuning (Section 3.2).
+Scores are in spBLEU, from 0 to 100. `post` is a score after tuning and `pre` the score of the same
+model before tuning (Section 3.2). `scores` is a frame with the columns of `published`, `threshold`
+is T of Equation 1, and `factor` is its significance factor, which is 2 in the paper.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -47,28 +48,18 @@ def delta(
     threshold. Division by a `pre` of 0 gives an infinite change with the sign of the numerator,
     and 0 if the numerator is 0.
 
-    Args:
-        post: Scores after tuning.
-        pre: Scores before tuning, of a shape that broadcasts with `post`.
-        threshold: T, above 0, as a number or an array that broadcasts with the scores.
-        factor: The significance factor. Defaults to 2, as in the paper; Figure 5 varies it.
-
-    Returns:
-        A Series if the scores are Series, else an array or a number.
+    Scores and T may be numbers, Series or arrays that broadcast. Figure 5 varies the factor.
 
     Raises:
         ValueError: A score is negative or missing, or T or the factor is not above 0.
     """
     if not (np.all(np.asarray(threshold) > 0) and factor > 0):
         raise ValueError(f"T ({threshold}) and the factor ({factor}) must be above 0")
-    after, before = np.asarray(post, dtype=float), np.asarray(pre, dtype=float)
-    if not ((after >= 0).all() and (before >= 0).all()):
+    if not (np.all(np.asarray(post) >= 0) and np.all(np.asarray(pre) >= 0)):
         raise ValueError("scores must be 0 or more; one is negative or missing")
-    low = before < threshold
-    numerator = after - factor * np.where(low, threshold, before)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        change = np.where(numerator == 0, 0.0, numerator / before)
-    return _like((post, pre), change, "delta")
+    numerator = post - factor * np.maximum(pre, threshold)
+    with np.errstate(divide="ignore", over="ignore"):
+        return numerator / np.where(numerator == 0, 1.0, pre)
 
 
 def quadrant(
@@ -83,25 +74,13 @@ def quadrant(
     Raises:
         ValueError: A change is not a number.
     """
-    bilingual, multilingual = (
-        np.asarray(d, dtype=float) for d in (bilingual_delta, multilingual_delta)
-    )
-    if np.isnan(bilingual).any() or np.isnan(multilingual).any():
+    if np.isnan(bilingual_delta).any() or np.isnan(multilingual_delta).any():
         raise ValueError("a change is not a number; a quadrant needs both changes")
-    names = np.where(
-        bilingual > 0,
-        np.where(multilingual > 0, "reciprocal", "selfish"),
-        np.where(multilingual > 0, "altruistic", "stagnant"),
-    )
-    return _like((bilingual_delta, multilingual_delta), names, "quadrant")
-
-
-def _like(arguments: tuple, values: np.ndarray, name: str) -> Any:
-    """Return values as a Series if an argument is one, as a scalar if all of them are."""
-    for given in arguments:
-        if isinstance(given, pd.Series):
-            return pd.Series(values, index=given.index, name=name)
-    return values if values.ndim else values.item()
+    place = (np.asarray(bilingual_delta) <= 0) + 2 * (np.asarray(multilingual_delta) <= 0)
+    names = np.array(QUADRANTS)[place]
+    if isinstance(bilingual_delta, pd.Series):
+        return pd.Series(names, bilingual_delta.index, name="quadrant")
+    return names
 
 
 def published(targets: Sequence[str] = REFERENCE_TARGETS) -> pd.DataFrame:
@@ -116,20 +95,10 @@ def published(targets: Sequence[str] = REFERENCE_TARGETS) -> pd.DataFrame:
         One row per language in the order of Table 12: `language`, `bilingual_pre`,
         `bilingual_post`, `multilingual_pre`, `multilingual_post`.
     """
-    scores = paper.table(12)
-    tuned = scores[scores["role"] == "tuned"]
-    columns = scores[scores["role"] == "representative"]
-    wide = columns.pivot(index="tuned_on", columns="target", values="spbleu")[list(targets)]
-    vanilla = paper.table(9).set_index("target")["llama"]
-    return pd.DataFrame(
-        {
-            "language": tuned["tuned_on"].to_numpy(),
-            "bilingual_pre": vanilla[tuned["tuned_on"]].to_numpy(),
-            "bilingual_post": tuned["spbleu"].to_numpy(),
-            "multilingual_pre": wide.loc["LLaMA"].mean(),
-            "multilingual_post": wide.loc[tuned["tuned_on"]].mean(axis=1).to_numpy(),
-        }
-    )
+    untuned = paper.table(9).rename(columns={"llama": "spbleu"})
+    # Table 12 prints a score twice if the language is one of its twelve targets.
+    tuned = paper.table(12).drop_duplicates(["tuned_on", "target"]).query("tuned_on != 'LLaMA'")
+    return trained(untuned, tuned.assign(seed=0), targets).drop(columns="seed")
 
 
 def trained(
@@ -165,16 +134,7 @@ def trained(
 
 
 def assign(scores: pd.DataFrame, threshold: float, factor: float = 2.0) -> pd.DataFrame:
-    """Add the two changes of Equation 1 and the quadrant to scores.
-
-    Args:
-        scores: Scores with the columns of `published`.
-        threshold: T of Equation 1.
-        factor: The significance factor.
-
-    Returns:
-        `scores` with the columns `bilingual_delta`, `multilingual_delta` and `quadrant`.
-    """
+    """Add the columns `bilingual_delta`, `multilingual_delta` and `quadrant` to scores."""
     changes = {
         f"{side}_delta": delta(scores[f"{side}_post"], scores[f"{side}_pre"], threshold, factor)
         for side in ("bilingual", "multilingual")
@@ -187,19 +147,13 @@ def sensitivity(
 ) -> pd.DataFrame:
     """Count the languages per quadrant for a grid of T and the factor (Figure 5, Appendix D).
 
-    Args:
-        scores: Scores with the columns of `published`.
-        thresholds: Values of T.
-        factors: Values of the significance factor.
-
     Returns:
         One row per combination and quadrant: `threshold`, `factor`, `quadrant`, `languages`.
     """
     rows = []
-    for value in thresholds:
-        for factor in factors:
-            counts = assign(scores, value, factor)["quadrant"].value_counts()
-            rows += [(value, factor, name, int(counts.get(name, 0))) for name in QUADRANTS]
+    for threshold, factor in product(thresholds, factors):
+        counts = assign(scores, threshold, factor)["quadrant"].value_counts()
+        rows += [(threshold, factor, name, int(counts.get(name, 0))) for name in QUADRANTS]
     return pd.DataFrame(rows, columns=["threshold", "factor", "quadrant", "languages"])
 
 
@@ -215,8 +169,8 @@ def stability(
 ) -> pd.DataFrame:
     """Estimate how often each language keeps its quadrant, by a bootstrap.
 
-    Each sample resamples the untuned scores to compute T, and redraws each score within its
-    rounding and its sampling error (normal, clipped at 0).
+    For each sample, T is computed from untuned scores that are drawn with replacement, and each
+    score is drawn within its rounding and its sampling error (which is normal, clipped at 0).
 
     Args:
         scores: Scores with the columns of `published`.
@@ -224,9 +178,9 @@ def stability(
         standard_error: Sampling error of a score as a share of the score. Defaults to 0. The
             paper prints none, so a larger value is an assumption.
         rounding: Half of the last printed digit. Defaults to 0.05.
-        factor: The significance factor.
-        samples: Number of bootstrap samples.
-        seed: Random seed of the bootstrap.
+        factor: The significance factor. Defaults to 2.
+        samples: Number of bootstrap samples. Defaults to 1000.
+        seed: Random seed of the bootstrap. Defaults to 0.
 
     Returns:
         One row per language and quadrant that occurred: `language`, `quadrant`, `probability`, and
@@ -238,7 +192,7 @@ def stability(
 
     def drawn(column: str) -> np.ndarray:
         value = scores[column].to_numpy(dtype=float)
-        # If all languages share an untuned score, it is one number and needs one draw.
+        # If all languages share an untuned score, it is one number, which is drawn once.
         size = (samples, 1 if column.endswith("_pre") and (value == value[0]).all() else len(value))
         noise = 1 + rng.normal(0, standard_error, size)
         return np.clip(value * noise + rng.uniform(-rounding, rounding, size), 0, None)
@@ -261,23 +215,22 @@ def stability(
 def summarise(assignments: pd.DataFrame) -> pd.DataFrame:
     """Compare the datasets' quadrants with what the summary of Table 2 prints.
 
-    The paper keeps the languages that are stable over its datasets without giving the rule. Two
-    rules fit: the same quadrant everywhere, or the same side gains (or fails to) everywhere.
+    The paper keeps the languages that are stable over its datasets, and does not give the rule. Two
+    rules fit: the quadrant is the same in all datasets, or the same side gains in all of them.
 
     Args:
         assignments: Columns `dataset`, `quadrant`, `language`, as in Table 2. Rows of the dataset
             `Summary` hold what is printed.
 
     Returns:
-        One row per language that every dataset has: `language`; a column per dataset with its
-        quadrant; `strict`, the quadrant if all agree, else None; `bilingual_gain` and
-        `multilingual_gain`, whether every dataset shows one; `printed`, from the summary or None.
+        One row per language that every dataset has, with these columns: `language`; the quadrant in
+        each dataset, by its name; `strict` (the quadrant if all agree, else None); `bilingual_gain`
+        and `multilingual_gain` (whether every dataset shows one); `printed` (from the summary, or
+        None).
     """
     printed = assignments[assignments["dataset"] == "Summary"].set_index("language")["quadrant"]
-    wide = assignments[assignments["dataset"] != "Summary"].pivot(
-        index="language", columns="dataset", values="quadrant"
-    )
-    wide = wide.dropna()
+    datasets = assignments[assignments["dataset"] != "Summary"]
+    wide = datasets.pivot(index="language", columns="dataset", values="quadrant").dropna()
     agree = wide.nunique(axis=1) == 1
     return wide.assign(
         strict=wide.iloc[:, 0].where(agree, None),

@@ -7,12 +7,12 @@ rule ever finds an error in the reference itself.
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
 
 import numpy as np
 import pandas as pd
+from fontTools.unicodedata import script as script_of
 from sacrebleu.metrics import CHRF
 
 from mlq_utils import languages
@@ -30,15 +30,8 @@ REPEATED = 8
 KNOWN = 0.5
 """Share of a hypothesis's words that a language must know before the words can decide."""
 
-SCRIPTS = dict(
-    Arab="ARABIC", Armn="ARMENIAN", Beng="BENGALI", Cyrl="CYRILLIC", Deva="DEVANAGARI",
-    Ethi="ETHIOPIC", Geor="GEORGIAN", Grek="GREEK", Gujr="GUJARATI", Guru="GURMUKHI", Hang="HANGUL",
-    Hans="CJK", Hant="CJK", Hebr="HEBREW", Jpan="CJK", Khmr="KHMER", Knda="KANNADA", Laoo="LAO",
-    Latn="LATIN", Mlym="MALAYALAM", Mymr="MYANMAR", Orya="ORIYA", Taml="TAMIL", Telu="TELUGU",
-    Thai="THAI",
-)  # fmt: skip
-"""The word with which Unicode's names of letters begin, for each script of `languages`."""
-_SAME = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "KATAKANA-HIRAGANA": "CJK"}
+_HAN = dict.fromkeys(("Hans", "Hant", "Jpan", "Hira", "Kana"), "Hani")
+"""Scripts that are taken for one, because Chinese and Japanese share their characters."""
 _CHRF = CHRF()
 
 
@@ -49,7 +42,6 @@ def errors(
     language: str,
     *,
     cap_hit: Sequence[bool] | None = None,
-    texts: Mapping[str, Sequence[str]] | None = None,
 ) -> pd.DataFrame:
     """Return which errors each hypothesis shows; it can show several.
 
@@ -60,11 +52,9 @@ def errors(
         language: The paper's code of the language asked for.
         cap_hit: Whether the cap on new tokens cut each hypothesis off, as `modeling.translate`
             reports it. Defaults to unknown.
-        texts: Sentences by language, from which other languages in the same script are recognised
-            (see `off_target`), in addition to `sources` and `references`.
 
     Returns:
-        One row per sentence, with `KINDS` as columns of pandas' "boolean" type; undecided cells are
+        One row per sentence, with `KINDS` as columns of pandas' "boolean" type. Undecided cells are
         missing. A copy of the source does not count as off-target too.
 
     Raises:
@@ -72,10 +62,9 @@ def errors(
         TypeError: A sentence is not a string.
     """
     check_texts(sources=sources, hypotheses=hypotheses, references=references)
-    sentences = {code: list(given) for code, given in (texts or {}).items()}
-    for code, given in (("en", sources), (language, references)):
-        sentences[code] = [*sentences.get(code, []), *given]
-    words = {c: {u for s in given for u in _units(s, language)} for c, given in sentences.items()}
+    words: dict[str, set[str]] = defaultdict(set)
+    for code, texts in (("en", sources), (language, references)):
+        words[code].update(unit for text in texts for unit in _units(text, language))
     rows = []
     for source, hypothesis, reference in zip(sources, hypotheses, references, strict=True):
         copy = source_copy(source, hypothesis, reference)
@@ -89,8 +78,8 @@ def summary(found: pd.DataFrame) -> pd.Series:
     """Count the errors in a frame that `errors` returned.
 
     Returns:
-        `sentences`; the number that show each of `KINDS` (missing if it was never decided);
-        `undecided`, the number whose language is unknown; `none`, the number without an error.
+        The numbers of `sentences`, of those that show each of `KINDS` (missing if it was never
+        decided), of those whose language is `undecided`, and of those that show `none`.
     """
     counts = {"sentences": len(found)}
     counts |= {kind: found[kind].sum(min_count=1) for kind in KINDS}
@@ -104,9 +93,7 @@ def source_copy(source: str, hypothesis: str, reference: str) -> bool:
 
     It does if, without case, punctuation and whitespace, its chrF against the source is at least
     `COPY` and higher than against the reference. So a name that stays the same ("Kiribati") is not
-    an error. Example:
-
-        source_copy("7 years ago, and Romania", "7 years ago and romania.", "acum 7 ani și România")
+    an error, but "7 years ago and romania." copies "7 years ago, and Romania".
     """
     source, hypothesis, reference = map(_letters, (source, hypothesis, reference))
     if not source or not hypothesis or hypothesis == reference:
@@ -120,10 +107,8 @@ def oscillation(hypothesis: str, reference: str) -> bool:
 
     It does if a unit of any length stands `REPEATS` times or more in a row, more often than any in
     the reference, and the repeats cover `REPEATED` characters or more. Case and whitespace do not
-    count, so that scripts without spaces are treated alike. Lists whose items change ("1 km, 2 km,
-    3 km, …") are not found. Example:
-
-        oscillation("2003, 7 ani, 7 ani, 7 ani, 7 ani, 7", "2003 și acum 7 ani")
+    count, so that scripts without spaces are treated alike. "7 ani, 7 ani, 7 ani, 7 ani" is found,
+    and a list whose items change ("1 km, 2 km, 3 km, 4 km") is not.
     """
     repeats = _repeats(hypothesis)
     return repeats >= REPEATS and repeats > _repeats(reference)
@@ -134,11 +119,9 @@ def off_target(
 ) -> bool | None:
     """Return whether a hypothesis is in another language than the one asked for.
 
-    It is if most of its letters are in a script that is neither the language's nor the reference's;
-    or else if another language in `words` knows more of its words than the language asked for does.
-    This cheap test recognises only languages whose words it is given. Example:
-
-        off_target("Rumänien und Kiribati", "România și Kiribati", "ro", {"ro": …, "de": …})
+    It is if most of its letters are in a script that is neither the language's nor the reference's,
+    or if another language in `words` knows more of its words than the language asked for does. This
+    cheap test recognises only languages whose words it is given.
 
     Args:
         hypothesis: The translation.
@@ -147,13 +130,14 @@ def off_target(
         words: Words in lower case by language, or characters for languages without spaces.
 
     Returns:
-        None if the script is right but no language knows the share `KNOWN` of the words: these are
-        rare words, or a language that is not in `words`.
+        None if the script is right but no language knows the share `KNOWN` of the words. They are
+        rare, or of a language that is not in `words`.
     """
     script = _script(hypothesis)
     if script is None or hypothesis == reference:
         return False  # digits and signs alone are not in a wrong language
-    if script not in (SCRIPTS[languages.get(language).script], _script(reference)):
+    own = languages.get(language).script
+    if script not in (_HAN.get(own, own), _script(reference)):
         return True
     units = _units(hypothesis, language)
     known = {code: sum(u in each for u in units) / len(units) for code, each in words.items()}
@@ -169,15 +153,10 @@ def _units(text: str, language: str) -> list[str]:
 
 
 def _script(text: str) -> str | None:
-    """Return the script of most letters by the first word of their Unicode names."""
-    counts = Counter(_script_of(c) for c in text if c.isalpha())
+    """Return the ISO 15924 code of the script of most letters."""
+    scripts = (script_of(letter) for letter in text if letter.isalpha())
+    counts = Counter(_HAN.get(script, script) for script in scripts)
     return counts.most_common(1)[0][0] if counts else None
-
-
-@cache
-def _script_of(letter: str) -> str:
-    first = unicodedata.name(letter, "UNKNOWN").split()[0]
-    return _SAME.get(first, first)
 
 
 def _letters(text: str) -> str:

@@ -18,9 +18,6 @@ def mean(values: Sequence[float], *, samples: int = 2000, seed: int = 0) -> pd.S
 
     Returns:
         A Series with `mean`, `low`, `high` and `n`.
-
-    Raises:
-        ValueError: There are fewer than two values, or one is missing.
     """
     values = _numbers(values)
     found = scipy.stats.bootstrap(
@@ -38,14 +35,11 @@ def rank_correlation(
     Args:
         x: Two or more numbers.
         y: As many numbers, paired with `x`.
-        samples: Number of bootstrap samples; those in which a side is constant are left out.
+        samples: Number of bootstrap samples. Those in which a side is constant are left out.
         seed: Random seed for drawing the samples. Defaults to 0.
 
     Returns:
         A Series with `rho`, `low`, `high` and `n`.
-
-    Raises:
-        ValueError: The sides differ in length, have fewer than two values, or one is missing.
     """
     x, y = _numbers(x), _numbers(y)
     if len(x) != len(y):
@@ -75,11 +69,7 @@ def pairwise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def superiority(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return the share of pairs in which the value of `x` is above that of `y`; ties count half.
-
-    Raises:
-        ValueError: A side is empty.
-    """
+    """Return the share of pairs in which the value of `x` is above that of `y`. Ties count half."""
     if len(x) == 0 or len(y) == 0:
         raise ValueError("one side is empty: there are no pairs to compare")
     return float(scipy.stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)))

@@ -69,12 +69,24 @@ def spbleu(
         TypeError: A sentence is not a string, or the tokenizer is not a SentencePiece model.
         FileNotFoundError: The flores101 model is missing. The message says where to place it.
     """
-    return _score(_bleu(tokenizer), hypotheses, references, resamples)
+    if tokenizer is None:
+        check_flores101()
+    elif not isinstance(getattr(tokenizer, "backend", None), sentencepiece.SentencePieceProcessor):
+        raise TypeError(
+            f"spBLEU needs a SentencePiece model, and {tokenizer!r} is not one: load it with "
+            "mlq_utils.tokenization.load"
+        )
+    # `force` keeps sacrebleu from warning that the text looks tokenised, which pieces do.
+    bleu = BLEU(tokenize="none" if tokenizer else "flores101", force=True)
+    if tokenizer:
+        bleu.tokenizer = _Pieces(tokenizer.backend)
+        bleu.tokenizer_signature = bleu.tokenizer.signature()
+    return _score(bleu, hypotheses, references, resamples)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], *, resamples: int = 1000) -> Score:
     """Return chrF++ (characters up to 6, words up to 2). For arguments and errors see `spbleu`."""
-    return _score(_plain_floats(CHRF(word_order=2)), hypotheses, references, resamples)
+    return _score(CHRF(word_order=2), hypotheses, references, resamples)
 
 
 @cache
@@ -82,9 +94,8 @@ def cldr_spm() -> Tokenizer:
     """Return the packaged SentencePiece model for spBLEU of CLDR phrases.
 
     Like flores101, it is trained on equal parts of all languages and belongs to none of the models
-    that are scored, so that scores of different base models are comparable. Its digits are not
-    split: with one piece per digit, copying an English phrase with its dates and amounts would
-    score about 30; with this model it scores about 3, as copying real text does.
+    that are scored. Its digits are not split. Otherwise a copy of an English phrase with its dates
+    and amounts would score about 30 instead of 3, which is what a copy of real text scores.
     """
     return load(PACKAGE_DATA / "cldr_spm.model")
 
@@ -100,10 +111,6 @@ def fetch_flores101(sha256: str) -> Path:
     Args:
         sha256: The SHA-256 digest that the file must have. Its authors publish none and sacrebleu
             checks none, so take it from a copy that you trust.
-
-    Raises:
-        ConnectionError: The model cannot be fetched.
-        ValueError: The file has another digest; it is not kept.
     """
     path = flores101_path()
     fetch(FLORES101_URL, path, "sacrebleu's flores101 model", f"place it at {path}", sha256)
@@ -111,12 +118,7 @@ def fetch_flores101(sha256: str) -> Path:
 
 
 def check_flores101() -> None:
-    """Check that the flores101 model is at hand; sacrebleu alone would download it unchecked.
-
-    Raises:
-        FileNotFoundError: The model is missing. The message says where to place it.
-        ValueError: The model is damaged.
-    """
+    """Refuse a missing or damaged flores101 model. sacrebleu would download it unchecked."""
     path = flores101_path()
     if not path.is_file():
         raise FileNotFoundError(
@@ -138,24 +140,12 @@ class _Pieces(tokenizer_spm.TokenizerSPM):
         self.sp, self.name = model, f"spm-sha256-{digest[:8]}"
 
 
-def _bleu(tokenizer: Tokenizer | None) -> BLEU:
-    # `force` keeps sacrebleu from warning that the text looks tokenised, which pieces do.
-    if tokenizer is None:
-        check_flores101()
-        return _plain_floats(BLEU(tokenize="flores101", force=True))
-    if not isinstance(getattr(tokenizer, "backend", None), sentencepiece.SentencePieceProcessor):
-        raise TypeError(
-            f"spBLEU needs a SentencePiece model, and {tokenizer!r} is not one: load it with "
-            "mlq_utils.tokenization.load"
-        )
-    bleu = _plain_floats(BLEU(tokenize="none", force=True))
-    bleu.tokenizer = _Pieces(tokenizer.backend)
-    bleu.tokenizer_signature = bleu.tokenizer.signature()
-    return bleu
-
-
-def _plain_floats(metric: Metric) -> Metric:
-    """Make a metric give plain floats; sacrebleu cannot take the mean of these and float32."""
+def _score(
+    metric: Metric, hypotheses: Sequence[str], references: Sequence[str], resamples: int
+) -> Score:
+    check_texts(hypotheses=hypotheses, references=references)
+    if not isinstance(resamples, numbers.Integral) or resamples < 1:
+        raise ValueError(f"resamples must be a whole number of at least 1, not {resamples!r}")
     compute = metric._compute_score_from_stats
 
     def plain(stats: list[int]) -> Any:
@@ -163,16 +153,8 @@ def _plain_floats(metric: Metric) -> Metric:
         score.score = float(score.score)
         return score
 
+    # sacrebleu cannot take the mean of resamples of which some score floats and some float32.
     metric._compute_score_from_stats = plain
-    return metric
-
-
-def _score(
-    metric: Metric, hypotheses: Sequence[str], references: Sequence[str], resamples: int
-) -> Score:
-    check_texts(hypotheses=hypotheses, references=references)
-    if not isinstance(resamples, numbers.Integral) or resamples < 1:
-        raise ValueError(f"resamples must be a whole number of at least 1, not {resamples!r}")
     found = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=int(resamples))
     signature = str(metric.get_signature())
     # The printed form is the only public way to sacrebleu's interval.
@@ -184,12 +166,7 @@ def _score(
 
 
 def check_texts(**lists: Sequence[str]) -> None:
-    """Refuse lists that differ in length, of which sacrebleu would score the shorter part.
-
-    Raises:
-        ValueError: A list is empty, or the lists differ in length.
-        TypeError: One is a string instead of a list, or holds something else than strings.
-    """
+    """Refuse what is no list of strings, and lists of which sacrebleu would score only a part."""
     for kind, texts in lists.items():
         if isinstance(texts, str):
             raise TypeError(f"give a list of {kind}, not one string")

@@ -7,13 +7,7 @@ keeps what was measured of the LLaMA and GPT-NeoX tokenizers on FLORES-200.
 
 from mlq_utils.tokenization.analysis import analyse, fertility, overlap
 from mlq_utils.tokenization.record import checksums, ratios, recorded
-from mlq_utils.tokenization.shortening import (
-    OVERTOKENIZED,
-    PREFIXES,
-    PrefixShortener,
-    gain,
-    gains,
-)
+from mlq_utils.tokenization.shortening import OVERTOKENIZED, PREFIXES, PrefixShortener, gains
 from mlq_utils.tokenization.tokenizer import Tokenizer, load, train, wrap
 
 __all__ = [
@@ -24,7 +18,6 @@ __all__ = [
     "analyse",
     "checksums",
     "fertility",
-    "gain",
     "gains",
     "load",
     "overlap",

@@ -1,41 +1,64 @@
-"""How a tokenizer treats a language: fertility and overlap with English.
+"""How a tokenizer treats a language: its fertility, and the tokens that it shares with English.
 
 All functions accept any tokenizer that `wrap` accepts and plain lists of sentences. Special tokens
 such as BOS and EOS are never counted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlq_utils.tokenization.shortening import PrefixShortener
 from mlq_utils.tokenization.tokenizer import Tokenizer, wrap
 
 
-@dataclass(frozen=True)
 class _Encoded:
-    """Sentences with their token ids, concatenated, and the number of tokens of each."""
+    """Sentences, the number of tokens of each, and how often each token occurs in all of them."""
 
-    sentences: list[str]
-    ids: np.ndarray
-    lengths: np.ndarray
-    counts: np.ndarray
+    def __init__(self, tokenizer: Tokenizer, sentences: Sequence[str], what: str) -> None:
+        if isinstance(sentences, str):
+            raise TypeError(f"{what}: pass a list of sentences, not a single string")
+        self.tokenizer, self.sentences = tokenizer, list(sentences)
+        if not self.sentences:
+            raise ValueError(f"{what}: the list is empty, so there is nothing to tokenise")
+        rows = tokenizer.encode(self.sentences)
+        self.lengths = _sizes(rows)
+        ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=self.lengths.sum())
+        self.counts = np.bincount(ids, minlength=len(tokenizer))
 
+    def fertility(self) -> dict[str, float]:
+        """Return the entries that the function `fertility` describes."""
+        tokens, characters = self.lengths.sum(), _sizes(self.sentences)
+        return {
+            "tokens_per_word": self._per(_sizes(map(str.split, self.sentences))),
+            "tokens_per_char": self._per(characters),
+            "tokens_per_byte": self._per(_sizes(map(str.encode, self.sentences))),
+            "tokens_per_sentence": float(self.lengths.mean()),
+            "byte_token_share": self.counts[self.tokenizer.is_byte].sum() / max(tokens, 1),
+            "overtokenized_share": self.counts[self.tokenizer.opens].sum() / characters.sum(),
+        }
 
-def _encode(tokenizer: Tokenizer, sentences: Sequence[str], what: str = "sentences") -> _Encoded:
-    if isinstance(sentences, str):
-        raise TypeError(f"{what}: pass a list of sentences, not a single string")
-    sentences = list(sentences)
-    if not sentences:
-        raise ValueError(f"{what} is empty; there is nothing to tokenise")
-    rows = tokenizer.encode(sentences)
-    lengths = _sizes(rows)
-    ids = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=lengths.sum())
-    return _Encoded(sentences, ids, lengths, np.bincount(ids, minlength=len(tokenizer)))
+    def _per(self, units: np.ndarray) -> float:
+        if not units.all():
+            raise ValueError(f"sentence {int(np.argmin(units)) + 1} is blank")
+        return float((self.lengths / units).mean())
+
+    def overlap(self, english: "_Encoded") -> dict[str, float]:
+        """Return the entries that the function `overlap` describes."""
+        shared = (self.counts > 0) & (english.counts > 0)
+        in_both = np.count_nonzero(shared)
+        in_language, in_english = map(np.count_nonzero, (self.counts, english.counts))
+        return {
+            "of_language": in_both / in_language,
+            "of_english": in_both / in_english,
+            "of_language_weighted": self.counts[shared].sum() / self.counts.sum(),
+            "of_english_weighted": english.counts[shared].sum() / english.counts.sum(),
+            "tokens_language": in_language,
+            "tokens_english": in_english,
+            "tokens_shared": in_both,
+        }
 
 
 def _sizes(rows: Iterable) -> np.ndarray:
@@ -61,25 +84,7 @@ def fertility(tokenizer: Any, sentences: Sequence[str]) -> pd.Series:
     Raises:
         ValueError: There are no sentences, or one is blank.
     """
-    tokenizer = wrap(tokenizer)
-    return pd.Series(_fertility(tokenizer, _encode(tokenizer, sentences)))
-
-
-def _fertility(tokenizer: Tokenizer, text: _Encoded) -> dict[str, float]:
-    def per(units: np.ndarray) -> float:
-        if not units.all():
-            raise ValueError(f"sentence {int(np.argmin(units)) + 1} is blank")
-        return float((text.lengths / units).mean())
-
-    characters = _sizes(text.sentences)
-    return {
-        "tokens_per_word": per(_sizes(map(str.split, text.sentences))),
-        "tokens_per_char": per(characters),
-        "tokens_per_byte": per(_sizes(map(str.encode, text.sentences))),
-        "tokens_per_sentence": float(text.lengths.mean()),
-        "byte_token_share": text.counts[tokenizer.is_byte].sum() / max(len(text.ids), 1),
-        "overtokenized_share": text.counts[tokenizer.opens].sum() / characters.sum(),
-    }
+    return pd.Series(_Encoded(wrap(tokenizer), sentences, "sentences").fertility())
 
 
 def overlap(
@@ -104,54 +109,26 @@ def overlap(
         ValueError: There are no sentences on one side.
     """
     tokenizer = wrap(tokenizer)
-    language = _encode(tokenizer, sentences)
-    english = _encode(tokenizer, english_sentences, "english_sentences")
-    return pd.Series(_overlap(language.counts, english.counts))
+    english = _Encoded(tokenizer, english_sentences, "english_sentences")
+    return pd.Series(_Encoded(tokenizer, sentences, "sentences").overlap(english))
 
 
-def _overlap(language: np.ndarray, english: np.ndarray) -> dict[str, float]:
-    shared = (language > 0) & (english > 0)
-    in_language, in_english = np.count_nonzero(language), np.count_nonzero(english)
-    in_both = np.count_nonzero(shared)
-    return {
-        "of_language": in_both / in_language,
-        "of_english": in_both / in_english,
-        "of_language_weighted": language[shared].sum() / language.sum(),
-        "of_english_weighted": english[shared].sum() / english.sum(),
-        "tokens_language": in_language,
-        "tokens_english": in_english,
-        "tokens_shared": in_both,
-    }
-
-
-def analyse(
-    tokenizer: Any,
-    texts: Mapping[str, Sequence[str]],
-    english: str = "en",
-    shortener: PrefixShortener | None = None,
-) -> pd.DataFrame:
+def analyse(tokenizer: Any, texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Measure fertility and overlap with English for many languages, encoding each text once.
 
     Args:
         tokenizer: Any tokenizer that `wrap` accepts.
-        texts: Sentences by language.
-        english: The key of English in `texts`. If it is missing, overlap is not measured.
-        shortener: If given, also measure the length of the shortened texts.
+        texts: Sentences by language. Overlap is measured only if "en" is among the languages.
 
     Returns:
-        One row per language, with the columns `language`, those of `fertility` and `overlap`, and
-        `shortened_tokens_per_sentence` if there is a shortener.
+        One row per language, with the columns `language` and those of `fertility` and `overlap`.
     """
     tokenizer = wrap(tokenizer)
-    reference = _encode(tokenizer, texts[english], english) if english in texts else None
-    rows = []
-    for language, sentences in texts.items():
-        text = reference if language == english else _encode(tokenizer, sentences, language)
-        row = {"language": language, **_fertility(tokenizer, text)}
-        if reference is not None:
-            row |= _overlap(text.counts, reference.counts)
-        if shortener is not None:
-            short = len(shortener.encode(text.ids))
-            row["shortened_tokens_per_sentence"] = short / len(text.sentences)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    encoded = {language: _Encoded(tokenizer, text, language) for language, text in texts.items()}
+    english = encoded.get("en")
+    return pd.DataFrame(
+        [
+            {"language": code, **text.fertility(), **(text.overlap(english) if english else {})}
+            for code, text in encoded.items()
+        ]
+    )

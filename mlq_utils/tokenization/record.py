@@ -52,7 +52,7 @@ def ratios(fertility: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per language of either table, sorted by measured ratio: `Table 13` and `Table 5`
         (missing if not printed), `measured` (tokens per word), `per character`, `difference`
-        (measured minus Table 13) and `rounds to it` (whether it rounds to Table 13's digit).
+        (measured minus Table 13) and `rounds to it` (whether it rounds to the digit in Table 13).
     """
     llama = fertility[fertility["tokenizer"] == "llama"].set_index("language")
     printed = {f"Table {n}": paper.table(n).groupby("target")["ratio"].first() for n in (13, 5)}

@@ -1,13 +1,15 @@
 """Prefix shortening of byte sequences (Section 4.3, practice guidance 2)."""
 
+import codecs
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mlq_utils.tokenization.analysis import fertility
 from mlq_utils.tokenization.tokenizer import Tokenizer, missing_bytes, wrap
 
 PREFIXES = {"one token": 1, "two tokens": 2, "table": None}
@@ -23,13 +25,13 @@ class PrefixShortener:
 
     A character outside the vocabulary becomes several tokens, in LLaMA its UTF-8 bytes, and the
     characters of one script share the first of them: the byte E0 (token 227) in most scripts of
-    India, E1 9E (tokens 228 and 161) in Khmer. `encode` drops this prefix wherever a token that
-    begins with a continuation byte follows; `decode` inserts it before each such token that stands
-    where no character is open.
+    India, E1 9E (tokens 228 and 161) in Khmer. `encode` drops this prefix wherever a token follows
+    that begins with a continuation byte. `decode` inserts it before each such token that stands
+    outside a character.
 
     Any text comes back unchanged, because valid UTF-8 has a continuation byte only inside a
     character and a prefix begins only outside one. Several prefixes need a table that gives each
-    following token one prefix, since otherwise what is left would not tell which one was dropped.
+    following token one prefix. Without it, what is left would not tell which one was dropped.
 
     Ids that do not spell valid UTF-8, which a model may generate, are decoded without an error.
     """
@@ -50,7 +52,7 @@ class PrefixShortener:
         """
         self.tokenizer = wrap(tokenizer)
         table = self.tokenizer.token_bytes
-        leading = _leading_continuations(table)
+        leading = _leading_continuations(self.tokenizer)
         if isinstance(prefix, Mapping):
             self.prefixes = {int(i): tuple(map(int, p)) for i, p in prefix.items()}
             if not set(self.prefixes) <= set(leading):
@@ -58,14 +60,14 @@ class PrefixShortener:
         else:
             prefix = (int(prefix),) if np.isscalar(prefix) else tuple(map(int, prefix))
             self.prefixes = dict.fromkeys(leading, prefix)
-        # A token may open a shorter and a longer prefix, so the longest is tried first.
-        self._distinct = sorted(set(self.prefixes.values()), key=len, reverse=True)
-        for ids in self._distinct:
-            _check_prefix(ids, table)
-        self._owned = {
-            ids: np.array([i for i, owned in self.prefixes.items() if owned == ids])
-            for ids in self._distinct
-        }
+        self._first = {ids[0] for ids in self.prefixes.values() if ids}
+        for ids in set(self.prefixes.values()):
+            pieces = [table[i] if 0 <= i < len(table) else None for i in ids]
+            if None in pieces or not _opens_one_character(b"".join(pieces)):
+                raise ValueError(
+                    f"{ids} is no prefix of this tokenizer: its tokens must spell the first bytes "
+                    f"of one character, but not all of them; they spell {pieces}"
+                )
         # The number of bytes that the last character of a token lacks. It is negative for a token
         # of continuation bytes only, which reduces what an earlier character lacks.
         self._missing = {
@@ -77,7 +79,8 @@ class PrefixShortener:
     @property
     def prefix(self) -> tuple[int, ...]:
         """The prefix, or the commonest one if there are several."""
-        return max(self._distinct, key=list(self.prefixes.values()).count)
+        prefixes = list(self.prefixes.values())
+        return max(sorted(set(prefixes), key=len, reverse=True), key=prefixes.count)
 
     @classmethod
     def fit(
@@ -95,21 +98,18 @@ class PrefixShortener:
             ValueError: No character of the text takes more than `length` tokens.
         """
         tokenizer = wrap(tokenizer)
-        ids = np.fromiter(chain.from_iterable(tokenizer.encode(list(sentences))), dtype=np.int64)
-        found = pd.concat(
-            [_candidates(tokenizer, ids, n) for n in ([1, 2] if length is None else [length])]
-        )
+        found = _savings(tokenizer, sentences, [1, 2] if length is None else [length])
         if found.empty:
             raise ValueError(
                 f"there is no prefix to drop: no character of the text takes more than "
                 f"{length or 1} token(s) of this tokenizer"
             )
-        by = ["following", "prefix"] if length is None else ["prefix"]
+        by = ["prefix"] if length else ["following", "prefix"]
         saved = found.groupby(by)["saved"].sum().sort_values(ascending=False).reset_index()
-        if length is None:
-            best = saved.drop_duplicates("following")
-            return cls(tokenizer, dict(zip(best["following"], best["prefix"], strict=True)))
-        return cls(tokenizer, saved["prefix"].iloc[0])
+        if length:
+            return cls(tokenizer, saved["prefix"].iloc[0])
+        best = saved.drop_duplicates("following")
+        return cls(tokenizer, dict(zip(best["following"], best["prefix"], strict=True)))
 
     def shortened(self) -> Tokenizer:
         """Return a tokenizer that shortens what it encodes, for a model tuned on shortened ids."""
@@ -121,139 +121,106 @@ class PrefixShortener:
             _decode=lambda ids: plain.decode(self.decode(ids)),
         )
 
-    def encode(self, ids: Sequence[int] | np.ndarray) -> list[int] | np.ndarray:
-        """Return `ids` without the prefix wherever `decode` can restore it.
+    def encode(self, ids: Sequence[int]) -> list[int]:
+        """Return `ids` without the prefix wherever `decode` can restore it."""
+        if self._first.isdisjoint(ids):
+            return list(ids)
+        kept, left = [], len(ids)
+        # From the right, so that the longer of two prefixes with the same beginning is dropped.
+        while left:
+            left -= 1
+            kept.append(ids[left])
+            prefix = self.prefixes.get(ids[left])
+            if prefix and tuple(ids[max(0, left - len(prefix)) : left]) == prefix:
+                left -= len(prefix)
+        return kept[::-1]
 
-        An array gives an array and a list gives a list. An array may hold several sentences.
-        """
-        array = np.asarray(ids, dtype=np.int64)
-        keep = np.ones(len(array), dtype=bool)
-        for prefix in self._distinct:
-            size = len(prefix)
-            hits = np.flatnonzero(array[: len(array) - size] == prefix[0])
-            hits = hits[np.isin(array[hits + size], self._owned[prefix]) & keep[hits]]
-            for n in range(1, size):
-                hits = hits[array[hits + n] == prefix[n]]
-            for n in range(size):
-                keep[hits + n] = False
-        return ids[keep] if isinstance(ids, np.ndarray) else array[keep].tolist()
-
-    def decode(self, ids: Sequence[int] | np.ndarray) -> list[int] | np.ndarray:
+    def decode(self, ids: Sequence[int]) -> list[int]:
         """Return `ids` with the prefix restored. No ids raise an error."""
-        out, open_bytes = [], 0
-        for given in np.asarray(ids).tolist():
+        restored, open_bytes = [], 0
+        for given in ids:
             lost = () if open_bytes else self.prefixes.get(given, ())
             for token in (*lost, given):
-                out.append(token)
+                restored.append(token)
                 change = self._missing.get(token, 0)
                 open_bytes = change if change >= 0 else max(0, open_bytes + change)
-        return np.array(out, dtype=np.int64) if isinstance(ids, np.ndarray) else out
-
-
-def gain(
-    tokenizer: Any, sentences: Sequence[str], length: int | None = 1, cap: int = 256
-) -> pd.Series:
-    """Measure how shortening changes a text, with a prefix fitted on the same text.
-
-    Args:
-        tokenizer: Any tokenizer that `tokenization.wrap` accepts.
-        sentences: The references that a model would have to generate.
-        length: As in `PrefixShortener.fit`.
-        cap: Most tokens that a model may generate. Defaults to 256, as in the released evaluation.
-
-    Returns:
-        A Series with `prefix_bytes` (the commonest prefix in hexadecimal); `tokens_per_sentence`;
-        `over_cap`, the share of sentences longer than the cap; `brevity`, BLEU's brevity penalty
-        if each reference were generated up to the cap; the last three again with the prefix
-        `shortened_`; and `restored`, the share of sentences that decode to the original.
-
-    Raises:
-        ValueError: There is no prefix to drop, as for `PrefixShortener.fit`.
-    """
-    tokenizer = wrap(tokenizer)
-    rows = tokenizer.encode(list(sentences))
-    shortener = PrefixShortener.fit(tokenizer, sentences, length)
-    short = [shortener.encode(ids) for ids in rows]
-    measures = {
-        "prefix_bytes": b"".join(tokenizer.token_bytes[i] for i in shortener.prefix).hex(" ")
-    }
-    for name, texts in (("", rows), ("shortened_", short)):
-        sizes = np.array(list(map(len, texts)))
-        cut = np.minimum(sizes, cap).sum()
-        measures[f"{name}tokens_per_sentence"] = sizes.mean()
-        measures[f"{name}over_cap"] = (sizes > cap).mean()
-        measures[f"{name}brevity"] = float(np.exp(1 - sizes.sum() / cut))
-    pairs = zip(short, rows, strict=True)
-    measures["restored"] = np.mean([shortener.decode(s) == ids for s, ids in pairs])
-    return pd.Series(measures)
+        return restored
 
 
 def gains(tokenizer: Any, texts: Mapping[str, Sequence[str]], cap: int = 256) -> pd.DataFrame:
-    """Measure prefix shortening for each language that the tokenizer over-tokenises.
+    """Measure what shortening does to each language that the tokenizer over-tokenises.
 
     Args:
         tokenizer: Any tokenizer that `tokenization.wrap` accepts.
-        texts: Sentences by language.
-        cap: As in `gain`.
+        texts: Sentences by language: the references that a model would have to generate.
+        cap: Most tokens that a model may generate. Defaults to 256, as in the released evaluation.
 
     Returns:
-        One row per language and kind of prefix (a key of `PREFIXES`): `language`, `kind`,
-        `overtokenized_share` and the columns of `gain`.
+        One row per language and kind of prefix (a key of `PREFIXES`), which is fitted on the same
+        text: `language`; `kind`; `overtokenized_share`; `prefix_bytes` (the commonest prefix in
+        hexadecimal); `tokens_per_sentence`; `over_cap`, the share of sentences longer than the cap;
+        `brevity`, BLEU's brevity penalty if each reference were generated up to the cap; the last
+        three again with the prefix `shortened_`; and `restored`, the share of sentences that decode
+        to the original. A kind is left out if no character has so many tokens.
     """
     tokenizer = wrap(tokenizer)
     rows = []
     for language, sentences in texts.items():
-        ids = np.fromiter(chain.from_iterable(tokenizer.encode(list(sentences))), dtype=np.int64)
-        share = tokenizer.opens[ids].sum() / sum(map(len, sentences))
-        if share < OVERTOKENIZED:
-            continue
-        for kind, length in PREFIXES.items():
+        share = fertility(tokenizer, sentences)["overtokenized_share"]
+        for kind, length in PREFIXES.items() if share >= OVERTOKENIZED else ():
             row = {"language": language, "kind": kind, "overtokenized_share": share}
             try:
-                rows.append(row | dict(gain(tokenizer, sentences, length, cap)))
-            except ValueError:  # No character is split into three tokens: no prefix of two.
+                shortener = PrefixShortener.fit(tokenizer, sentences, length)
+            except ValueError:  # no character is split into three tokens: no prefix of two
                 continue
+            rows.append(row | _gain(shortener, sentences, cap))
     return pd.DataFrame(rows)
 
 
-def _candidates(tokenizer: Tokenizer, ids: np.ndarray, length: int) -> pd.DataFrame:
-    """Count what prefixes of a length would save: columns `prefix`, `following`, `saved`."""
-    table = tokenizer.token_bytes
-    starts = np.isin(np.arange(len(table)), list(_leading_continuations(table)))
-    at = np.flatnonzero(tokenizer.opens[ids[: max(0, len(ids) - length)]])
-    for n in range(1, length + 1):
-        at = at[starts[ids[at + n]]]
-    windows, counts = np.unique(
-        ids[at[:, None] + np.arange(length + 1)], axis=0, return_counts=True
-    )
+def _gain(shortener: PrefixShortener, sentences: Sequence[str], cap: int) -> dict[str, Any]:
+    plain = shortener.tokenizer.encode(list(sentences))
+    short = [shortener.encode(ids) for ids in plain]
+    pieces = (shortener.tokenizer.token_bytes[i] for i in shortener.prefix)
+    measures = {"prefix_bytes": b"".join(pieces).hex(" ")}
+    for name, rows in (("", plain), ("shortened_", short)):
+        sizes = np.array(list(map(len, rows)))
+        cut = np.minimum(sizes, cap).sum()
+        measures[f"{name}tokens_per_sentence"] = sizes.mean()
+        measures[f"{name}over_cap"] = (sizes > cap).mean()
+        measures[f"{name}brevity"] = float(np.exp(1 - sizes.sum() / cut))
+    back = [shortener.decode(ids) == whole for ids, whole in zip(short, plain, strict=True)]
+    return measures | {"restored": np.mean(back)}
+
+
+def _savings(
+    tokenizer: Tokenizer, sentences: Sequence[str], lengths: Sequence[int]
+) -> pd.DataFrame:
+    """Count what prefixes of some lengths would save: columns `prefix`, `following`, `saved`."""
+    inside, found = _leading_continuations(tokenizer), Counter()
+    for ids in tokenizer.encode(list(sentences)):
+        for start in np.flatnonzero(tokenizer.opens[ids]):
+            for length in lengths:
+                *prefix, following = ids[start : start + length + 1]
+                if len(prefix) == length and all(i in inside for i in (*prefix[1:], following)):
+                    found[tuple(prefix), following] += length
     rows = [
-        (tuple(window[:-1]), window[-1], count * length)
-        for window, count in zip(windows.tolist(), counts.tolist(), strict=True)
-        if _opens_one_character(b"".join(table[i] for i in window[:-1]))
+        (prefix, following, saved)
+        for (prefix, following), saved in found.items()
+        if _opens_one_character(b"".join(tokenizer.token_bytes[i] for i in prefix))
     ]
     return pd.DataFrame(rows, columns=["prefix", "following", "saved"])
 
 
-def _leading_continuations(table: Sequence[bytes | None]) -> dict[int, int]:
+def _leading_continuations(tokenizer: Tokenizer) -> dict[int, int]:
     """Return the number of continuation bytes of each token that begins with one."""
-    leading = {i: len(t) - len(t.lstrip(_CONTINUATION)) for i, t in enumerate(table) if t}
+    table = enumerate(tokenizer.token_bytes)
+    leading = {i: len(t) - len(t.lstrip(_CONTINUATION)) for i, t in table if t}
     return {i: n for i, n in leading.items() if n}
-
-
-def _check_prefix(ids: tuple[int, ...], table: Sequence[bytes | None]) -> None:
-    pieces = [table[i] if 0 <= i < len(table) else None for i in ids]
-    if not pieces or None in pieces or not _opens_one_character(b"".join(pieces)):
-        raise ValueError(
-            f"{ids} is no prefix of this tokenizer: its tokens must spell the first bytes of one "
-            f"character, but not all of them; they spell {pieces}"
-        )
 
 
 def _opens_one_character(text: bytes) -> bool:
     """Return whether `text` is the incomplete beginning of one UTF-8 character."""
-    missing = missing_bytes(text)
-    for completed in (text + b"\x80" * missing, text + b"\xbf" * missing):
-        character = completed.decode(errors="ignore")
-        if missing and len(character) == 1 and character.encode() == completed:
-            return True
-    return False
+    try:
+        return bool(text) and codecs.getincrementaldecoder("utf-8")().decode(text) == ""
+    except UnicodeDecodeError:
+        return False

@@ -18,6 +18,7 @@ from mlq_utils.data import HUB_NAME, data_folder, from_hub
 
 _HUB_FILES = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_Table = tuple[tuple[bytes | None, ...], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Tokenizer:
         backend: The SentencePiece or Hugging Face tokenizer.
         token_bytes: The bytes of text that each id stands for, or None for special tokens. A
             space is always a plain space, whatever sign the vocabulary uses for it.
-        is_byte: Whether each id is a byte token: a single fallback byte or, in byte-level BPE, a
-            piece that does not consist of whole characters.
+        is_byte: Whether each id is a byte token. This is a single fallback byte or, in byte-level
+            BPE, a piece that does not consist of whole characters.
     """
 
     name: str
@@ -58,13 +59,12 @@ class Tokenizer:
     def opening(self) -> int | None:
         """The id of the special token that the tokenizer puts before a text, or None.
 
-        SentencePiece adds none itself; whether its `bos_id` is used depends on the model.
+        SentencePiece adds none itself. Whether its `bos_id` is used depends on the model.
         """
         if not isinstance(self.backend, tokenizers.Tokenizer):
             return None
-        plain, whole = (
-            self.backend.encode("a", add_special_tokens=add).ids for add in (False, True)
-        )
+        plain = self.backend.encode("a", add_special_tokens=False).ids
+        whole = self.backend.encode("a").ids
         return whole[0] if whole[: len(plain)] != plain else None
 
     @cached_property
@@ -77,7 +77,7 @@ def missing_bytes(text: bytes) -> int:
     """Return how many continuation bytes the last character of `text` lacks, from 0 to 3."""
     for back in range(1, min(4, len(text)) + 1):
         byte = text[-back]
-        if byte & 0xC0 != 0x80:  # No continuation byte, so the last character begins here.
+        if byte & 0xC0 != 0x80:  # not a continuation byte, so the last character begins here
             size = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC2 else 1
             return max(0, size - back) if byte <= 0xF4 else 0
     return 0
@@ -86,9 +86,9 @@ def missing_bytes(text: bytes) -> int:
 def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
     """Load a tokenizer from a file, a folder, the data folder or the Hugging Face Hub.
 
-    If a folder has a SentencePiece `tokenizer.model`, SentencePiece reads it, because conversions
-    of it differ, for example on spaces. Otherwise `tokenizer.json` is read, and `AutoTokenizer`
-    converts older formats. Remote code is never run.
+    If a folder has a `tokenizer.model`, SentencePiece reads it, because conversions of it differ,
+    for example in how they treat spaces. Otherwise `tokenizer.json` is read, or `AutoTokenizer`
+    converts an older format. The code of a model is never run.
 
     Args:
         name_or_path: A `.model` or `.json` file, a folder, a name under `$MLQ_DATA/tokenizers`
@@ -100,21 +100,18 @@ def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
         ConnectionError: The Hub cannot be reached.
         ValueError: The file is truncated or is not a tokenizer.
     """
-    path = Path(name_or_path).expanduser()
+    path, name = Path(name_or_path).expanduser(), str(name_or_path)
     folder = data_folder()
     for candidate in [path] + ([folder / "tokenizers" / path] if folder else []):
-        if candidate.is_file():
-            return _from_file(candidate, str(name_or_path))
-        if candidate.is_dir():
-            return _from_folder(candidate, str(name_or_path))
-    if not HUB_NAME.fullmatch(str(name_or_path)) or path.suffix in {".model", ".json"}:
+        if candidate.exists():
+            return _read(candidate, name)
+    if not HUB_NAME.fullmatch(name) or path.suffix in {".model", ".json"}:
         raise FileNotFoundError(
-            f"no tokenizer at {str(name_or_path)!r}: it is neither a file or folder, nor a name "
-            "under $MLQ_DATA/tokenizers, nor a name on the Hugging Face Hub (owner/name)"
+            f"no tokenizer at {name!r}: it is neither a file or folder, nor a name under "
+            "$MLQ_DATA/tokenizers, nor a name on the Hugging Face Hub (owner/name)"
         )
-    name = str(name_or_path)
     remedy = f"Put its files into a folder and give its path, or into $MLQ_DATA/tokenizers/{name}"
-    return _from_folder(from_hub("tokenizer", name, revision, _HUB_FILES, remedy), name)
+    return _read(from_hub("tokenizer", name, revision, _HUB_FILES, remedy), name)
 
 
 def train(
@@ -126,7 +123,7 @@ def train(
         sentences: The training text. No sentence may be longer than 4,192 bytes.
         vocabulary_size: Number of pieces, including the 256 byte pieces and 3 special ones.
         name: Name of the tokenizer. Defaults to the empty string.
-        **options: Other options of `SentencePieceTrainer.train`, or other values of those here.
+        **options: Options of `SentencePieceTrainer.train`, which override LLaMA's.
 
     Raises:
         ValueError: The text is too small for the vocabulary, or the vocabulary is too small.
@@ -153,28 +150,24 @@ def train(
     return wrap(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), name)
 
 
-def _from_folder(folder: Path, name: str) -> Tokenizer:
-    for file in ("tokenizer.model", "tokenizer.json"):
-        if (folder / file).is_file():
-            return _from_file(folder / file, name)
+def _read(path: Path, name: str) -> Tokenizer:
+    files = [path] if path.is_file() else [path / "tokenizer.model", path / "tokenizer.json"]
+    for file in filter(Path.is_file, files):
+        try:
+            if file.suffix == ".json":
+                return wrap(tokenizers.Tokenizer.from_file(str(file)), name)
+            return wrap(sentencepiece.SentencePieceProcessor(model_file=str(file)), name)
+        except Exception as error:  # the tokenizers library raises plain Exception
+            raise ValueError(f"{file} is truncated or not a tokenizer file: {error}") from error
     from transformers import AutoTokenizer  # imported late because it takes seconds
 
     try:
-        return wrap(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), name)
+        return wrap(AutoTokenizer.from_pretrained(path, trust_remote_code=False), name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileNotFoundError(
             f"no tokenizer in {name!r}: neither tokenizer.model, nor tokenizer.json, nor files "
             f"that transformers can read ({str(error).splitlines()[0]})"
         ) from error
-
-
-def _from_file(path: Path, name: str) -> Tokenizer:
-    try:
-        if path.suffix == ".json":
-            return wrap(tokenizers.Tokenizer.from_file(str(path)), name)
-        return wrap(sentencepiece.SentencePieceProcessor(model_file=str(path)), name)
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise ValueError(f"{path} is truncated or not a tokenizer file: {error}") from error
 
 
 def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
@@ -190,11 +183,8 @@ def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
     if isinstance(tokenizer, sentencepiece.SentencePieceProcessor):
-        token_bytes = [_sentencepiece_bytes(tokenizer, i) for i in range(len(tokenizer))]
-        is_byte = np.array([tokenizer.is_byte(i) for i in range(len(tokenizer))])
-        return Tokenizer(
-            name, tokenizer, tuple(token_bytes), is_byte, tokenizer.encode, tokenizer.decode
-        )
+        table = _sentencepiece_bytes(tokenizer)
+        return Tokenizer(name, tokenizer, *table, tokenizer.encode, tokenizer.decode)
     if hasattr(tokenizer, "backend_tokenizer"):  # a fast transformers tokenizer
         name = name or tokenizer.name_or_path
         tokenizer = tokenizer.backend_tokenizer
@@ -203,61 +193,59 @@ def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
             f"cannot analyse a tokenizer of type {type(tokenizer).__name__}; pass a "
             "SentencePieceProcessor, a tokenizers.Tokenizer or a fast transformers tokenizer"
         )
-    token_bytes, is_byte = _tokenizers_bytes(tokenizer)
     return Tokenizer(
         name,
         tokenizer,
-        token_bytes,
-        is_byte,
+        *_tokenizers_bytes(tokenizer),
         lambda texts: [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)],
         lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
     )
 
 
-def _sentencepiece_bytes(model: sentencepiece.SentencePieceProcessor, i: int) -> bytes | None:
-    piece = model.id_to_piece(i)
-    if model.is_byte(i):
-        return bytes([int(piece[3:5], 16)])
-    if model.is_control(i) or model.is_unknown(i):
-        return None
-    return piece.replace("▁", " ").encode()
+def _sentencepiece_bytes(model: sentencepiece.SentencePieceProcessor) -> _Table:
+    """Return `token_bytes` and `is_byte` of a SentencePiece model."""
+    ids = range(len(model))
+    is_byte = np.array([model.is_byte(i) for i in ids])
+    pieces = [_piece_bytes(model.id_to_piece(i)) for i in ids]
+    special = [model.is_control(i) or model.is_unknown(i) for i in ids]
+    return tuple(None if no else piece for piece, no in zip(pieces, special, strict=True)), is_byte
 
 
-def _tokenizers_bytes(
-    tokenizer: tokenizers.Tokenizer,
-) -> tuple[tuple[bytes | None, ...], np.ndarray]:
+def _tokenizers_bytes(tokenizer: tokenizers.Tokenizer) -> _Table:
     """Return `token_bytes` and `is_byte`, read from the tokenizer's JSON."""
     spec = json.loads(tokenizer.to_str())
-    parts = json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")])
-    byte_level = '"ByteLevel"' in parts
-    added = {t["id"]: t for t in spec.get("added_tokens", [])}
-    to_byte = _byte_alphabet() if byte_level else {}
+    byte_level = '"ByteLevel"' in json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")])
+    added = {token["id"]: token for token in spec.get("added_tokens", [])}
+    to_byte = _byte_alphabet()
     token_bytes: list[bytes | None] = [None] * tokenizer.get_vocab_size()
+    is_byte = np.zeros(len(token_bytes), dtype=bool)
     for piece, i in tokenizer.get_vocab().items():
         if i in added:
             token_bytes[i] = None if added[i]["special"] else added[i]["content"].encode()
         elif byte_level:
-            token_bytes[i] = bytes(to_byte[c] for c in piece)
-        elif match := _BYTE_PIECE.fullmatch(piece):
-            token_bytes[i] = bytes([int(match[1], 16)])
+            token_bytes[i] = text = bytes(to_byte[c] for c in piece)
+            # A token that is not made of whole characters does not survive decoding.
+            is_byte[i] = text.decode(errors="ignore").encode() != text
         else:
-            token_bytes[i] = piece.replace("▁", " ").removeprefix("##").encode()
-    if byte_level:
-        # A token that is not made of whole characters does not survive decoding.
-        is_byte = [t is not None and t.decode(errors="ignore").encode() != t for t in token_bytes]
-    else:
-        fallback = {i for p, i in tokenizer.get_vocab().items() if _BYTE_PIECE.fullmatch(p)}
-        is_byte = [i in fallback for i in range(len(token_bytes))]
-    return tuple(token_bytes), np.array(is_byte)
+            token_bytes[i] = _piece_bytes(piece.removeprefix("##"))
+            is_byte[i] = _BYTE_PIECE.fullmatch(piece) is not None
+    return tuple(token_bytes), is_byte
+
+
+def _piece_bytes(piece: str) -> bytes:
+    """Return the bytes that a piece of a SentencePiece vocabulary stands for."""
+    if match := _BYTE_PIECE.fullmatch(piece):
+        return bytes([int(match[1], 16)])
+    return piece.replace("▁", " ").encode()
 
 
 def _byte_alphabet() -> dict[str, int]:
     """Return the byte that each character of the alphabet of byte-level BPE stands for.
 
-    By GPT-2's rule printable Latin-1 characters stand for themselves, and the characters from
+    By GPT-2's rule, printable Latin-1 characters stand for themselves, and the characters from
     U+0100 on stand for the other bytes in order.
     """
     alphabet = set(ByteLevel.alphabet())
-    own = [b for b in range(256) if chr(b) in alphabet]
-    others = [b for b in range(256) if chr(b) not in alphabet]
-    return {chr(b): b for b in own} | {chr(256 + n): b for n, b in enumerate(others)}
+    own = {chr(byte): byte for byte in range(256) if chr(byte) in alphabet}
+    others = (byte for byte in range(256) if chr(byte) not in alphabet)
+    return own | {chr(256 + n): byte for n, byte in enumerate(others)}

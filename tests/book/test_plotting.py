@@ -41,10 +41,8 @@ def test_bars_and_lines_keep_the_frame_s_order_and_values():
     assert [t.get_text() for t in ax.get_xticklabels()] == targets
     wide = scores.pivot(index="target", columns="model", values="spbleu").loc[targets]
     assert [p.get_height() for p in ax.patches] == wide["LLaMA"].tolist()
-    assert [line.get_ydata().tolist() for line in ax.lines] == [
-        wide["ro"].tolist(),
-        wide["vi"].tolist(),
-    ]
+    drawn = [list(line.get_ydata()) for line in ax.lines]  # those of the legend have no points
+    assert [values for values in drawn if values] == [wide["ro"].tolist(), wide["vi"].tolist()]
 
 
 def test_figures_are_opaque_white():

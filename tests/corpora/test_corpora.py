@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from mlq_utils import corpora, languages
 from mlq_utils.corpora import cldr
-from mlq_utils.corpora.readers import FLORES_SENTENCES as SENTENCES
 
 DATA = Path(os.environ.get("MLQ_DATA") or Path(__file__).parents[3] / "shared" / "data")
+SENTENCES = corpora.CORPORA["flores200"].sentences
 CODES = ("eng_Latn", "ron_Latn", "khm_Khmr")
 
 

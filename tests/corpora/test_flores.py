@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from mlq_utils import corpora, languages
-from mlq_utils.corpora.readers import FLORES_SENTENCES as SENTENCES
 
+SENTENCES = corpora.CORPORA["flores200"].sentences
 CODES = ("en", "ro", "km", "ku", "zh", "zhtrad", "ms", "lv")
 
 

@@ -121,7 +121,7 @@ def test_of_a_folder_with_some_files_these_are_read(folder):
         (folder / name).unlink()
     assert len(load(10_000)) == 100
     (folder / names[0]).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"no file of Lao, such as {re.escape(names[0])}"):
+    with pytest.raises(FileNotFoundError, match=rf"no file of 'lo', such as {re.escape(names[0])}"):
         load()
 
 
@@ -189,7 +189,7 @@ def test_a_damaged_file_is_named(request, folder, change, message, where):
 def test_files_without_text(folder):
     for path in folder.iterdir():
         path.write_bytes(shard(["", " \n \n"]))
-    with pytest.raises(ValueError, match="mC4 has no text in Lao"):
+    with pytest.raises(ValueError, match="mC4 has no text in 'lo'"):
         load()
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlq_utils import corpora, languages, paper
-from mlq_utils.corpora import loading, readers
+from mlq_utils.corpora import loading
 from mlq_utils.modeling import prompts
 
 TED = """\
@@ -67,7 +67,7 @@ def data(tmp_path, monkeypatch):
     """Every corpus, small."""
     folder = tmp_path / "data"
     for name, side in (("src.eng", "Sentence"), ("ref.ron", "Propoziția"), ("ref.zho-TW", "句子")):
-        text = "".join(f"{side} {n}.\n" for n in range(readers.NTREX_SENTENCES))
+        text = "".join(f"{side} {n}.\n" for n in range(1997))
         write(folder / f"NTREX-128/newstest2019-{name}.txt", text)
     write(folder / "ted_talks/all_talks_train.tsv", ted())
     write(folder / "WikiMatrix/WikiMatrix.en-ro.tsv.gz", WIKIMATRIX)
@@ -157,7 +157,7 @@ def test_a_code_is_of_one_language(column):
         (NTREX, lambda b: b[: len(b) // 2], "lines where 1997 are"),
         (NTREX, lambda b: b"\xef\xbb\xbf" + b, "line 1: a byte-order mark"),
         (NTREX, lambda b: b.replace(b"3.\n", b"\0\n", 1), "line 4: a NUL"),
-        (TALKS, lambda b: b[:-12], "line 6: .* columns where the header has"),
+        (TALKS, lambda b: b[:-12], r"line 6: \d+ columns instead of"),
         (TALKS, lambda b: b.replace(b"\tro\t", b"\trr\t"), "no column 'ro'"),
         (TALKS, lambda b: b"", "no column 'en'"),
         (MATRIX, lambda b: b[:-12], "truncated or damaged"),
@@ -209,7 +209,7 @@ def test_what_only_looks_like_a_mark_or_a_line_end_is_kept(data):
 
 def test_sides_of_unequal_length(data):
     write(data / "lego-mt/km/train.en", "One.\nTwo.\n")
-    with pytest.raises(ValueError, match=r"train\.en has 2 lines and .*train\.km 4"):
+    with pytest.raises(ValueError, match=r"train\.en has 2 lines where 4 are expected.*train\.km"):
         corpora.load("lego_mt", "km", "train")
 
 
@@ -338,7 +338,7 @@ def test_a_damaged_alpaca_is_named(tasks, content, message):
 
 @pytest.fixture
 def flores(data):
-    for split, count in readers.FLORES_SENTENCES.items():
+    for split, count in corpora.CORPORA["flores200"].sentences.items():
         for code in ("eng_Latn", "ron_Latn", "bul_Cyrl"):
             lines = [f"{code} {n}" for n in range(count)]
             if code == "eng_Latn":
@@ -393,7 +393,10 @@ def test_what_is_drawn(rows, known, size, seed):
     frame = pd.DataFrame(rows, columns=["source", "target"])
     test = pd.DataFrame({"source": known, "target": known})
     loaded = {"train": frame, "devtest": test}
-    key = loading.sentence_keys
+
+    def key(sentences):
+        return loading.sentence_keys(pd.Series(sentences, dtype=str)).tolist()
+
     left = {}
     for pair in rows:
         if not set(filter(None, key(pair))) & set(filter(None, key(known))):

@@ -8,9 +8,10 @@ import pytest
 
 from mlq_utils import experiments, paper
 from mlq_utils.experiments import comparison, studies
+from mlq_utils.experiments.comparison import Comparison
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.scales import MINI, PAPER
-from mlq_utils.experiments.spec import Spec
+from mlq_utils.experiments.spec import SHIPPED, Spec
 from mlq_utils.experiments.store import Store
 from mlq_utils.experiments.tables import Score, cells, specs
 
@@ -45,33 +46,33 @@ def as_printed():
 
 def test_what_scores_as_printed_agrees(as_printed):
     for table in (1, 4, 12, 15):
-        frame = comparison.compare(table, as_printed)
+        frame = Comparison(as_printed).compare(table)
         whole = frame.query("trained.notna() and not derived")
         assert len(whole) >= 14 and whole["seeds"].eq(1).all()
         assert np.allclose(whole["trained"], whole["printed"], atol=0.11)
         single = whole.dropna(subset="low")
         assert np.allclose(single["high"] - single["low"], 2)
-    found = comparison.agreements(as_printed, PAPER, [1, 12, 15]).set_index(["table", "measure"])
+    found = Comparison(as_printed).agreements([1, 12, 15]).set_index(["table", "measure"])
     assert (found["value"] > 0.999).all() and (found["low"] > 0.999).all()
     assert found.loc[(12, "same sign"), "n"] == 50 * 13
 
 
 def test_averages_are_computed_anew(as_printed):
-    frame = comparison.compare(15, as_printed).query("target == 'AVG'")
+    frame = Comparison(as_printed).compare(15).query("target == 'AVG'")
     assert np.allclose(frame["trained"], frame["printed"], atol=0.06)
     assert frame["low"].isna().all() and frame["derived"].all()
     short = [
         r for r in as_printed
         if not (r["spec"]["languages"] == ("da",) and r["spec"]["size"] == 10_000)
     ]  # fmt: skip
-    less = comparison.compare(15, short).query("target == 'AVG'")
+    less = Comparison(short).compare(15).query("target == 'AVG'")
     assert less.loc[less["size"] == 10_000, "trained"].isna().all()  # no average of fewer
     assert less.loc[less["size"] != 10_000, "trained"].notna().all()
 
 
 def test_quadrants_of_table_12_are_those_of_table_2(as_printed):
     """With the printed scores, Equation 1 gives all 50 of Ted, as `quadrants` shows."""
-    frame = comparison.compare(2, as_printed)
+    frame = Comparison(as_printed).compare(2)
     ted = frame.query("dataset == 'Ted'").dropna(subset="printed")
     assert len(ted) == 50 and (ted["printed"] == ted["trained"]).all()
     assert (ted["seeds"] == 1).all() and (ted["kept"] == 1).all()
@@ -80,17 +81,25 @@ def test_quadrants_of_table_12_are_those_of_table_2(as_printed):
     (row,) = comparison.agreement(frame.query("dataset == 'Ted'")).to_dict("records")
     assert row == {"measure": "same quadrant", "value": 1, "low": 1, "high": 1, "n": 50}
     tuned = [r for r in as_printed if r["spec"]["languages"]]
-    assert comparison.compare(2, tuned)["trained"].isna().all()  # no T without the base
+    assert Comparison(tuned).compare(2)["trained"].isna().all()  # no T without the base
 
 
-def test_nothing_run_yet(tmp_path):
-    assert comparison.records(store=Store(tmp_path)) == []
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty store, the default one, without shipped records behind it."""
+    monkeypatch.setattr("mlq_utils.experiments.spec.STORE", tmp_path)
+    monkeypatch.setattr("mlq_utils.experiments.spec.SHIPPED", None)
+    return Store(tmp_path)
+
+
+def test_nothing_run_yet(store):
+    assert comparison.records() == []
     for table in (2, 3, 7, "figure 2"):
-        frame = comparison.compare(table, [])
+        frame = Comparison([]).compare(table)
         assert frame["trained"].isna().all() and frame["seeds"].eq(0).all()
-    found = comparison.agreements([], PAPER, [2, 12])
+    found = Comparison([]).agreements([2, 12])
     assert found["value"].isna().all() and found["n"].eq(0).all()
-    counts = comparison.status([])
+    counts = Comparison([]).status()
     assert (counts["missing"] == counts["runs"]).all() and counts["done"].sum() == 0
     assert counts.loc["all", "runs"] == len(specs()) < counts["runs"].drop("all").sum()
 
@@ -105,14 +114,14 @@ def test_mean_and_spread_over_seeds():
     ]
     base = next(spec for spec in specs([5], TWO_SEEDS) if not spec.languages)
     runs.append(record(base, {"km": 1.5}))
-    (row,) = comparison.compare(5, runs, TWO_SEEDS).query(query).to_dict("records")
+    (row,) = Comparison(runs, TWO_SEEDS).compare(5).query(query).to_dict("records")
     assert row["trained"] == 5.5 and row["seeds"] == 2 and row["spread"] == pytest.approx(2.12132)
     assert (row["low"], row["high"]) == (4.5, 6.5)
     assert row["trained_change"] == 4.0 and row["printed_change"] == pytest.approx(1.6 - 1.1)
-    (alone,) = comparison.compare(5, runs[:1], TWO_SEEDS).query(query).to_dict("records")
+    (alone,) = Comparison(runs[:1], TWO_SEEDS).compare(5).query(query).to_dict("records")
     assert alone["trained"] == 4 and alone["seeds"] == 1 and np.isnan(alone["spread"])
     assert np.isnan(alone["trained_change"])
-    counts = comparison.status(runs, TWO_SEEDS)["done"]
+    counts = Comparison(runs, TWO_SEEDS).status()["done"]
     assert counts[5] == counts[13] == counts["all"] == 2  # the base is to be scored on more than km
     assert counts[12] == 0
 
@@ -125,7 +134,7 @@ def test_a_quadrant_that_seeds_do_not_share():
     runs = [record(base, dict.fromkeys(base.targets, 2.0))]
     for one, own in zip(scale.seeded(model), (3.0, 9.0), strict=True):
         runs.append(record(one, {"tr": own, "af": 8.0, "ro": 8.0}))
-    frame = comparison.compare(2, runs, scale)
+    frame = Comparison(runs, scale).compare(2)
     (row,) = frame.query("dataset == 'Ted' and language == 'tr'").to_dict("records")
     assert row["trained"] == "reciprocal" and row["kept"] == 0.5 and row["seeds"] == 2
     assert row["bilingual_delta"] == 1.0 and row["multilingual_delta"] == 2.0
@@ -139,7 +148,7 @@ def test_records_with_other_targets_and_older_ones_count():
         r | {"spec": {k: v for k, v in r["spec"].items() if k not in ("cap", "corpus", "test")}}
         for r in found
     ]
-    frame = comparison.compare(2, bare, MINI)
+    frame = Comparison(bare, MINI).compare(2)
     run = frame[frame["reason"] == ""].dropna(subset="trained")
     assert len(run) == len(frame[frame["reason"] == ""]) and run["seeds"].eq(3).all()
     assert run.query("language == 'ro'")["trained"].eq("reciprocal").all()
@@ -152,26 +161,25 @@ def test_records_with_other_targets_and_older_ones_count():
 def test_another_base_does_not_count():
     found = studies.records("untuned")
     other = dataclasses.replace(MINI, untuned=Spec(base="some/other", revision="0" * 40))
-    assert comparison.compare(4, found, other)["trained"].isna().all()
-    assert comparison.compare(4, found, MINI)["trained"].notna().sum() == 8
+    assert Comparison(found, other).compare(4)["trained"].isna().all()
+    assert Comparison(found, MINI).compare(4)["trained"].notna().sum() == 8
 
 
 def test_a_constant_side_has_no_correlation():
-    frame = comparison.compare(12, []).assign(trained=3.0)
+    frame = Comparison([]).compare(12).assign(trained=3.0)
     rows = comparison.agreement(frame).set_index("measure")
     assert np.isnan(rows.loc["rank correlation", "value"]) and rows["n"].tolist() == [662, 0]
 
 
-def test_runs_of_a_tiny_base(base, tmp_path):
+def test_runs_of_a_tiny_base(base, store):
     scale = tiny(base)
-    store = Store(tmp_path)
     some = [
         spec for spec in specs([4], scale)
         if spec.languages == ("tr",) and spec.size == 10 and spec.strategy != "lora"
     ]  # fmt: skip
     assert [spec.strategy for spec in some] == ["full", "embed"]
     done = run_all(some, store, progress=False)
-    frame = comparison.compare(4, comparison.records([4], scale, store), scale)
+    frame = Comparison(comparison.records([4], scale), scale).compare(4)
     run = frame.dropna(subset="trained").set_index(["strategy", "measure"])
     assert len(run) == 4 and run["tuned_on"].eq("tr").all() and run["size"].eq(10_000).all()
     for one in done:
@@ -189,31 +197,36 @@ def test_runs_of_a_tiny_base(base, tmp_path):
     failing = next(s for s in specs([4], scale) if s.strategy == "lora")
     failed = {"spec": asdict(failing), "identity": failing.identity(), "status": "failed"}
     store.put(failing.identity(), failed | {"error": "the loss is no number"})
-    counts = comparison.status(comparison.records([4], scale, store), scale).loc[
-        4, ["runs", "done", "failed", "missing"]
-    ]
+    counts = (
+        Comparison(comparison.records([4], scale), scale)
+        .status()
+        .loc[4, ["runs", "done", "failed", "missing"]]
+    )
     assert counts.tolist() == [28, 2, 1, 25]
-    same = comparison.compare(4, done, scale)
+    same = Comparison(done, scale).compare(4)
     assert same.equals(frame)
 
 
-def test_missing_runs_are_made_as_many_as_asked_for(base, tmp_path, monkeypatch):
+def test_missing_runs_are_made_as_many_as_asked_for(base, store, monkeypatch):
     """Those that are there are not made again, and shipped ones count for the packaged base."""
-    scale = tiny(base)
-    store, made = Store(tmp_path), []
+    scale, made = tiny(base), []
 
     def run_all_here(missing, store, **_):
         made.append(len(missing))
         return run_all(missing, store, progress=False)
 
     monkeypatch.setattr(experiments, "run_all", run_all_here)
-    assert comparison.records([3], scale, store) == [] and made == []
-    assert len(comparison.records([3], scale, store, most=1)) == 1
-    assert len(comparison.records([3], scale, store, most=1)) == 2
+    assert comparison.records([3], scale) == [] and made == []
+    assert len(comparison.records([3], scale, most=1)) == 1
+    assert len(comparison.records([3], scale, most=1)) == 2
     assert made == [1, 1]
-    assert comparison.status(comparison.records([3], scale, store), scale).loc[3, "done"] == 2
+    beside = Comparison(comparison.records([3], scale), scale)
+    assert beside.status().loc[3, "done"] == 2
     with pytest.raises(ValueError, match="most must be 0 or more"):
-        comparison.records([3], scale, store, most=-1)
-    shipped = comparison.records([9], MINI, store)
-    assert comparison.status(shipped, MINI).loc[9, "missing"] == 0
+        comparison.records([3], scale, most=-1)
+    monkeypatch.setattr("mlq_utils.experiments.spec.SHIPPED", SHIPPED)
+    shipped = comparison.records([9], MINI)
+    assert Comparison(shipped, MINI).status().loc[9, "missing"] == 0
     assert {record["spec"]["base"] for record in shipped} == {"mini"}
+    found = Comparison(comparison.records([3], scale), scale).status()
+    assert found.loc[3, "done"] == 2  # shipped records are of another base

@@ -1,9 +1,11 @@
 """NLU by lm-evaluation-harness: its prompts and scores, files as they are released."""
 
+import contextlib
 import importlib.util
 import json
 import math
 import re
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -14,15 +16,13 @@ from safetensors.torch import load_file
 
 from mlq_utils import modeling, paper, tokenization
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.data import sha256
-from mlq_utils.experiments import nlu
-from mlq_utils.experiments.store import Store
+from mlq_utils.experiments import nlu, runner
+from mlq_utils.experiments.nlu import Evaluation
 
 lm_eval = pytest.importorskip("lm_eval", reason='needs the extra "nlu"')
 from lm_eval.api.instance import Instance  # noqa: E402
+from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
-
-from mlq_utils.experiments import nlu_harness  # noqa: E402
 
 CONNECTORS = {"cause": "sest", "effect": "seetõttu"}  # the harness's for Estonian
 FILES = {
@@ -88,21 +88,28 @@ def releases(tmp_path_factory, phrases):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def answers(tmp_path, monkeypatch):
+    """The folder in which answers of models are kept."""
+    monkeypatch.setattr(runner, "CHECKPOINTS", tmp_path / "answers")
+    return tmp_path / "answers"
+
+
 @pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
+def released(releases, monkeypatch):
+    monkeypatch.setenv("MLQ_DATA", str(releases))
 
 
 @pytest.fixture(scope="module")
 def mini():
-    """The packaged base, and as the harness takes it."""
-    return modeling.load("mini"), nlu_harness.load("mini", None, 0, 4)
+    """The packaged base."""
+    return modeling.load("mini")
 
 
 @pytest.fixture
 def kept(mini, monkeypatch):
     """Load the packaged base once for all tests."""
-    monkeypatch.setattr(nlu_harness, "load", lambda *_: mini[1])
+    monkeypatch.setattr(modeling, "load", lambda *_, **__: mini)
 
 
 @pytest.fixture
@@ -112,7 +119,12 @@ def no_model(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr(nlu_harness, "load", refuse)
+    monkeypatch.setattr(modeling, "load", refuse)
+
+
+def harness(base="mini", batch_size=4):
+    """A model as the harness takes it."""
+    return nlu._load(Evaluation(base, batch_size=batch_size)).lm
 
 
 def loglikelihood(base, context, text):
@@ -137,8 +149,8 @@ def test_tasks_and_languages_are_those_of_the_harness():
         assert names == {name for name in manager.all_subtasks if name.startswith(start)}
 
 
-def test_ids_of_ordinary_text_are_those_of_sentencepiece(mini):
-    base, model = mini
+def test_ids_of_ordinary_text_are_those_of_sentencepiece(mini, kept):
+    base, model = mini, harness()
     for code in ("en", "ro", "km", "te", "ar", "zh"):
         texts = corpora.load("cldr", code, "test", size=50)["target"].tolist()
         for text, ids in zip(texts, base.tokenizer.encode(texts), strict=True):
@@ -153,7 +165,7 @@ def test_ids_of_ordinary_text_are_those_of_sentencepiece(mini):
 def test_ids_of_llama_are_those_of_sentencepiece(data):
     words = tokenization.load("llama")
     base = modeling.Model(None, words, "llama", 1, 2, 0)
-    found = nlu_harness.transformers_tokenizer(base)
+    found = nlu._transformers_tokenizer(base)
     texts = [
         t for code in ("en", "hi", "my") for t in corpora.load("flores200", code, "dev")["target"]
     ]
@@ -168,9 +180,10 @@ def test_a_sentencepiece_model_that_transformers_cannot_apply_is_refused(monkeyp
         def encode(self, *args, **kwargs):
             return [7]
 
-    monkeypatch.setattr(nlu_harness, "LlamaTokenizer", Other)
+    # By name, since a library may have loaded transformers anew after this file did.
+    monkeypatch.setattr("transformers.LlamaTokenizer", Other)
     with pytest.raises(ValueError, match="cannot apply the SentencePiece model of mini"):
-        nlu_harness.transformers_tokenizer(mini[0])
+        nlu._transformers_tokenizer(mini)
 
 
 def test_a_tokenizer_that_opens_no_text_opens_none_here(tokenizers_by_name, monkeypatch):
@@ -183,14 +196,14 @@ def test_a_tokenizer_that_opens_no_text_opens_none_here(tokenizers_by_name, monk
     monkeypatch.setattr(
         modeling, "load", lambda *_, **__: modeling.Model(model, words, "x", None, 0, 0)
     )
-    tested = nlu_harness.load("x", None, 0, 2)
+    tested = harness("x", 2)
     assert tested.tok_encode("Romania") == words.encode("Romania")
     assert tested.tok_decode(0, skip_special_tokens=False) == "<|endoftext|>"
 
 
 def test_probabilities_of_a_bf16_model_are_summed_in_fp32(monkeypatch):
     monkeypatch.setattr(modeling, "placement", lambda: (torch.device("cpu"), torch.bfloat16))
-    model = nlu_harness.load("mini", None, 0, 1)
+    model = harness("mini", 1)
     assert model.model.dtype == torch.bfloat16
     ids = model.tok_encode("Thursday, January 9, 2003, and Romania " * 4, add_special_tokens=False)
     ((value, _),) = model._loglikelihood_tokens([(("", ""), [1], ids)])
@@ -206,64 +219,60 @@ def test_a_tuned_model_is_scored_in_bf16(base, strategy, tmp_path, monkeypatch):
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         monkeypatch.setattr(modeling, "placement", lambda d=dtype: (torch.device("cpu"), d))
-        model = nlu_harness.load(str(tmp_path / "tuned"), None, 0, 1)
+        model = harness(str(tmp_path / "tuned"), 1)
         assert {p.dtype for p in model.model.parameters()} == {dtype}
         requests = [Instance("loglikelihood", {}, ("January and", " Romania"), 0)]
         found.append(model.loglikelihood(requests, disable_tqdm=True)[0][0])
     assert found[1] == pytest.approx(found[0], rel=0.01)
 
 
-def test_xcopa_is_the_choice_of_the_higher_probability(mini, kept, releases, store):
+def test_xcopa_is_the_choice_of_the_higher_probability(mini, kept, released):
     right = []
-    for row in nlu.read("xcopa", "et", releases)[0][:24]:
+    for row in nlu.read("xcopa", "et")[:24]:
         context = f"{row['premise'][:-1]} {CONNECTORS[row['question']]}"
         choices = [row["choice1"], row["choice2"]]
-        found = [loglikelihood(mini[0], context, f" {c[0].lower()}{c[1:]}") for c in choices]
+        found = [loglikelihood(mini, context, f" {c[0].lower()}{c[1:]}") for c in choices]
         right.append(found.index(max(found)) == row["label"])
-    (row,) = nlu.evaluate(
-        tasks=["xcopa"], languages=["et"], limit=24, data=releases, store=store
-    ).itertuples()
+    (row,) = Evaluation(tasks=["xcopa"], languages=["et"], limit=24).scores().itertuples()
     assert row.score == pytest.approx(share(right)) and 0 < row.score < 100
-    assert (row.samples, row.truncated, row.metric) == (24, 0, "acc,none")
+    assert (row.samples, row.metric) == (24, "acc,none")
     spread = row.score / 100 * (1 - row.score / 100) / 23
     assert row.stderr == pytest.approx(100 * math.sqrt(spread))
 
 
-def test_xnli_is_the_text_of_the_highest_probability_on_the_test_set(mini, kept, releases, store):
+def test_xnli_is_the_text_of_the_highest_probability_on_the_test_set(mini, kept, released):
     right = []
-    for row in nlu.read("xnli", "en", releases)[0][:24]:
+    for row in nlu.read("xnli", "en")[:24]:
         texts = [
             f"{row['premise']}, right? {w}, {row['hypothesis']}" for w in ("Yes", "Also", "No")
         ]
-        found = [loglikelihood(mini[0], "", text) for text in texts]
+        found = [loglikelihood(mini, "", text) for text in texts]
         right.append(found.index(max(found)) == row["label"])
-    found = nlu.evaluate(tasks=["xnli"], languages=["en"], limit=24, data=releases, store=store)
+    found = Evaluation(tasks=["xnli"], languages=["en"], limit=24).scores()
     assert found["score"].tolist() == [pytest.approx(share(right))]
 
 
-def test_the_other_two_are_scored_from_their_files(kept, releases, store):
+def test_the_other_two_are_scored_from_their_files(kept, released):
     found = [
-        nlu.evaluate(tasks=[name], languages=[code], limit=8, data=releases, store=store)
+        Evaluation(tasks=[name], languages=[code], limit=8).scores()
         for name, code in (("xstorycloze", "es"), ("pawsx", "de"))
     ]
     assert [int(f["samples"][0]) for f in found] == [8, 8]
-    pairs, _ = nlu.read("pawsx", "de", releases)
+    pairs = nlu.read("pawsx", "de")
     assert pairs[0]["sentence1"] == QUOTED and pairs[1]["sentence2"] == ""
 
 
-def test_mgsm_on_the_released_files(kept, data, store):
+def test_mgsm_on_the_released_files(kept, data, monkeypatch, caplog):
     if not (data / "mgsm").is_dir():
         pytest.skip("no MGSM in the data folder")
+    monkeypatch.setenv("MLQ_DATA", str(data))
     for code in ("en", "es", "sw", "te", "th"):
-        answers = [row["answer_number"] for row in nlu.read("mgsm", code, data)[0]]
+        answers = [row["answer_number"] for row in nlu.read("mgsm", code)]
         assert (len(answers), answers[:4], max(answers)) == (250, [18, 3, 70000, 540], 276000)
-    found = nlu.evaluate(tasks=["mgsm"], languages=["es", "th"], limit=1, data=data, store=store)
+    found = Evaluation(tasks=["mgsm"], languages=["es", "th"], limit=1).scores()
     assert found["samples"].tolist() == [1, 1] and found["score"].between(0, 100).all()
     assert found["stderr"].isna().all()
-    assert found["truncated"].tolist() == [0, 1]  # Thai falls to bytes
-    digest = sha256(data / "mgsm/mgsm_es.tsv")
-    assert found.attrs["data"]["mgsm es"] == {"file": "mgsm/mgsm_es.tsv", "sha256": digest}
-    assert found.attrs["shots"] == 0 and found.attrs["limit"] == 1
+    assert "truncation applied" in caplog.text  # Thai falls to bytes
 
 
 def mgsm(folder, answers):
@@ -273,14 +282,14 @@ def mgsm(folder, answers):
     return folder
 
 
-def test_mgsm_is_scored_by_the_last_number(mini, kept, tmp_path, store, monkeypatch):
+def test_mgsm_is_scored_by_the_last_number(kept, tmp_path, monkeypatch):
     said = [" 1,250", "Gana 3 y luego 1250.", "1250 menos 3", "nada"]
     asked = []
     monkeypatch.setattr(
-        mini[1], "generate_until", lambda requests, **_: asked.extend(requests) or said
+        HFLM, "generate_until", lambda self, requests, **_: asked.extend(requests) or said
     )
-    folder = mgsm(tmp_path, lambda n: "1,250")
-    found = nlu.evaluate(tasks=["mgsm"], languages=["es"], limit=4, data=folder, store=store)
+    monkeypatch.setenv("MLQ_DATA", str(mgsm(tmp_path, lambda n: "1,250")))
+    found = Evaluation(tasks=["mgsm"], languages=["es"], limit=4).scores()
     assert found["score"].tolist() == [50]
     assert asked[0].args[0] == "Pregunta: ¿Cuánto gana 0?\nRespuesta:"
 
@@ -302,7 +311,7 @@ def test_generation_is_greedy_and_stops_where_the_harness_says(monkeypatch):
     # Some configurations of LLaMA name another EOS than their tokenizers have.
     base.model.generation_config.eos_token_id = plain[0].ids[0]
     monkeypatch.setattr(modeling, "load", lambda *_, **__: base)
-    found = nlu_harness.load("mini", None, 0, 4).generate_until(requests)
+    found = harness().generate_until(requests)
     assert [text.strip() for text in found] == [text.strip() for text in texts] and all(texts)
 
 
@@ -314,17 +323,15 @@ def tuned(base, folder):
     return trained
 
 
-def test_a_tuned_model_is_scored_as_it_was_saved(base, releases, store, tmp_path):
+def test_a_tuned_model_is_scored_as_it_was_saved(base, released, answers, tmp_path):
     trained = tuned(base, tmp_path / "tuned")
     head = load_file(base / "model.safetensors")["lm_head.weight"]
-    model = nlu_harness.load(tmp_path / "tuned", None, 0, 2).model
+    model = harness(tmp_path / "tuned").model
     assert torch.equal(model.lm_head.weight, head)
     assert torch.equal(model.model.embed_tokens.weight, trained["model.embed_tokens.weight"])
-    scores = [
-        nlu.evaluate(name, ["xcopa"], ["et"], limit=2, data=releases, store=store)
-        for name in (base, tmp_path / "tuned")
-    ]
-    assert len(list(store.keys())) == len(scores) == 2
+    for name in (base, tmp_path / "tuned"):
+        assert len(Evaluation(name, ["xcopa"], ["et"], limit=2).scores()) == 1
+    assert len(list(answers.glob("*.db"))) == 2
 
 
 def test_an_untied_head_is_not_tied_again(tmp_path):
@@ -335,49 +342,58 @@ def test_an_untied_head_is_not_tied_again(tmp_path):
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes((modeling.MINI / "tokenizer.model").read_bytes())
     with pytest.warns(UserWarning, match="tied"):
-        loaded = nlu_harness.load(tmp_path, None, 0, 2).model
+        loaded = harness(tmp_path).model
     with torch.no_grad():
         loaded.get_input_embeddings().weight.zero_()
     assert loaded.lm_head.weight.abs().sum() > 0
 
 
-def test_what_is_done_is_not_computed_again(kept, releases, store, monkeypatch):
-    found = nlu.evaluate(tasks=["xcopa"], languages=["et"], limit=3, data=releases, store=store)
-    monkeypatch.setattr(nlu_harness, "load", None)
-    again = nlu.evaluate(
-        tasks=["xcopa"], languages=["et"], limit=3, batch_size=1, data=releases, store=store
-    )
-    assert again.equals(found) and again.attrs == found.attrs
-    with pytest.raises(TypeError):  # another limit is another record, and needs the model
-        nlu.evaluate(tasks=["xcopa"], languages=["et"], limit=4, data=releases, store=store)
+@pytest.fixture
+def asked(monkeypatch):
+    """The requests that a model has computed."""
+    whole, found = HFLM._loglikelihood_tokens, []
+
+    def computed(self, requests, *rest, **options):
+        found.extend(requests)
+        return whole(self, requests, *rest, **options)
+
+    monkeypatch.setattr(HFLM, "_loglikelihood_tokens", computed)
+    return found
 
 
-def test_other_data_is_another_record(kept, tmp_path, store):
-    for answers in ("1", "2"):
-        folder = mgsm(tmp_path / answers, lambda n, answer=answers: answer)
-        nlu.evaluate(tasks=["mgsm"], languages=["es"], limit=1, data=folder, store=store)
-    assert len(list(store.keys())) == 2
+def test_what_is_done_is_not_computed_again(kept, released, asked, answers):
+    ask = {"tasks": ["xcopa"], "languages": ["et"]}
+    found = Evaluation(**ask, limit=3).scores()
+    assert len(asked) == 2 * 3
+    assert Evaluation(**ask, limit=3, batch_size=1).scores().equals(found)
+    assert len(asked) == 2 * 3
+    (path,) = answers.glob("*.db")
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        values = [json.loads(value) for (value,) in file.execute("SELECT value FROM unnamed")]
+    assert len(values) == 2 * 3  # as JSON, not pickled
+    Evaluation(**ask, limit=4).scores()
+    assert len(asked) == 2 * 4
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_was(kept, releases, store, monkeypatch):
-    whole, done = nlu_harness.score, []
+def test_an_interrupted_evaluation_goes_on_where_it_was(kept, released, asked, monkeypatch):
+    whole, calls = HFLM._model_call, []
 
-    def score(model, task, language, *rest):
-        if done == ["en"]:
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
             raise KeyboardInterrupt
-        done.append(language)
-        return whole(model, task, language, *rest)
+        return whole(*arguments)
 
-    monkeypatch.setattr(nlu_harness, "score", score)
-    ask = dict(tasks=["xnli"], languages=["en", "th"], limit=2, data=releases, store=store)
+    monkeypatch.setattr(HFLM, "_model_call", interrupted)
+    ask = Evaluation(tasks=["xcopa"], languages=["et"], limit=3, batch_size=1)
     with pytest.raises(KeyboardInterrupt):
-        nlu.evaluate(**ask)
-    done.append("interrupted")
-    assert nlu.evaluate(**ask)["language"].tolist() == ["en", "th"]
-    assert done == ["en", "interrupted", "th"]
+        ask.scores()
+    assert len(asked) == 2 * 3
+    assert ask.scores()["samples"].tolist() == [3]
+    assert len(asked) == 2 * 3 + 2 * 3 - 2  # two answers were kept
 
 
-def test_out_of_memory_takes_smaller_batches(mini, kept, releases, store, monkeypatch):
+def test_out_of_memory_takes_smaller_batches(kept, released, monkeypatch):
     whole, sizes = lm_eval.evaluate, []
 
     def evaluate(model, *rest, **options):
@@ -387,27 +403,26 @@ def test_out_of_memory_takes_smaller_batches(mini, kept, releases, store, monkey
         return whole(model, *rest, **options)
 
     monkeypatch.setattr(lm_eval, "evaluate", evaluate)
-    monkeypatch.setattr(mini[1], "batch_size_per_gpu", 8)
-    ask = dict(tasks=["xcopa"], languages=["et"], limit=2, data=releases, store=store)
+    ask = Evaluation(tasks=["xcopa"], languages=["et"], limit=2, batch_size=8)
     with pytest.warns(UserWarning, match="out of memory with . requests at once"):
-        found = nlu.evaluate(**ask)
+        found = ask.scores()
     assert sizes == [8, 4, 2] and found["samples"].tolist() == [2]
     monkeypatch.setattr(
         lm_eval, "evaluate", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError)
     )
     with pytest.raises(torch.OutOfMemoryError), pytest.warns(UserWarning, match="out of memory"):
-        nlu.evaluate(**(ask | {"limit": 3}))
+        ask.scores()
 
 
-def test_without_data_it_says_what_to_place_where(tmp_path, store, no_model, monkeypatch):
-    monkeypatch.delenv("MLQ_DATA", raising=False)
+def test_without_data_it_says_what_to_place_where(tmp_path, answers, no_model, monkeypatch):
     for name, task in nlu.TASKS.items():
-        for data, place in ((tmp_path, str(tmp_path)), (None, "MLQ_DATA")):
+        for data, place in ((str(tmp_path), str(tmp_path)), ("", "MLQ_DATA")):
+            monkeypatch.setenv("MLQ_DATA", data)
             with pytest.raises(FileNotFoundError) as error:
-                nlu.evaluate(tasks=[name], data=data, store=store)
+                Evaluation(tasks=[name]).scores()
             for part in (task["origin"], task["folder"], place):
                 assert part in str(error.value)
-    assert not Path(store.url).exists()
+    assert not answers.exists()
 
 
 @pytest.mark.parametrize(
@@ -416,20 +431,20 @@ def test_without_data_it_says_what_to_place_where(tmp_path, store, no_model, mon
         ({"tasks": ["xcop"]}, "unknown task 'xcop'. Did you mean xcopa"),
         ({"tasks": ["xcopa"], "languages": ["es"]}, "unknown language of xcopa 'es'"),
         ({"tasks": ["mgsm", "xcopa"], "languages": ["es"]}, "xcopa has none of the languages es"),
-        ({"limit": 0}, "limit is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"limit": 0}, "limit must be 1 or more, not 0"),
+        ({"batch_size": 0}, "batch_size must be 1 or more, not 0"),
     ],
 )
-def test_what_there_is_not_is_refused(ask, message, store, no_model):
+def test_what_there_is_not_is_refused(ask, message, no_model):
     with pytest.raises(ValueError, match=message):
-        nlu.evaluate(**ask, store=store)
+        Evaluation(**ask).scores()
 
 
 def test_each_task_is_scored_in_the_languages_that_it_has():
-    assert nlu._jobs(["mgsm", "xcopa"], ["th", "es"]) == [
+    assert Evaluation("mini", ["mgsm", "xcopa"], ["th", "es"])._jobs() == [
         ("mgsm", "es"), ("mgsm", "th"), ("xcopa", "th"),
     ]  # fmt: skip
-    assert len(nlu._jobs(None, None)) == 11 + 11 + 11 + 7 + 15
+    assert len(Evaluation()._jobs()) == 11 + 11 + 11 + 7 + 15
 
 
 DAMAGES = {
@@ -446,14 +461,15 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("job", FILES, ids=lambda job: job[0])
-def test_a_damaged_file_is_refused_by_name(job, damage, releases, tmp_path):
+def test_a_damaged_file_is_refused_by_name(job, damage, releases, tmp_path, monkeypatch):
     change, message = DAMAGES[damage]
     path = tmp_path / FILES[job]
     path.parent.mkdir(parents=True)
     raw = (releases / FILES[job]).read_bytes()
     path.write_bytes(change(raw))
+    monkeypatch.setenv("MLQ_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=f"{path}.*{message}"):
-        nlu.read(*job, tmp_path)
+        nlu.read(*job)
 
 
 @pytest.mark.parametrize(
@@ -464,26 +480,28 @@ def test_a_damaged_file_is_refused_by_name(job, damage, releases, tmp_path):
         ("¿Cuánto? 4", "1 columns instead of 2"),
     ],
 )
-def test_a_damaged_line_of_mgsm_is_refused(line, message, tmp_path):
+def test_a_damaged_line_of_mgsm_is_refused(line, message, tmp_path, monkeypatch):
     path = mgsm(tmp_path, str) / "mgsm/mgsm_es.tsv"
     lines = path.read_text("utf8").split("\n")
     lines[6] = line
     path.write_text("\n".join(lines), "utf8")
+    monkeypatch.setenv("MLQ_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=f"line 7: not an example of mgsm .*{message}"):
-        nlu.read("mgsm", "es", tmp_path)
+        nlu.read("mgsm", "es")
 
 
-def test_half_an_answer_is_not_taken_for_one(tmp_path):
+def test_half_an_answer_is_not_taken_for_one(tmp_path, monkeypatch):
     path = mgsm(tmp_path, lambda n: "276000") / "mgsm/mgsm_es.tsv"
     path.write_bytes(path.read_bytes()[:-3])
+    monkeypatch.setenv("MLQ_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=f"{path}.*truncated"):
-        nlu.read("mgsm", "es", tmp_path)
+        nlu.read("mgsm", "es")
 
 
-def test_a_file_missing_from_a_release_is_an_error(releases, store, no_model):
+def test_a_file_missing_from_a_release_is_an_error(released, answers, no_model):
     with pytest.raises(FileNotFoundError, match=r"test.th.jsonl is missing.*cambridgeltl"):
-        nlu.evaluate(tasks=["xcopa"], languages=["et", "th"], data=releases, store=store)
-    assert not Path(store.url).exists()
+        Evaluation(tasks=["xcopa"], languages=["et", "th"]).scores()
+    assert not answers.exists()
 
 
 def test_averages_are_over_languages_and_then_over_tasks():
@@ -492,64 +510,57 @@ def test_averages_are_over_languages_and_then_over_tasks():
     assert found.groupby("task")["language"].agg(set).to_dict() == {
         name: set(nlu.TASKS[name]["languages"]) for name in nlu.TASKS if name != "mgsm"
     }
-    means = nlu.average(found).set_index("task")
-    assert means["score"].round(1).to_dict() == {
-        "xcopa": 53.9, "xstorycloze": 55.5, "pawsx": 54.4, "xnli": 38.0, "AVG": 50.5,
+    means = nlu.compare(found).iloc[0]
+    assert means.drop(["training_data", "strategy"]).astype(float).round(1).to_dict() == {
+        "XCOPA": 53.9, "XStoryCloze": 55.5, "PAW-X": 54.4, "XNLI": 38.0, "AVG": 50.5,
     }  # fmt: skip
-    assert means["score"]["AVG"] == pytest.approx(means["score"][:-1].mean())
-    assert means["all_languages"].to_dict() == dict.fromkeys(means.index, True) | {"AVG": False}
+    assert means["AVG"] == pytest.approx(means.iloc[2:-1].mean())
     without = found[(found["language"] != "en") | (found["task"] == "xstorycloze")]
-    beside = nlu.compare(without).set_index("task")
-    assert beside["difference"][:-1].abs().max() < 0.05
-    assert not beside["all_languages"][["pawsx", "xnli"]].any()
+    beside = nlu.compare(without)
+    here = beside.query("training_data == 'scored here'").iloc[0]
+    untuned = beside.query("training_data == 'none'").iloc[0]
+    assert (here.iloc[2:-1] - untuned.iloc[2:-1]).abs().max() < 0.05
 
 
 def test_what_is_compared_is_printed():
     found = paper.harness_scores().query("task in ('xcopa', 'xnli')")
-    beside = nlu.compare(found, "Bilingual", "embed").set_index("task")
-    table = paper.table(16).query("training_data == 'Bilingual' and strategy == 'embed'")
-    cells = table.set_index("task")["score"]
-    assert beside["printed"].tolist() == [
-        cells["XCOPA"], cells["XNLI"], (cells["XCOPA"] + cells["XNLI"]) / 2,
-    ]  # fmt: skip
-    assert beside["difference"]["xnli"] == pytest.approx(beside["score"]["xnli"] - 38.0)
-    with pytest.raises(ValueError, match="unknown training data 'Alpaca'"):
-        nlu.compare(found, "Alpaca")
-    with pytest.raises(ValueError, match="unknown strategy on Bilingual 'untuned'"):
-        nlu.compare(found, "Bilingual")
+    beside = nlu.compare(found)
+    assert list(beside) == ["training_data", "strategy", "XCOPA", "XNLI", "AVG"]
+    printed = paper.table(16).query("model == 'LLaMA-7B' and task in ('XCOPA', 'XNLI')")
+    models = beside.set_index(["training_data", "strategy"])
+    for model, rows in printed.groupby(["training_data", "strategy"]):
+        row = models.loc[model]
+        cells = rows.set_index("task")["score"]
+        assert [row["XCOPA"], row["XNLI"]] == [cells["XCOPA"], cells["XNLI"]]
+        assert row["AVG"] == pytest.approx((cells["XCOPA"] + cells["XNLI"]) / 2)
+    assert len(beside) == 1 + len(printed.groupby(["training_data", "strategy"]))
 
 
-def test_the_report_has_scores_and_averages(base, releases, tmp_path):
-    text = nlu.report(
-        str(base), ["xcopa"], ["et"], limit=2, data=releases, store=str(tmp_path / "store")
-    )
+def test_the_report_has_scores_and_averages(base, released):
+    text = nlu.report(Evaluation(str(base), ["xcopa"], ["et"], limit=2))
     assert "xcopa       et acc,none" in text and "AVG" in text and "53.9" in text
 
 
-def test_a_row_that_is_not_printed_is_said_before_anything_is_computed(no_model):
-    with pytest.raises(ValueError, match="unknown strategy on Bilingual"):
-        nlu.report(training_data="Bilingual", strategy="untuned")
-
-
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("changes", "data", "error", "message"),
     [
-        ({"tasks": ["xcop"]}, ValueError, "unknown task"),
-        ({"limit": -1}, ValueError, "limit is -1"),
-        ({"data": Path("nowhere")}, FileNotFoundError, "data folder 'nowhere' does not exist"),
-        ({"base": "nowhere"}, FileNotFoundError, "no model 'nowhere'"),
+        ({"tasks": ["xcop"]}, None, ValueError, "unknown task"),
+        ({"limit": -1}, None, ValueError, "limit must be 1 or more, not -1"),
+        ({}, "nowhere", FileNotFoundError, "data folder 'nowhere' does not exist"),
+        ({"base": "nowhere"}, None, FileNotFoundError, "no model 'nowhere'"),
     ],
 )
-def test_the_report_refuses_what_there_is_not(changes, error, message, releases, tmp_path):
-    ask = {"tasks": ["xcopa"], "languages": ["et"], "data": releases, "store": str(tmp_path / "s")}
+def test_the_report_refuses_what_there_is_not(changes, data, error, message, released, monkeypatch):
+    if data:
+        monkeypatch.setenv("MLQ_DATA", data)
     with pytest.raises(error, match=message):
-        nlu.report(**(ask | changes))
+        nlu.report(Evaluation(**({"tasks": ["xcopa"], "languages": ["et"]} | changes)))
 
 
-def test_without_the_harness_it_says_how_to_install_it(monkeypatch, no_model, store):
+def test_without_the_harness_it_says_how_to_install_it(monkeypatch, no_model):
     monkeypatch.setattr(nlu, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "mlq_utils\[nlu\]"'):
-        nlu.evaluate(tasks=["xcopa"], store=store)
+        Evaluation(tasks=["xcopa"]).scores()
 
 
 def test_the_package_imports_without_the_harness(monkeypatch):

@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from mlq_utils import experiments, modeling, tokenization
 from mlq_utils.experiments import Spec, planning, sizes
-from mlq_utils.experiments import lengths as _lengths
-from mlq_utils.experiments.planning import Assumptions, by_group, plan, size, totals
+from mlq_utils.experiments.planning import by_group, plan, totals
+from mlq_utils.experiments.sizes import size
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import prompts
 
@@ -67,7 +67,7 @@ def test_operations_of_llama_7b():
     assert lora == pytest.approx(4 * full.matrices + 3 * attention, rel=0.01)
     per_layer = [size(LLAMA, "layers", (n,)).step_flops for n in (0, 15, 31)]
     assert per_layer == sorted(per_layer, reverse=True)  # no gradient goes below the layer
-    assert full.trained == full.parameters == 6_738_415_616  # as its weights' index has it
+    assert full.trained == 6_738_415_616  # as its weights' index has it
     assert embed.trained == 32_000 * 4096
     assert size(LLAMA, "lora").trained == 32 * 2 * 8 * (4096 + 4096)
     assert 2 * full.cache == 524_288  # bytes a token in bf16
@@ -91,11 +91,11 @@ def test_parameters_are_those_of_the_model(family, options, tmp_path):
     config.tie_word_embeddings = False
     model = AutoModelForCausalLM.from_config(config)
     found = {name: size(base, name) for name in ("embed", "full", "lora")}
-    assert found["full"].trained == found["embed"].parameters == model.num_parameters()
+    assert found["full"].trained == model.num_parameters()
     assert found["embed"].trained == model.get_input_embeddings().weight.numel()
     assert found["full"].step_flops == 3 * found["full"].forward_flops
     assert 2 < found["embed"].step_flops / found["embed"].forward_flops < 3
-    assert found["embed"].matrices == found["full"].trained_matrices
+    assert found["embed"].matrices == found["full"].matrices == found["lora"].matrices
     assert found["embed"].forward_flops > 2 * found["embed"].matrices  # and attention's own
     tuned = modeling.prepare(model, "lora")
     assert found["lora"].trained == tuned.num_parameters(only_trainable=True)
@@ -104,19 +104,18 @@ def test_parameters_are_those_of_the_model(family, options, tmp_path):
 def test_memory_is_known_arithmetic():
     """16 bytes for what is trained, 2 for what is not; within the cards that the paper's need."""
     full, embed = size(LLAMA, "full"), size(LLAMA, "embed")
-    assert planning.memory(full, 0) == 16 * full.parameters + 2 * full.matrices
-    assert planning.memory(embed, 0) == 2 * (full.parameters - 131_072_000) + 16 * 131_072_000
-    assert planning.memory(embed, 1000) - planning.memory(embed, 0) == 34 * 32 * 4096 * 1000
-    assert planning.memory(full, 4096) / 2**30 < 139
-    assert planning.memory(embed, 4096) / 2**30 < 40
+    activations = 34 * 32 * 4096 * sizes.AT_ONCE
+    assert full.memory == 16 * full.trained + 2 * full.matrices + activations
+    untrained = full.trained - 131_072_000
+    assert embed.memory == 2 * untrained + 16 * 131_072_000 + activations
+    assert full.memory / 2**30 < 139
+    assert embed.memory / 2**30 < 40
 
 
 def test_the_price_of_llama_7b():
     """Tuning at the target's speed; scoring twelve languages about four times that."""
-    given = Assumptions(card="H200", price=3)
-    (row,) = plan([Spec(languages=("ro",), targets=TWELVE, **PAPER)], None, given).to_dict(
-        "records"
-    )
+    given = {"card": "H200", "price": 3}
+    (row,) = plan([Spec(languages=("ro",), targets=TWELVE, **PAPER)], **given).to_dict("records")
     flops = row["training_tokens"] * size(LLAMA, "embed").step_flops
     assert row["tuning_hours"] * 3600 == pytest.approx(flops / (0.55 * 989.4e12))
     assert 3 < row["translation_hours"] / row["tuning_hours"] < 5
@@ -126,7 +125,7 @@ def test_the_price_of_llama_7b():
     assert row["saved_gb"] == 4 * 131_072_000 / 1e9  # half a GB: the embedding matrix alone
     assert row["checkpoint_gb"] == 3 * row["saved_gb"]
     assert "tuning at 0.55 of 989.4 TFLOP/s, assumed" in row["basis"]
-    full = plan([Spec(languages=("ro",), targets=TWELVE, strategy="full", **PAPER)], None, given)
+    full = plan([Spec(languages=("ro",), targets=TWELVE, strategy="full", **PAPER)], **given)
     assert full["tuning_hours"][0] / row["tuning_hours"] == pytest.approx(
         6 / 4 * 0.55 / 0.5, rel=0.01
     )
@@ -139,7 +138,9 @@ def test_examples_are_as_long_as_the_tokenizer_makes_them(llama, flores):
     pairs = zip(sources, targets, strict=True)
     texts = [prompts.translation("th", source) + target for source, target in pairs]
     mean = sum(map(len, llama.encode(texts))) / len(texts) + 2
-    assert _lengths.recorded().pair("th") == pytest.approx(mean, rel=0.05)
+    spec = Spec(languages=("th",), **PAPER)
+    planned = plan([spec])["training_tokens"][0] / (spec.epochs * spec.size)
+    assert planned == pytest.approx(mean, rel=0.05)
 
 
 def test_what_grows_and_what_does_not():
@@ -153,7 +154,7 @@ def test_what_grows_and_what_does_not():
     assert rows[2]["tuning_hours"] == rows[0]["tuning_hours"]
     assert rows[2]["record_gb"] > 5 * rows[0]["record_gb"]
     assert rows[3]["tuning_hours"] == rows[3]["saved_gb"] == rows[3]["checkpoint_gb"] == 0
-    h100, h200 = (plan([spec], None, Assumptions(card=c))["hours"][0] for c in ("H100", "H200"))
+    h100, h200 = (plan([spec], card=c)["hours"][0] for c in ("H100", "H200"))
     assert h100 > h200  # more bandwidth
 
 
@@ -173,57 +174,30 @@ def test_sums_over_groups_are_those_of_runs():
     assert whole["checkpoint_gb"] == frame["checkpoint_gb"].max()
 
 
-def recorded(spec, hours, hardware="26 x86_64 cores, 26 threads, NVIDIA H100 80GB HBM3"):
-    """A record of a run that took so many times what is planned."""
-    seconds = [{"target": code, "seconds": 3600 * hours[1]} for code in spec.targets]
-    return {
-        "spec": dataclasses.asdict(spec), "identity": spec.identity(), "status": "done",
-        "training": {"seconds": 3600 * hours[0]} if spec.languages else None, "scores": seconds,
-        "seconds": 3600 * (hours[0] + hours[1] * len(spec.targets)) + 10, "hardware": hardware,
-    }  # fmt: skip
-
-
-def test_records_take_the_place_of_assumptions(tmp_path):
-    """Of runs of the same base in the same way on the same card; what is done costs nothing."""
-    done, open_ = (Spec(languages=("ro",), targets=("ro",), seed=n, **PAPER) for n in (0, 1))
-    full = dataclasses.replace(open_, strategy="full")
+def test_what_the_store_has_costs_nothing(tmp_path):
+    """A failed run costs what it does anew."""
+    done, failed, open_ = (
+        Spec(languages=("ro",), targets=("ro",), seed=seed, **PAPER) for seed in range(3)
+    )
     store = Store(tmp_path)
-    store.put(done.identity(), recorded(done, (0.5, 0.25)))
-    frame = plan([done, open_, full], store, Assumptions(card="H100"))
+    store.put(done.identity(), {"spec": dataclasses.asdict(done), "status": "done"})
+    again = {"spec": dataclasses.asdict(failed), "status": "failed", "error": "?", "again": True}
+    store.put(failed.identity(), again)
+    frame = plan([done, failed, open_], store)
     first, second, third = frame.to_dict("records")
     assert first["done"] and first["hours"] == first["money"] == first["record_gb"] == 0
-    assert not second["done"]
-    assert second["tuning_hours"] == pytest.approx(0.5)
-    assert second["translation_hours"] == pytest.approx(0.25)
-    assert second["other_hours"] == pytest.approx(10 / 3600)
-    assert second["hours_low"] == pytest.approx(second["hours"]) == second["hours_high"]
-    assert second["basis"].count("measured on 1 records") == 2
-    assert "TFLOP/s, assumed" in third["basis"] and "measured on 1 records" in third["basis"]
-    # A record that is not of the list counts too, and one of another card does not.
-    assert plan([open_], store, Assumptions(card="H100"))["tuning_hours"][0] == pytest.approx(0.5)
-    assert "measured" not in plan([open_], store, Assumptions(card="A100"))["basis"][0]
+    assert not second["done"] and second["hours"] == third["hours"] > 0
+    assert third["hours"] == plan([open_])["hours"][0]
+    assert totals(frame)["done"] == 1 and totals(frame)["hours"] == 2 * third["hours"]
 
 
-def test_a_failed_run_costs_what_it_does_anew(tmp_path):
-    spec, store = Spec(**PAPER), Store(tmp_path)
-    failed = {"spec": dataclasses.asdict(spec), "status": "failed", "error": "?", "again": True}
-    store.put(spec.identity(), failed)
-    assert plan([spec], store)["hours"][0] == plan([spec])["hours"][0] > 0
-
-
-def test_shipped_records_tell_what_the_mini_world_takes(tmp_path):
-    """Untouched studies as planned from the others' records, against what they took."""
-    store = Store(tmp_path, experiments.SHIPPED)
-    records = [r for r in store.shipped_records.values() if r["training"]]
-    seen, unseen = records[::2], records[1::2]
-    for record in seen:
-        store.put(record["identity"], record)
-    store.shipped = None
-    specs = [experiments.spec_of(record) for record in unseen]
-    store = Store(tmp_path)
-    frame = plan(specs, store, Assumptions(card="cpu"))
-    spent = sum(record["seconds"] for record in unseen) / 3600
-    assert not frame["done"].any()
+def test_the_mini_world_took_what_is_planned():
+    """The shipped records of all runs that tuned, against their plan."""
+    shipped = experiments.default_store().shipped_records.values()
+    records = [record for record in shipped if record.get("training")]
+    frame = plan([experiments.spec_of(record) for record in records], card="cpu")
+    spent = sum(record["seconds"] for record in records) / 3600
+    assert len(frame) == len(records) > 900
     assert frame["hours"].sum() == pytest.approx(spent, rel=0.15)
     assert frame["hours_low"].sum() < spent < frame["hours_high"].sum()
 
@@ -232,11 +206,9 @@ def test_wrong_arguments_are_told(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="list of runs is empty"):
         plan([])
     with pytest.raises(ValueError, match="unknown card 'H20'"):
-        Assumptions(card="H20")
-    with pytest.raises(ValueError, match="decoding must be a share"):
-        Assumptions(decoding=0)
+        plan([Spec()], card="H20")
     with pytest.raises(ValueError, match="price must be"):
-        Assumptions(price=-1)
+        plan([Spec()], price=-1)
     with pytest.raises(FileNotFoundError, match="no model 'nothing'"):
         size("nothing", "embed")
     with pytest.raises(ConnectionError, match=r"the Hub cannot be reached"):
@@ -258,7 +230,7 @@ def test_mixtures_of_experts_compute_with_some_of_their_experts(tmp_path):
     ]  # fmt: skip
     few, many = found
     expert = 3 * 32 * 48  # three matrices
-    assert many.parameters - few.parameters == 4 * 4 * (expert + 32)  # and the router's rows
+    assert many.trained - few.trained == 4 * 4 * (expert + 32)  # and the router's rows
     attention = 4 * (32 * 32 * 2 + 32 * 16 * 2)
     active = 4 * (2 * expert + 32 * 8) + attention + 32 * 400
     assert many.forward_flops == 2 * active + 4 * 4 * 32 * sizes.TOKENS
@@ -275,10 +247,9 @@ def test_any_architecture_is_counted(family, tmp_path):
 
 def test_phrases_are_measured_with_the_base_that_is_there():
     """CLDR phrases are not as long as FLORES sentences."""
-    lengths = _lengths.lengths(Spec(languages=("km",), targets=("ro",)))
-    words = tokenization.load(modeling.MINI)
-    assert len(words.encode([prompts.translation("ro", "")])[0]) == pytest.approx(
-        lengths.prompt("ro") - 1 - lengths.tokens["en"]
-    )
-    flores = tokenization.recorded("fertility").query("tokenizer == 'llama'")
-    assert lengths.tokens["ro"] < flores.set_index("language")["tokens_per_sentence"]["ro"] / 2
+    lengths = planning._lengths("mini")
+    template = prompts.translation("ro", "")
+    (words,) = tokenization.load(modeling.MINI).encode([template])
+    prompt = lengths.loc["ro", "prompt"]  # with BOS; what is new has EOS
+    assert prompt == pytest.approx(1 + len(words) + lengths.loc["en", "new"] - 1)
+    assert lengths.loc["ro", "new"] < planning._lengths(None).loc["ro", "new"] / 2

@@ -19,7 +19,7 @@ from mlq_utils.modeling.pretraining_text import pretraining_languages
 def test_all_runs_of_a_study_are_shipped(name, tmp_path, monkeypatch):
     """Found by identity: so they are of this base, this data and this code."""
     monkeypatch.setattr(experiments, "run", lambda spec, *_, **__: pytest.fail(f"no {spec}"))
-    records = studies.records(name, Store(tmp_path, experiments.SHIPPED))
+    records = studies.records(name, store=Store(tmp_path, experiments.SHIPPED))
     specs = studies.specs(name)
     assert [r["identity"] for r in records] == [s.identity() for s in specs]
     for record, spec in zip(records, specs, strict=True):
@@ -30,7 +30,7 @@ def test_all_runs_of_a_study_are_shipped(name, tmp_path, monkeypatch):
 def test_a_study_with_a_failed_run_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "run", lambda *_, **__: 1 / 0)
     with pytest.raises(ValueError, match=r"1 of 1 runs of the study untuned failed.*division"):
-        studies.records("untuned", Store(tmp_path))
+        studies.records("untuned", store=Store(tmp_path))
     with pytest.raises(ValueError, match=r"unknown study 'untund'\. Did you mean untuned"):
         studies.records("untund")
 
@@ -70,10 +70,16 @@ def test_scores_in_the_form_that_equation_1_takes():
         quadrants.trained(untuned, tuned[tuned["target"] != "af"])
 
 
-def test_part_of_a_run_is_done_again(small, tmp_path):
-    store = Store(tmp_path)
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty store, the default one."""
+    monkeypatch.setattr("mlq_utils.experiments.spec.STORE", tmp_path)
+    return Store(tmp_path)
+
+
+def test_part_of_a_run_is_done_again(small, store):
     record = experiments.scores([experiments.run(small, store, progress=False)])
-    found = studies.live(small, small.targets[-1:], store)
+    found = studies.live(small, small.targets[-1:])
     (row,) = found.to_dict("records")
     (recorded,) = record[record["target"] == small.targets[-1]].to_dict("records")
     assert row["target"] == small.targets[-1]
@@ -81,7 +87,7 @@ def test_part_of_a_run_is_done_again(small, tmp_path):
     assert (row["low"], row["high"]) == (recorded["spbleu_low"], recorded["spbleu_high"])
     assert len(list(store.keys())) == 2  # the part was computed, not looked up
     with pytest.raises(ValueError, match="unknown target of this run 'te'"):
-        studies.live(small, ["te"], store)
+        studies.live(small, ["te"])
 
 
 def test_the_packaged_base_reaches_what_the_mini_world_needs():
@@ -175,20 +181,6 @@ def test_a_summary_of_ablations():
     }  # fmt: skip
 
 
-def test_averages_of_scores():
-    errors = {"oscillation": 0, "off_target": 0, "cap_hit": 0}
-    rows = pd.DataFrame(
-        [
-            {"model": "a", "spbleu": 10.0, "sentences": 10, "source_copy": 5} | errors,
-            {"model": "a", "spbleu": 30.0, "sentences": 30, "source_copy": 5} | errors,
-            {"model": "b", "spbleu": 50.0, "sentences": 10, "source_copy": 0} | errors,
-        ]
-    )
-    found = experiments.averages(rows, "model")
-    assert found["targets"].tolist() == [2, 1] and found["spbleu"].tolist() == [20, 50]
-    assert found["source_copy"].tolist() == [0.25, 0] and found["cap_hit"].tolist() == [0, 0]
-
-
 def test_costs_of_runs_that_tuned(small, tmp_path):
     record = experiments.run(small, Store(tmp_path), progress=False)
     untuned = {"spec": record["spec"], "training": None}
@@ -200,14 +192,6 @@ def test_costs_of_runs_that_tuned(small, tmp_path):
     ids = modeling.load(small.base).tokenizer.encode(pairs["target"].tolist())
     labels = sum(map(len, ids)) / len(ids) + 1  # the end of the sentence is learned too
     assert row["tokens_per_sentence"] == pytest.approx(labels, rel=0.05)
-
-
-def test_treatments_in_words():
-    nothing = {"shorten": None, "method": None, "cap": None}
-    rows = [nothing, nothing | {"shorten": "one token"}, nothing | {"method": "sp", "cap": 60}]
-    found = studies.treated(pd.DataFrame(rows))
-    assert found["sequences"].tolist() == ["plain", "shortened", "extended"]
-    assert found["limit"].tolist() == ["scaled", "scaled", "60 tokens"]
 
 
 def test_sides_by_hand():
@@ -234,23 +218,13 @@ def test_a_group_holds_other_groups():
     assert studies.group("altruistic_six") == ("vi", "ar", *studies.group("altruistic"))
     assert studies.group("table_14") == tuple(dict.fromkeys(paper.table(14)["target"]))[:-1]
     assert studies.group("table_3") == tuple(dict.fromkeys(paper.table(3)["target"]))[:-1]
+    assert studies.group("pretraining") == tuple(pretraining_languages())
     covered = studies.group("covered")
     known = [code for code in paper.table(11)["language"] if code in covered]
     assert studies.group("representatives") == tuple(known) and "en" not in covered
     assert [spec.languages for spec in studies.specs("mirrored")] == [(c,) for c in covered[::3]]
     with pytest.raises(ValueError, match="unknown group of languages 'watchd'"):
         studies.group("watchd")
-
-
-def test_examples_are_translations_made_here(tmp_path):
-    store = Store(tmp_path)
-    found = studies.examples(["tr"], ["embed"], size=16, store=store)
-    assert found["model"].tolist() == ["source", "reference", "untuned", "embed"]
-    runs = map(store.hypotheses, store.keys())
-    texts = {text for run in runs for text in run["hypothesis"]}
-    assert set(found["text"].iloc[2:]) <= texts and found["text"].iloc[0] != ""
-    again = studies.examples(["tr"], ["embed"], size=16, store=store)
-    pd.testing.assert_frame_equal(found, again)
 
 
 def test_the_languages_called_altruistic_here_are():

@@ -12,7 +12,7 @@ from mlq_utils.experiments import tables
 from mlq_utils.experiments.scales import DATASETS, MINI, PAPER, UNSCORED
 from mlq_utils.experiments.tables import TABLES, Combined, Score, cells, representatives, specs
 
-SCALES = [PAPER, MINI, dataclasses.replace(PAPER, name="ted alone", datasets={"Ted": ("ted",)})]
+SCALES = [PAPER, MINI]
 
 
 def model(spec):

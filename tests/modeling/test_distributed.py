@@ -1,5 +1,7 @@
 """A run in several processes is the run in one: FSDP on processors stands in for that on GPUs."""
 
+import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -9,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import debug_launcher
 from accelerate.utils import gather_object
 
-from mlq_utils import modeling
+from mlq_utils import experiments, modeling
+from mlq_utils.experiments.spec import spec_of
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import distributed, prompts, training
 
@@ -78,15 +82,25 @@ def checkpoint(base, tmp_path_factory):
     return path
 
 
+def launch(out, base, checkpoint, record):
+    """Start two processes for `everything` and two for a run, as a notebook does.
+
+    By accelerate's function launcher, that of `notebook_launcher` for processors. The launching
+    process has its own state already, as a notebook that has tuned a model.
+    """
+    modeling.placement()
+    debug_launcher(everything, (base, out, checkpoint), num_processes=2)
+    run = functools.partial(experiments.run, progress=False)
+    debug_launcher(run, (spec_of(json.loads(record)), Store(Path(out, "store"))), num_processes=2)
+
+
 @pytest.fixture(scope="module")
-def two(base, checkpoint, tmp_path_factory):
-    """What each of two processes found; they are started once for all tests."""
+def launched(base, small, checkpoint, tmp_path_factory):
+    """The folder with what is found; one interpreter launches all that runs in two processes."""
     out = tmp_path_factory.mktemp("two")
+    record = json.dumps({"spec": dataclasses.asdict(small)})
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *map(str, (__file__, base, out, checkpoint)),
-        ],
+        [sys.executable, *map(str, (__file__, out, base, checkpoint, record))],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -94,7 +108,13 @@ def two(base, checkpoint, tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("expecting") == 2 * len(STRATEGIES) + 1  # one process speaks
-    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
+    return out
+
+
+@pytest.fixture(scope="module")
+def two(launched):
+    """What each of two processes found."""
+    return [json.loads((launched / f"{rank}.json").read_text()) for rank in range(2)]
 
 
 def assert_same(found, expected, **tolerance):
@@ -154,30 +174,10 @@ def test_shares_are_put_together_in_order(monkeypatch):
     assert list(map(len, parts)) == [3, 3, 1]
 
 
-def test_a_run_from_a_notebook(small, tmp_path):
-    """By accelerate's function launcher, that of `notebook_launcher` for processors.
-
-    The launching process has its own state already, as a notebook that has tuned a model.
-    """
-    script = tmp_path / "cell.py"
-    script.write_text(
-        "from accelerate import debug_launcher\n"
-        "from mlq_utils import experiments, modeling\n"
-        "from mlq_utils.experiments import Spec\n"
-        "from mlq_utils.experiments.store import Store\n"
-        f"spec, store = {small!r}, Store({str(tmp_path / 'store')!r})\n"
-        "if __name__ == '__main__':\n"
-        "    modeling.placement()\n"
-        "    debug_launcher(experiments.run, (spec, store), num_processes=2)\n"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, env=environment, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    record = Store(tmp_path / "store").get(small.identity())
+def test_a_run_from_a_notebook(small, launched):
+    record = Store(launched / "store").get(small.identity())
     assert record["status"] == "done" and record["training"]["processes"] == 2
 
 
 if __name__ == "__main__":
-    everything(*sys.argv[1:])
+    launch(*sys.argv[1:])

@@ -57,25 +57,17 @@ def test_probabilities_are_those_of_scikit_learn(examples):
     values = examples[list(COLUMNS)].to_numpy(float)
     scaled = (values - values.mean(axis=0)) / values.std(axis=0)
     direct = LogisticRegression(max_iter=1000).fit(scaled, examples["quadrant"])
-    model = advising.fit(examples, COLUMNS)
-    found = advising.probabilities(model, examples, COLUMNS, direct.classes_)
+    found = advising.fitted(COLUMNS).predict_proba(examples)
     assert np.allclose(found, direct.predict_proba(scaled))
     assert np.allclose(found.sum(axis=1), 1)
 
 
-def test_a_quadrant_that_was_never_met_has_no_chance(examples):
-    few = examples[examples["quadrant"] != "selfish"]
-    found = advising.probabilities(advising.fit(few, COLUMNS), few, COLUMNS, quadrants.QUADRANTS)
-    assert (found["selfish"] == 0).all() and list(found) == list(quadrants.QUADRANTS)
-
-
 def test_it_predicts_better_than_frequencies_and_not_when_labels_are_shuffled(examples):
-    chosen = {k: advising.PREDICTORS[k] for k in ("none (class frequencies)", "all")}
-    table = quadrants.compare_predictors(examples, chosen, samples=200)
+    table = quadrants.compare_predictors(examples, samples=200)
     assert table.loc["all", "low"] > table.loc["none (class frequencies)", "right"]
     assert table.loc["all", "log_loss"] < table.loc["none (class frequencies)", "log_loss"] - 0.1
     mixed = examples.assign(quadrant=examples["quadrant"].sample(frac=1, random_state=0).to_numpy())
-    table = quadrants.compare_predictors(mixed, chosen, samples=200)
+    table = quadrants.compare_predictors(mixed, samples=200)
     assert table.loc["all", "log_loss"] > table.loc["none (class frequencies)", "log_loss"]
 
 
@@ -90,9 +82,8 @@ def test_a_trial_decides_by_equation_1():
         after = {t: rows[code, t, "representative"] for t in ("af", "ro")}
         after[code] = ted.loc[code, "bilingual_post"]
         before = {t: vanilla[t] for t in after}
-        advice = quadrants.recommend(
-            code, before=before, after=after, threshold=quadrants.threshold(), standard_error=0
-        )
+        trial = quadrants.Trial(before, after, quadrants.threshold(), standard_error=0)
+        advice = quadrants.recommend(code, trial)
         assert advice.quadrant == ted.loc[code, "quadrant"]
         assert advice.probability[advice.quadrant] == pytest.approx(1)
         assert advice.strategy == advising.STRATEGIES[advice.quadrant]
@@ -100,9 +91,9 @@ def test_a_trial_decides_by_equation_1():
 
 
 def test_more_error_in_the_trial_is_less_sure():
-    trial = {"before": {"vi": 2.0, "af": 3.0}, "after": {"vi": 4.2, "af": 12.0}}
+    trial = {"before": {"vi": 2.0, "af": 3.0}, "after": {"vi": 4.2, "af": 12.0}, "threshold": 1.84}
     sure, unsure = (
-        quadrants.recommend("vi", **trial, threshold=1.84, standard_error=error).probability
+        quadrants.recommend("vi", quadrants.Trial(**trial, standard_error=error)).probability
         for error in (0.001, 0.3)
     )
     assert sure["reciprocal"] > 0.99 > unsure["reciprocal"] > 0.3
@@ -137,7 +128,7 @@ def test_a_tokenizer_that_breaks_a_language_into_bytes_speaks_against_it():
     [
         ({"language": "xx"}, "unknown language 'xx'"),
         ({"language": "en"}, "English is the source language"),
-        ({"language": "vi", "before": {"vi": 1}}, "one of them is missing"),
+        ({"language": "vi", "before": {"vi": 1}}, "different targets: vi"),
         (
             {"language": "vi", "before": {"vi": 1, "af": 2}, "after": {"vi": 1}},
             "different targets: af",
@@ -150,8 +141,22 @@ def test_a_tokenizer_that_breaks_a_language_into_bytes_speaks_against_it():
     ],
 )
 def test_bad_questions(arguments, message):
+    language = arguments.pop("language")
     with pytest.raises(ValueError, match=message):
-        quadrants.recommend(**arguments)
+        quadrants.recommend(language, quadrants.Trial(**arguments))
+
+
+def test_a_measurement_without_the_language():
+    measured = pd.DataFrame(
+        {
+            "language": ["en", "ru"],
+            "tokens_per_sentence": [10.0, 20.0],
+            "byte_token_share": [0.0, 0.1],
+            "of_language_weighted": [1.0, 0.3],
+        }
+    )
+    with pytest.raises(ValueError, match="no row for cy"):
+        quadrants.recommend("cy", fertility=measured)
 
 
 def test_every_language_has_advice():
