@@ -14,12 +14,13 @@ from lm_eval.tasks import TaskManager
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from mlq_utils import modeling
-from mlq_utils.modeling.memory import halving
+from mlq_utils.modeling.memory import halving, phase
 
 PROBE = "Thursday, January 9, 2003: joi, 9 ianuarie 2003, និង রোমানিয়া"
 """Text that a converted tokenizer must split as SentencePiece does."""
 
 
+@phase("loading the model")
 def load(base: str, revision: str | None, spare_rows: int, batch_size: int) -> HFLM:
     """Return a model for the harness. For arguments and errors see `nlu.evaluate`."""
     device, dtype = modeling.placement()
@@ -98,7 +99,8 @@ def score(
         model.batch_size_per_gpu = batch_size
         return lm_eval.evaluate(model, tasks, limit=limit)
 
-    found, _ = halving(compute, model.batch_size_per_gpu, "requests")
+    with phase(f"scoring {name} by one request at a time"):
+        found, _ = halving(compute, model.batch_size_per_gpu, "requests")
     scores = found["results"][name]
     error = scores[metric.replace(",", "_stderr,")]
     return {

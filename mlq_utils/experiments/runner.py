@@ -24,7 +24,7 @@ import pandas as pd
 from mlq_utils import corpora, modeling, scoring
 from mlq_utils.experiments.spec import Spec, default_store, scores
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import distributed, extension, prompts, training, translation
+from mlq_utils.modeling import distributed, extension, memory, prompts, training, translation
 from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
 TEST_SEED = 0
@@ -197,14 +197,15 @@ def _tune(
     device_map: str | None = None,
 ) -> tuple[modeling.Model, dict[str, Any] | None]:
     """Return the model to translate with, and what training took or None for the untuned base."""
-    device, dtype = modeling.placement()
-    if spec.languages and dtype.itemsize < 4:
-        dtype = None  # training casts what is frozen itself; what is trained must not be rounded
-    given = {"dtype": dtype, "spare_rows": spec.spare_rows, "device_map": device_map}
-    base = modeling.load(spec.base, revision=spec.revision, **given)
-    # Of several processes each takes its shard to its device itself: the whole may not fit there.
-    if device_map is None and (distributed.state().num_processes == 1 or not spec.languages):
-        base.model.to(device)
+    with memory.phase("loading the model"):
+        device, dtype = modeling.placement()
+        if spec.languages and dtype.itemsize < 4:
+            dtype = None  # training casts what is frozen itself; masters must not be rounded
+        given = {"dtype": dtype, "spare_rows": spec.spare_rows, "device_map": device_map}
+        base = modeling.load(spec.base, revision=spec.revision, **given)
+        # Of several processes each takes its shard to its device: the whole may not fit there.
+        if device_map is None and (distributed.state().num_processes == 1 or not spec.languages):
+            base.model.to(device)
     if not spec.languages:
         return base, None
     frame = _tuning_data(spec)

@@ -466,3 +466,14 @@ def test_a_store_that_takes_nothing_is_told_before_work(small, tmp_path, monkeyp
     monkeypatch.setattr(modeling, "load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(OSError, match=r"the store .* cannot be used: read-only"):
         experiments.run(small, store)
+
+
+def test_memory_that_ends_in_loading_is_no_damaged_model(small, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"^out of memory loading the model: use a dev"
+    ):
+        experiments.run(small, Store(tmp_path))
