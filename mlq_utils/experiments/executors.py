@@ -44,7 +44,7 @@ REFUSALS = 3
 """Number of consecutive failures that the store cannot record after which a list ends."""
 CONNECT_SECONDS = 20
 """How long a scheduler may take to answer."""
-Outcome = tuple[Spec, Exception | None]
+Outcome = tuple[Spec, str | None]
 
 
 def run_all(
@@ -92,7 +92,8 @@ def run_all(
         with contextlib.ExitStack() as stack:
             if workers != 1:
                 client = stack.enter_context(_client(workers, len(missing)))
-            outcomes = _on_cluster(missing, store, client) if client else _here(missing, store)
+            here = ((spec, _attempt(spec, store)) for spec in missing.values())
+            outcomes = _on_cluster(missing, store, client) if client else here
             _follow(outcomes, missing, store, progress)
         known |= store.get_all(missing)
     if gone := [key for key in wanted if known[key] is None]:
@@ -126,18 +127,6 @@ def _follow(
         ) from refused[-1]
 
 
-def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
-    for spec in missing.values():
-        try:
-            _attempt(spec, store)
-        except Exception as error:
-            if _is_gpu_failure(error):  # nothing more can be computed in this process
-                raise
-            yield spec, error
-        else:
-            yield spec, None
-
-
 def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
     from distributed import KilledWorker, as_completed
 
@@ -168,7 +157,7 @@ def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Ite
                 futures.add(send(key, f"-{time.time_ns()}"))
                 continue
             error = RuntimeError(f"its worker was lost {len(starts)} times, each time at this run")
-        yield missing[key], error
+        yield missing[key], error and str(error)
 
 
 def _work(spec: Spec, store: str) -> None:
@@ -177,30 +166,39 @@ def _work(spec: Spec, store: str) -> None:
 
     get_client().log_event(f"mlq-{spec.identity()}", "begun")
     try:
-        _attempt(spec, Store(store))
-    except Exception as error:
-        if not _is_gpu_failure(error):
-            raise
+        error = _attempt(spec, Store(store))
+    except Exception:  # the GPU's
         traceback.print_exc()
         os._exit(1)  # Dask starts another process
+    if error:
+        raise RuntimeError(error)
 
 
-def _is_gpu_failure(error: Exception) -> bool:
-    """Return whether a GPU has failed, after which all that a process asks of it fails too."""
-    torch = sys.modules.get("torch")  # not loaded: no GPU has been used
-    return torch is not None and isinstance(error, torch.AcceleratorError)
+def _attempt(spec: Spec, store: Store) -> str | None:
+    """Make one run, again after an error that may be transient, and return the error at the end.
 
+    It is returned as text, because its traceback would keep the model of the run in memory.
 
-def _attempt(spec: Spec, store: Store) -> None:
-    """Make one run, again after an error that may be transient."""
+    Raises:
+        torch.AcceleratorError: The GPU has failed, after which all that is asked of it fails, too.
+    """
+    import torch
+    from accelerate.utils import release_memory
+
+    from mlq_utils.modeling.memory import is_out_of_memory
+
     for pause in (*PAUSES, None):
+        release_memory()  # what earlier runs have left
         try:
             experiments.run(spec, store, progress=False)
-            return
-        except OSError as error:
-            if pause is None or error.errno is None or error.errno in LASTING:
+            return None
+        except Exception as error:
+            if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
                 raise
-            time.sleep(pause)
+            transient = isinstance(error, OSError) and error.errno not in {None, *LASTING}
+            if pause is None or not transient:
+                return f"{type(error).__name__}: {error}"
+        time.sleep(pause)
 
 
 @contextlib.contextmanager
@@ -258,12 +256,12 @@ def _gpus() -> list[str]:
     return (named.split(",") if named else list(map(str, range(count))))[:count]
 
 
-def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
+def _failed(spec: Spec, error: str) -> dict[str, Any]:
     return {
         "spec": asdict(spec),
         "identity": spec.identity(),
         "status": "failed",
-        "error": f"{type(error).__name__}: {error}",
+        "error": error,
         "again": True,
     }
 
