@@ -39,6 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
         )
     except (ValueError, OSError, ImportError) as error:
         print("mlq: error:", *str(error).split(), file=sys.stderr)
+        sys.last_value = error  # as after errors that Python shows: other processes are not awaited
         return 2
     except KeyboardInterrupt:
         print(
