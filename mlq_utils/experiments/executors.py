@@ -165,8 +165,9 @@ def _work(spec: Spec, store: str) -> None:
     from distributed import get_client
 
     get_client().log_event(f"mlq-{spec.identity()}", "begun")
+    kept = Store(store)
     try:
-        error = _attempt(spec, Store(store))
+        error = _attempt(spec, kept)
     except Exception:  # the GPU's
         traceback.print_exc()
         os._exit(1)  # Dask starts another process

@@ -33,7 +33,7 @@ VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
 """Maximum number of lines that new pieces are learned from; other texts are used in full."""
 VOCABULARY_SEED = 1
 CHECKPOINTS = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
-"""Folder for checkpoints of unfinished training. A full FT of LLaMA-7B needs 81 GB there."""
+"""Folder for checkpoints of unfinished training. A full FT of LLaMA-7B needs 162 GB, for two."""
 PART_SECONDS = 10.0
 """Targets that took longer to translate are stored at once, others with the whole record."""
 SAVED = ("strategy", "layers", "base", "revision", "spare_rows")
