@@ -109,7 +109,7 @@ def two(base, checkpoint, tmp_path_factory):
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("expecting") == 2 * len(STRATEGIES) + 2  # one process speaks
