@@ -17,10 +17,9 @@ another one.
 import contextlib
 import errno
 import os
-import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +30,17 @@ from mlq_utils.experiments.spec import Spec, default_store
 from mlq_utils.experiments.store import Store
 
 if TYPE_CHECKING:
-    from distributed import Client, SpecCluster
+    from distributed import Client, Future, SpecCluster
 
 RETRIES = 3
 """How often a run is sent again after its worker was lost."""
 PAUSES = (2, 10)
 """Seconds before each further attempt after an error that may be transient."""
 LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
-LASTING |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
-"""Errors of files that another attempt would meet again."""
-REFUSALS = 3
-"""Number of consecutive failures that the store cannot record after which a list ends."""
+LASTING |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, None}
+"""Errors of files that another attempt would meet again; those without a number are our own."""
+GPU_FAILURE = "AcceleratorError"
+"""Name of torch's error of a GPU, after which all that a process asks of that GPU fails too."""
 CONNECT_SECONDS = 20
 """How long a scheduler may take to answer."""
 Outcome = tuple[Spec, str | None]
@@ -63,10 +62,10 @@ def run_all(
         workers: 1 runs in this process, with all its threads. A larger number runs in so many
             processes, with one GPU each or, without GPUs, one thread each. None uses the Dask
             scheduler whose address is in MLQ_CLUSTER or, if it is not set, one process per GPU or
-            core. Defaults to 1.
+            core.
         client: Client of the Dask cluster to run on. Runs take one GPU each if workers declare
             them (`--resources GPU=1`).
-        progress: Whether to show a progress bar. Defaults to showing it outside notebooks.
+        progress: Whether to show a progress bar. Defaults to showing it on a terminal.
 
     Returns:
         One record per specification, in their order. Records with the `status` "failed" have no
@@ -74,8 +73,7 @@ def run_all(
 
     Raises:
         ValueError: `workers` is below 1, or is given together with a client.
-        OSError: The store cannot be written to. Other runs are computed first, unless the store
-            refuses `REFUSALS` in a row.
+        OSError: The store does not take a record.
         ConnectionError: The cluster's scheduler does not answer, or is gone.
         torch.AcceleratorError: The GPU of this process has failed.
     """
@@ -84,47 +82,29 @@ def run_all(
         raise ValueError(f"workers={workers}: give 1 or more, and no number with a client")
     wanted = {spec.identity(): spec for spec in specs}
     known = store.get_all(wanted)
-    for key in [key for key, record in known.items() if record and record.get("again")]:
+    again = [key for key, record in known.items() if record and record.get("again")]
+    for key in again:
         store.remove(key)
-        known[key] = None
-    missing = {key: spec for key, spec in wanted.items() if known[key] is None}
+    missing = {key: spec for key, spec in wanted.items() if known[key] is None or key in again}
     if missing:
         with contextlib.ExitStack() as stack:
             if workers != 1:
                 client = stack.enter_context(_client(workers, len(missing)))
             here = ((spec, _attempt(spec, store)) for spec in missing.values())
             outcomes = _on_cluster(missing, store, client) if client else here
-            _follow(outcomes, missing, store, progress)
+            hidden = None if progress is None else not progress  # None: hidden if no terminal
+            for spec, error in tqdm(outcomes, "runs", len(missing), disable=hidden):
+                if error is not None:
+                    store.put(spec.identity(), _failed(spec, error))
         known |= store.get_all(missing)
     if gone := [key for key in wanted if known[key] is None]:
-        raise OSError(f"the record {gone[0]} was removed from {store.url} while runs went on")
+        raise OSError(f"{store.url} lacks the record {gone[0]}: do all workers see this store?")
     return [known[spec.identity()] for spec in specs]
 
 
-def _follow(
-    outcomes: Iterable[Outcome], missing: dict[str, Spec], store: Store, progress: bool | None
-) -> None:
-    """Record failures as runs end, and show progress."""
-    refused: list[OSError] = []
-    in_a_row = 0
-    with _bar(missing.values(), progress) as bar:
-        for done, (spec, error) in enumerate(outcomes, 1):
-            try:
-                if error is not None:
-                    store.put(spec.identity(), _failed(spec, error))
-                in_a_row = 0
-            except OSError as refusal:
-                refused.append(refusal)
-                in_a_row += 1
-                if in_a_row == REFUSALS:
-                    break
-            bar.set_description_str(f"{done} of {len(missing)} runs", refresh=False)
-            bar.update(spec.cost())
-    if refused:
-        raise OSError(
-            f"the store takes no records of {len(refused)} of {len(missing)} runs: {refused[-1]}. "
-            "It keeps what it has; the next call makes the rest"
-        ) from refused[-1]
+def _failed(spec: Spec, error: str) -> dict[str, Any]:
+    about = {"spec": asdict(spec), "identity": spec.identity(), "status": "failed"}
+    return about | {"error": error, "again": True}
 
 
 def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
@@ -135,26 +115,24 @@ def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Ite
     resources = {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else {}
     began, keys = time.time(), {}
 
-    def send(key: str, again: str = "") -> Any:
-        name = f"mlq-{key}{again}"
-        future = client.submit(_work, missing[key], store.url, key=name, resources=resources)
+    def send(key: str) -> "Future":
+        future = client.submit(_work, missing[key], store.url, pure=False, resources=resources)
         keys[future] = key
         return future
 
     # The longest run goes first, so that the others do not end up waiting for it.
-    futures = as_completed([send(key) for key in sorted(missing, key=lambda k: -missing[k].cost())])
+    futures = as_completed(map(send, sorted(missing, key=lambda key: -missing[key].cost())))
     for future in futures:
         if future.cancelled():
             raise ConnectionError(
                 f"the scheduler at {client.scheduler.address} is gone; what is done is in the store"
             )
-        key = keys.pop(future)
-        error = future.exception()
+        key, error = keys.pop(future), future.exception()
         if isinstance(error, KilledWorker):
             # Dask blames a lost worker on all runs that waited there, so count those that began.
             starts = [at for at, _ in client.get_events(f"mlq-{key}") if at > began]
             if len(starts) <= RETRIES:
-                futures.add(send(key, f"-{time.time_ns()}"))
+                futures.add(send(key))
                 continue
             error = RuntimeError(f"its worker was lost {len(starts)} times, each time at this run")
         yield missing[key], error and str(error)
@@ -181,12 +159,9 @@ def _attempt(spec: Spec, store: Store) -> str | None:
     It is returned as text, because its traceback would keep the model of the run in memory.
 
     Raises:
-        torch.AcceleratorError: The GPU has failed, after which all that is asked of it fails, too.
+        torch.AcceleratorError: The GPU has failed.
     """
-    import torch
     from accelerate.utils import release_memory
-
-    from mlq_utils.modeling.memory import is_out_of_memory
 
     for pause in (*PAUSES, None):
         release_memory()  # what earlier runs have left
@@ -194,10 +169,9 @@ def _attempt(spec: Spec, store: Store) -> str | None:
             experiments.run(spec, store, progress=False)
             return None
         except Exception as error:
-            if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
+            if type(error).__name__ == GPU_FAILURE and "out of memory" not in str(error):
                 raise
-            transient = isinstance(error, OSError) and error.errno not in {None, *LASTING}
-            if pause is None or not transient:
+            if pause is None or not isinstance(error, OSError) or error.errno in LASTING:
                 return f"{type(error).__name__}: {error}"
         time.sleep(pause)
 
@@ -231,16 +205,16 @@ def _processes(workers: int | None, most: int) -> Iterator["SpecCluster"]:
     gpus = _gpus()
     count = min(workers or len(gpus) or CPU_COUNT, len(gpus) or most, most)
     threads = max(1, CPU_COUNT // count) if gpus else 1
-    env = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS")}
     options: dict[str, Any] = {"nthreads": 1, "host": "127.0.0.1"}
     if gpus:  # models pass through the processor's memory, which Dask would take for a leak
         options |= {"resources": {"GPU": 1}, "memory_limit": 0}
-    each = [env | ({"CUDA_VISIBLE_DEVICES": gpus[n]} if gpus else {}) for n in range(count)]
-    nannies = {n: {"cls": Nanny, "options": options | {"env": env}} for n, env in enumerate(each)}
-    scheduler = {
-        "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"},
-    }
+    nannies = {}
+    for n in range(count):
+        env = {f"{library}_NUM_THREADS": threads for library in ("OMP", "MKL", "OPENBLAS")}
+        env |= {"CUDA_VISIBLE_DEVICES": gpus[n]} if gpus else {}
+        nannies[n] = {"cls": Nanny, "options": options | {"env": env}}
+    quiet = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}
+    scheduler = {"cls": Scheduler, "options": quiet}
     # Runs may start processes of their own, which daemons may not. By itself Dask would set
     # MALLOC_TRIM_THRESHOLD_, which keeps glibc from adapting: training would take twice as long.
     config = {"distributed.worker.daemon": False, "distributed.nanny.pre-spawn-environ": {}}
@@ -255,25 +229,3 @@ def _gpus() -> list[str]:
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return (named.split(",") if named else list(map(str, range(count))))[:count]
-
-
-def _failed(spec: Spec, error: str) -> dict[str, Any]:
-    return {
-        "spec": asdict(spec),
-        "identity": spec.identity(),
-        "status": "failed",
-        "error": error,
-        "again": True,
-    }
-
-
-def _bar(specs: Sequence[Spec], progress: bool | None) -> tqdm:
-    # tqdm hides the bar for None if the output is not a terminal.
-    hidden = "ipykernel" in sys.modules or None if progress is None else not progress
-    return tqdm(
-        total=sum(spec.cost() for spec in specs),
-        desc=f"0 of {len(specs)} runs",
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]",
-        smoothing=0,
-        disable=hidden,
-    )

@@ -185,8 +185,7 @@ def _compute(
 def _kept(spec: Spec, store: Store) -> dict[str, Part]:
     """Return what an interrupted run has kept, by target."""
     keys = {target: f"{spec.identity()}-{target}" for target in spec.targets}
-    found = {target: store.get(key) for target, key in keys.items()}
-    return {t: (part, store.hypotheses(keys[t])) for t, part in found.items() if part is not None}
+    return {t: (part, store.hypotheses(key)) for t, key in keys.items() if (part := store.get(key))}
 
 
 def _tune(
@@ -217,16 +216,9 @@ def _tune(
     if spec.shorten is not None:
         codec = PrefixShortener.fit(base.tokenizer, frame["target"], PREFIXES[spec.shorten])
         base = replace(base, tokenizer=codec.shortened())
-    result = training.fine_tune(
-        base,
-        frame,
-        spec.strategy,
-        spec.steps(),
-        layers=spec.layers,
-        micro_batch=micro_batch,
-        checkpoint=_checkpoint(spec),
-        progress=progress,
-    )
+    options = {"layers": spec.layers, "checkpoint": _checkpoint(spec), "progress": progress}
+    options["micro_batch"] = micro_batch
+    result = training.fine_tune(base, frame, spec.strategy, spec.steps(), **options)
     if save is not None and distributed.state().is_main_process:
         about = {name: getattr(spec, name) for name in SAVED}
         modeling.save(save, result.trained, **about, run=spec.identity())
@@ -256,19 +248,11 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     """Translate and score one target."""
     test = _sentences(spec, target)
     sources, references = test["source"].tolist(), test["target"].tolist()
-    cap = spec.cap
-    if cap is None:
-        cap = translation.scaled_cap(base.tokenizer, _longest(spec, target))
+    asked = [prompts.translation(target, source) for source in sources]
+    cap = spec.cap or translation.scaled_cap(base.tokenizer, _longest(spec, target))
+    options = {"beam_size": spec.beam_size, "cap": cap, "bos_id": base.bos, "eos_id": base.eos}
     start = perf_counter()
-    out = translation.translate(
-        base.model,
-        base.tokenizer,
-        [prompts.translation(target, source) for source in sources],
-        beam_size=spec.beam_size,
-        cap=cap,
-        bos_id=base.bos,
-        eos_id=base.eos,
-    )
+    out = translation.translate(base.model, base.tokenizer, asked, **options)
     seconds = perf_counter() - start
     found = out["hypothesis"].tolist()
     pieces = scoring.cldr_spm() if spec.test[0] == "cldr" else None

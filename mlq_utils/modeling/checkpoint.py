@@ -19,6 +19,8 @@ from safetensors.torch import save_file
 from mlq_utils.data import atomic_write
 from mlq_utils.modeling import distributed
 
+Weights = Mapping[str, torch.nn.Parameter]
+
 
 def identity(model: torch.nn.Module, *description: Any) -> str:
     """Return a hash of a run, by which its checkpoint is recognised.
@@ -40,7 +42,7 @@ def save(
     path: Path,
     run: str,
     progress: Mapping[str, Any],
-    weights: Mapping[str, torch.nn.Parameter],
+    weights: Weights,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
     """Write a checkpoint atomically: a kill leaves the old one or the new one.
@@ -66,9 +68,7 @@ def save(
             save_file(tensors, aside, metadata={"run": run, "progress": json.dumps(progress)})
 
 
-def check_disk(
-    path: Path, weights: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
+def check_disk(path: Path, weights: Weights, optimizer: torch.optim.Optimizer) -> None:
     """Raise OSError if the disk has no room for a checkpoint beside the last one."""
 
     def missing() -> str | None:
@@ -86,10 +86,7 @@ def check_disk(
 
 
 def load(
-    path: Path,
-    run: str,
-    weights: Mapping[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    path: Path, run: str, weights: Weights, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
     """Restore weights and optimizer from a checkpoint, which the main process alone reads.
 
@@ -123,9 +120,7 @@ def load(
     return progress
 
 
-def _tensors(
-    weights: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer | None
-) -> dict[str, torch.Tensor]:
+def _tensors(weights: Weights, optimizer: torch.optim.Optimizer | None) -> dict[str, torch.Tensor]:
     """Return what a checkpoint holds, each tensor by what it is ("weight") and of which weight."""
     found = {f"weight {name}": weight.detach() for name, weight in weights.items()}
     for name, weight in weights.items() if optimizer else ():
