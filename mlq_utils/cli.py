@@ -36,6 +36,7 @@ def main(args: Sequence[str] | None = None) -> int:
         )
     except (ValueError, OSError, ImportError) as error:
         print("mlq: error:", *str(error).split(), file=sys.stderr)
+        sys.last_value = error  # as after errors that Python shows: other processes are not awaited
         return 2
     except KeyboardInterrupt:
         print("\nmlq: interrupted. Finished work is kept. Start again to go on.", file=sys.stderr)

@@ -369,7 +369,10 @@ def test_a_bad_file_is_one_line(text, message, tmp_path, capsys):
 )
 def test_bad_input_is_one_line_and_status_2(command, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT if "book" in command else tmp_path)
+    monkeypatch.setattr(sys, "last_value", None, raising=False)
     assert cli.main(command.split()) == 2
+    if command.startswith("run"):  # whose other processes are not awaited
+        assert message in " ".join(str(sys.last_value).split())
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
     assert message in line and not out

@@ -5,24 +5,7 @@ from .spec import SHIPPED, STORE, Spec, costs, default_store, scores, spec_of
 from .store import Store, write_lines
 
 __all__ = [
-    "SHIPPED",
-    "STORE",
-    "VOCABULARY_SEED",
-    "VOCABULARY_SIZES",
-    "Spec",
-    "Store",
-    "comparison",
-    "costs",
-    "default_store",
-    "nlu",
-    "planning",
-    "run",
-    "run_all",
-    "scales",
-    "scores",
-    "spec_of",
-    "studies",
-    "sweep",
-    "tables",
-    "write_lines",
-]
+    "SHIPPED", "STORE", "VOCABULARY_SEED", "VOCABULARY_SIZES", "Spec", "Store", "comparison",
+    "costs", "default_store", "nlu", "planning", "run", "run_all", "scales", "scores", "spec_of",
+    "studies", "sweep", "tables", "write_lines",
+]  # fmt: skip

@@ -43,7 +43,7 @@ GPU_FAILURE = "AcceleratorError"
 """Name of torch's error of a GPU, after which all that a process asks of that GPU fails too."""
 CONNECT_SECONDS = 20
 """How long a scheduler may take to answer."""
-Outcome = tuple[Spec, Exception | None]
+Outcome = tuple[Spec, str | None]
 
 
 def run_all(
@@ -90,7 +90,8 @@ def run_all(
         with contextlib.ExitStack() as stack:
             if workers != 1:
                 client = stack.enter_context(_client(workers, len(missing)))
-            outcomes = _on_cluster(missing, store, client) if client else _here(missing, store)
+            here = ((spec, _attempt(spec, store)) for spec in missing.values())
+            outcomes = _on_cluster(missing, store, client) if client else here
             hidden = None if progress is None else not progress  # None: hidden if no terminal
             for spec, error in tqdm(outcomes, "runs", len(missing), disable=hidden):
                 if error is not None:
@@ -101,21 +102,9 @@ def run_all(
     return [known[spec.identity()] for spec in specs]
 
 
-def _failed(spec: Spec, error: Exception) -> dict[str, Any]:
+def _failed(spec: Spec, error: str) -> dict[str, Any]:
     about = {"spec": asdict(spec), "identity": spec.identity(), "status": "failed"}
-    return about | {"error": f"{type(error).__name__}: {error}", "again": True}
-
-
-def _here(missing: dict[str, Spec], store: Store) -> Iterator[Outcome]:
-    for spec in missing.values():
-        try:
-            _attempt(spec, store)
-        except Exception as error:
-            if type(error).__name__ == GPU_FAILURE:  # nothing more can be computed in this process
-                raise
-            yield spec, error
-        else:
-            yield spec, None
+    return about | {"error": error, "again": True}
 
 
 def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Iterator[Outcome]:
@@ -146,7 +135,7 @@ def _on_cluster(missing: dict[str, Spec], store: Store, client: "Client") -> Ite
                 futures.add(send(key))
                 continue
             error = RuntimeError(f"its worker was lost {len(starts)} times, each time at this run")
-        yield missing[key], error
+        yield missing[key], error and str(error)
 
 
 def _work(spec: Spec, store: str) -> None:
@@ -154,25 +143,37 @@ def _work(spec: Spec, store: str) -> None:
     from distributed import get_client
 
     get_client().log_event(f"mlq-{spec.identity()}", "begun")
+    kept = Store(store)
     try:
-        _attempt(spec, Store(store))
-    except Exception as error:
-        if type(error).__name__ == GPU_FAILURE:
-            traceback.print_exc()
-            os._exit(1)  # Dask starts another process
-        raise
+        error = _attempt(spec, kept)
+    except Exception:  # the GPU's
+        traceback.print_exc()
+        os._exit(1)  # Dask starts another process
+    if error:
+        raise RuntimeError(error)
 
 
-def _attempt(spec: Spec, store: Store) -> None:
-    """Make one run, again after an error that may be transient."""
+def _attempt(spec: Spec, store: Store) -> str | None:
+    """Make one run, again after an error that may be transient, and return the error at the end.
+
+    It is returned as text, because its traceback would keep the model of the run in memory.
+
+    Raises:
+        torch.AcceleratorError: The GPU has failed.
+    """
+    from accelerate.utils import release_memory
+
     for pause in (*PAUSES, None):
+        release_memory()  # what earlier runs have left
         try:
             experiments.run(spec, store, progress=False)
-            return
-        except OSError as error:
-            if pause is None or error.errno in LASTING:
+            return None
+        except Exception as error:
+            if type(error).__name__ == GPU_FAILURE and "out of memory" not in str(error):
                 raise
-            time.sleep(pause)
+            if pause is None or not isinstance(error, OSError) or error.errno in LASTING:
+                return f"{type(error).__name__}: {error}"
+        time.sleep(pause)
 
 
 @contextlib.contextmanager

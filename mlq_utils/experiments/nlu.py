@@ -188,7 +188,7 @@ def _evaluated(
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    from mlq_utils.modeling.memory import halving
+    from mlq_utils.modeling import memory
 
     datasets.disable_progress_bars()  # they leave widgets in notebooks
     logging.getLogger("lm_eval.api.task").setLevel(logging.ERROR)  # hints on its command line
@@ -210,8 +210,8 @@ def _evaluated(
         model.lm.batch_size_per_gpu = batch_size
         return lm_eval.evaluate(model, tasks, limit=evaluation.limit)
 
-    with contextlib.closing(model.dbdict):
-        return halving(compute, evaluation.batch_size, "requests")[0]
+    with contextlib.closing(model.dbdict), memory.phase("scoring by one request at a time"):
+        return memory.halving(compute, evaluation.batch_size, "requests")[0]
 
 
 def _load(evaluation: Evaluation) -> Any:
@@ -220,14 +220,17 @@ def _load(evaluation: Evaluation) -> Any:
     from lm_eval.models.huggingface import HFLM
 
     from mlq_utils.experiments.runner import CHECKPOINTS
+    from mlq_utils.modeling import memory
 
     device, dtype = modeling.placement()
     given = {"revision": evaluation.revision, "spare_rows": evaluation.spare_rows}
-    base = modeling.load(evaluation.base, dtype=dtype, **given)
+    with memory.phase("loading the model"):
+        base = modeling.load(evaluation.base, dtype=dtype, **given)
+        base.model.to(device)
     # Some configurations of LLaMA name another EOS than their tokenizers have.
     base.model.generation_config.eos_token_id = base.eos
     model = HFLM(
-        base.model.to(device),
+        base.model,
         backend="causal",
         tokenizer=_transformers_tokenizer(base),
         add_bos_token=base.bos is not None,

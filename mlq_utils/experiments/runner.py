@@ -23,7 +23,7 @@ import pandas as pd
 from mlq_utils import corpora, modeling, scoring
 from mlq_utils.experiments.spec import Spec, default_store, scores
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import distributed, extension, prompts, training, translation
+from mlq_utils.modeling import distributed, extension, memory, prompts, training, translation
 from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
 TEST_SEED = 0
@@ -32,7 +32,7 @@ VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
 """Maximum number of lines that new pieces are learned from; other texts are used in full."""
 VOCABULARY_SEED = 1
 CHECKPOINTS = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
-"""Folder for checkpoints of unfinished training. A full FT of LLaMA-7B needs 81 GB there."""
+"""Folder for checkpoints of unfinished training. A full FT of LLaMA-7B needs 162 GB, for two."""
 PART_SECONDS = 10.0
 """Targets that took longer to translate are stored at once, others with the whole record."""
 SAVED = ("strategy", "layers", "base", "revision", "spare_rows")
@@ -176,14 +176,15 @@ def _tune(
     spec: Spec, save: Path | None = None, progress: bool | None = None
 ) -> tuple[modeling.Model, dict[str, Any] | None]:
     """Return the model to translate with, and what training took or None for the untuned base."""
-    device, dtype = modeling.placement()
-    if spec.languages and dtype.itemsize < 4:
-        dtype = None  # training casts what is frozen itself; what is trained must not be rounded
-    given = {"revision": spec.revision, "spare_rows": spec.spare_rows}
-    base = modeling.load(spec.base, dtype=dtype, **given)
-    # Of several processes each takes its shard to its device itself: the whole may not fit there.
-    if distributed.state().num_processes == 1 or not spec.languages:
-        base.model.to(device)
+    with memory.phase("loading the model"):
+        device, dtype = modeling.placement()
+        if spec.languages and dtype.itemsize < 4:
+            dtype = None  # training casts what is frozen itself; masters must not be rounded
+        given = {"revision": spec.revision, "spare_rows": spec.spare_rows}
+        base = modeling.load(spec.base, dtype=dtype, **given)
+        # Of several processes each takes its shard to its device: the whole may not fit there.
+        if distributed.state().num_processes == 1 or not spec.languages:
+            base.model.to(device)
     if not spec.languages:
         return base, None
     frame = _tuning_data(spec)

@@ -6,8 +6,8 @@ they can never belong to different steps.
 
 import hashlib
 import json
+import shutil
 import warnings
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 
 from mlq_utils.data import atomic_write
 from mlq_utils.modeling import distributed
+
+Weights = Mapping[str, torch.nn.Parameter]
 
 
 def identity(model: torch.nn.Module, *description: Any) -> str:
@@ -40,77 +42,101 @@ def save(
     path: Path,
     run: str,
     progress: Mapping[str, Any],
-    weights: Mapping[str, torch.nn.Parameter],
-    *optimizers: torch.optim.Optimizer,
+    weights: Weights,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
     """Write a checkpoint atomically: a kill leaves the old one or the new one.
 
-    The main process writes whole tensors, so any number of processes can resume from it.
+    The main process writes whole tensors, so any number of processes can resume from it. It alone
+    keeps them until they are written, which takes the size of the file in the processor's memory
+    for a model on a GPU. Moments are fp32, since in bf16 they would change the rest of the run.
 
     Args:
         path: The file.
         run: The run's `identity`.
         progress: Anything else that is needed to resume, as JSON can hold it.
         weights: The trained parameters by name.
-        *optimizers: The optimizers, if their state is still needed.
+        optimizer: The optimizer, if its state is still needed.
     """
-    found = {f"weight {name}": weight.detach() for name, weight in weights.items()}
-    for optimizer in optimizers:
-        for name, weight in weights.items():
-            found |= {f"{k} {name}": v for k, v in optimizer.state.get(weight, {}).items()}
-    tensors = {key: distributed.whole(tensor).cpu().contiguous() for key, tensor in found.items()}
-    if distributed.state().is_main_process:
+    tensors = {}
+    for name, tensor in _tensors(weights, optimizer).items():
+        whole = distributed.whole(tensor)  # by all processes, which drop it at once but for one
+        if distributed.state().is_main_process:
+            tensors[name] = whole.cpu().contiguous()
+    if tensors:
         with atomic_write(path) as aside:
             save_file(tensors, aside, metadata={"run": run, "progress": json.dumps(progress)})
 
 
+def check_disk(path: Path, weights: Weights, optimizer: torch.optim.Optimizer) -> None:
+    """Raise OSError if the disk has no room for a checkpoint beside the last one."""
+
+    def missing() -> str | None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = sum(tensor.nbytes for tensor in _tensors(weights, optimizer).values())
+        needed = 2 * size - (path.stat().st_size if path.exists() else 0)
+        free = shutil.disk_usage(path.parent).free
+        return f"{needed:,} bytes, and {path.parent} has {free:,}" if free < needed else None
+
+    if about := distributed.broadcast_from_main(missing):
+        raise OSError(
+            f"two checkpoints need {about} bytes free: set MLQ_CHECKPOINTS to a folder on another "
+            "disk, or give fine_tune checkpoint=None"
+        )
+
+
 def load(
-    path: Path,
-    run: str,
-    weights: Mapping[str, torch.nn.Parameter],
-    *optimizers: torch.optim.Optimizer,
+    path: Path, run: str, weights: Weights, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any] | None:
-    """Restore weights and optimizers from a checkpoint.
+    """Restore weights and optimizer from a checkpoint, which the main process alone reads.
 
     Args:
         path: The file.
         run: The run's `identity`.
         weights: The trained parameters by name, changed in place.
-        *optimizers: The optimizers, changed in place.
+        optimizer: The optimizer, whose state is allocated already and changed in place.
 
     Returns:
-        The `progress` that was saved. If the file is damaged, None with a warning: the run then
-        starts again, which costs time but does not change the result.
+        The `progress` that was saved. If there is no file or it is damaged, None, for the latter
+        with a warning: the run then starts again, which costs time but does not change the result.
 
     Raises:
         ValueError: The checkpoint belongs to another run.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        owner, progress = metadata["run"], json.loads(metadata["progress"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"{path} is damaged ({error}): the run starts anew", stacklevel=3)
+    header = distributed.broadcast_from_main(lambda: _header(path))
+    if header is None:
         return None
+    owner, progress, shapes = header
     if owner != run:
         raise ValueError(
             f"{path} is the checkpoint of another run, with other data, schedule, strategy or base."
             " Delete it, or load the base model anew if it was tuned meanwhile"
         )
-    slots: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        slot, name = key.split(" ", 1)
-        weight = weights[name]
-        # A step counter has no dimension, and is the same in every shard.
-        slots[name][slot] = (
-            distributed.sharded_like(tensor, weight) if tensor.dim() else tensor.to(weight.device)
-        )
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(slots[name].pop("weight"))
-    names = {id(weight): name for name, weight in weights.items()}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            optimizer.state.update({p: slots[names[id(p)]] for p in group["params"]})
+    file = safe_open(path, "pt") if distributed.state().is_main_process else None
+    kept = _tensors(weights, optimizer)
+    for key, shape in shapes.items():  # one by one, since all may not fit beside the model
+        found = file.get_tensor(key) if file else torch.empty(shape, dtype=kept[key].dtype)
+        kept[key].copy_(distributed.from_main(found, kept[key]))
     return progress
+
+
+def _tensors(weights: Weights, optimizer: torch.optim.Optimizer | None) -> dict[str, torch.Tensor]:
+    """Return what a checkpoint holds, each tensor by what it is ("weight") and of which weight."""
+    found = {f"weight {name}": weight.detach() for name, weight in weights.items()}
+    for name, weight in weights.items() if optimizer else ():
+        found |= {f"{k} {name}": v for k, v in optimizer.state.get(weight, {}).items()}
+    return found
+
+
+def _header(path: Path) -> tuple[str, dict[str, Any], dict[str, list[int]]] | None:
+    """Return the run, the progress and the shapes in a checkpoint, or None if it is no use."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        return metadata["run"], json.loads(metadata["progress"]), shapes
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{path} is damaged ({error}): the run starts anew", stacklevel=5)
+        return None

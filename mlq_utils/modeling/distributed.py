@@ -10,31 +10,51 @@ import atexit
 import copy
 import os
 import platform
+import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import cache
 from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast, broadcast_object_list
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mlq_utils.modeling.strategies import decoder_layers
 
 T = TypeVar("T")
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others before it gives up."""
+
+# Batches differ in shape, which would leave holes between blocks of memory. Torch reads this when
+# CUDA starts, unless PYTORCH_CUDA_ALLOC_CONF is set.
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 @cache
 def state() -> PartialState:
     """Return accelerate's state: `num_processes`, `process_index`, `is_main_process`, `device`."""
-    found = PartialState(cpu=not torch.cuda.is_available())
-    # Threads that outlive the group of processes can abort it, so it is left at exit. Registered
-    # after torch's own functions, this one is called before them.
-    atexit.register(
-        lambda: torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
-    )
+    found = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    # Registered after torch's own functions, this one is called before them.
+    atexit.register(_leave)
     return found
+
+
+def _leave() -> None:
+    """Leave the group of processes, whose threads can abort a process that they outlive.
+
+    After an error the others may still wait for this one. Leaving would wait for them in turn, so
+    the process ends at once: then the others are told that it is gone.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    if hasattr(sys, "last_value"):  # the interpreter has shown an error
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    torch.distributed.destroy_process_group()
 
 
 if hasattr(os, "register_at_fork"):
@@ -55,8 +75,18 @@ def placement() -> tuple[torch.device, torch.dtype]:
     Returns:
         This process's GPU, or the CPU if there is none; and bf16 on a GPU that computes in it,
         otherwise fp32. Parameters that are trained become fp32 in any case (`modeling.prepare`).
+
+    Raises:
+        RuntimeError: There is a GPU, but it cannot compute.
     """
     device = state().device
+    try:
+        torch.ones(2, device=device).sum().item()  # nothing before this needs a driver and kernels
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        raise RuntimeError(
+            f"the GPU cannot compute ({str(error).splitlines()[0]}): install a driver and a torch "
+            "that fit it, or set CUDA_VISIBLE_DEVICES= to compute on the processor"
+        ) from error
     narrow = device.type == "cuda" and fast_bf16(device)
     return device, torch.bfloat16 if narrow else torch.float32
 
@@ -98,11 +128,14 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def sharded_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return a tensor on the device of another and sharded as that is."""
+def from_main(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of the main process on the device of another, and sharded as that is.
+
+    Every process has to call this, with any tensor of the same shape and type.
+    """
     tensor = tensor.to(other.device)
     if not isinstance(other, DTensor):
-        return tensor
+        return broadcast(tensor)
     return distribute_tensor(tensor, other.device_mesh, other.placements)
 
 

@@ -25,6 +25,7 @@ from transformers.utils import logging
 from mlq_utils import tokenization
 from mlq_utils.data import atomic_write
 from mlq_utils.modeling.bases import SAVED, digest, find, saved_as
+from mlq_utils.modeling.memory import is_out_of_memory
 from mlq_utils.modeling.precision import cast
 from mlq_utils.modeling.strategies import prepare, trainable
 
@@ -135,6 +136,8 @@ def _read(folder: Path, **options: Any) -> tuple[PreTrainedModel, set[str]]:
             **options,
         )
     except (ValueError, RuntimeError, SafetensorError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(f"{folder} holds no model that can be loaded: {error}") from error
     finally:
         if shown:

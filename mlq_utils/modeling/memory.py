@@ -1,15 +1,41 @@
-"""Memory: smaller batches when it runs out, and how much of it was used at the peak."""
+"""Memory: what happens when it runs out, and how much of it was used at the peak."""
 
+import contextlib
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from accelerate.utils import release_memory
 
 T = TypeVar("T")
+SIGNS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""What errors say when memory runs out for CUDA itself, for the processor and for cuBLAS."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, of whatever kind it is."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+@contextlib.contextmanager
+def phase(doing: str, remedy: str = "use a device with more memory, or several") -> Iterator[None]:
+    """Say in one line in which phase ("loading the model") memory ran out, and what helps.
+
+    Raises:
+        torch.OutOfMemoryError: Whatever kind of error told it.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise torch.OutOfMemoryError(f"out of memory {doing}: {remedy}") from error
 
 
 def halving(compute: Callable[[int], T], size: int, things: str) -> tuple[T, int]:
@@ -32,11 +58,13 @@ def halving(compute: Callable[[int], T], size: int, things: str) -> tuple[T, int
     while True:
         try:
             return compute(size), size
-        except torch.OutOfMemoryError:
-            if size == 1:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
+            if size == 1:
+                raise torch.OutOfMemoryError(str(error)) from error
         # Outside of `except`, because the error holds on to what has been computed.
-        torch.cuda.empty_cache()
+        release_memory()
         message = f"out of memory with {size} {things} at once: {size // 2} from here on"
         warnings.warn(message, stacklevel=3)
         size //= 2

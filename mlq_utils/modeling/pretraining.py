@@ -2,13 +2,11 @@
 
     mlq pretrain --seed 0 --folder base
 
-Everything follows from the seed. The text is drawn and packed first, so that a run that was
-interrupted resumes from its last checkpoint with the same batches. The result is a model folder in
-Hugging Face's format with `pretraining.json`: the recipe, the share of each language in documents
-and in tokens, the losses, and versions.
+Everything follows from the seed. The result is a model folder in Hugging Face's format with
+`pretraining.json`: the recipe, the share of each language in documents and in tokens, the losses,
+and versions.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -28,7 +26,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mlq_utils import tokenization
 from mlq_utils.data import PACKAGE_DATA
-from mlq_utils.modeling import checkpoint as checkpoints
 from mlq_utils.modeling import pretraining_text
 from mlq_utils.modeling.distributed import fast_bf16
 from mlq_utils.modeling.pretraining_text import Mix
@@ -39,8 +36,6 @@ ARCHITECTURE = pretraining_text.SETTINGS["architecture"]
 """Arguments of `LlamaConfig` besides the size of the vocabulary."""
 RECIPE = {"mix": asdict(Mix())} | pretraining_text.SETTINGS["recipe"]
 """How the packaged base was made; `pretraining.yaml` in the package data explains it."""
-CHECKPOINT_EVERY = 200
-"""Number of steps between checkpoints."""
 
 
 def train_tokenizer(seed: int, recipe: dict = RECIPE) -> Tokenizer:
@@ -115,10 +110,10 @@ def optimizers(model: LlamaForCausalLM, recipe: dict = RECIPE) -> list[torch.opt
 
 
 def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCausalLM:
-    """Pretrain a base model and write it into a folder, resuming from a checkpoint there.
+    """Pretrain a base model and write it into a folder.
 
     Args:
-        folder: Folder for the model. Its file `checkpoint` is removed at the end.
+        folder: Folder for the model.
         seed: Random seed for the text, the tokenizer's text and the weights. Defaults to 0.
         recipe: See `RECIPE`, which is the default.
 
@@ -136,15 +131,9 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     # The backward pass of torch's fused attention is several times slower in bf16 on a CPU.
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     both = optimizers(model, recipe)
-    checkpoint, weights = folder / "checkpoint", dict(model.named_parameters())
-    run = checkpoints.identity(model, seed, recipe, hashlib.sha256(packed).hexdigest())
-    losses: list[float] = []
-    if checkpoint.exists() and (found := checkpoints.load(checkpoint, run, weights, *both)):
-        losses = found["losses"]
-    done, start = len(losses), perf_counter()
-    rates = [LambdaLR(o, lambda n: learning_rate(done + n, recipe)) for o in both]
-    steps = range(done, recipe["steps"])
-    for step in tqdm(steps, initial=done, total=recipe["steps"], desc="steps", disable=None):
+    losses, start = [], perf_counter()
+    rates = [LambdaLR(o, lambda n: learning_rate(n, recipe)) for o in both]
+    for step in tqdm(range(recipe["steps"]), desc="steps", disable=None):
         rows = slice(step * recipe["batch_size"], (step + 1) * recipe["batch_size"])
         loss = _step(model, both, torch.from_numpy(packed[rows].astype(np.int64)), recipe)
         if not math.isfinite(loss):
@@ -152,8 +141,6 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
         losses.append(loss)
         for rate in rates:
             rate.step()
-        if (step + 1) % CHECKPOINT_EVERY == 0:
-            checkpoints.save(checkpoint, run, {"losses": losses}, weights, *both)
     seconds = round(perf_counter() - start)
     record = {"seed": seed, "recipe": recipe, "text": text, "seconds": seconds}
     _write(folder, model, tokenizer, record, losses)
@@ -189,7 +176,6 @@ def _write(
     }
     (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n", "utf8")
     (folder / "README.md").write_text(card(record), "utf8")
-    (folder / "checkpoint").unlink(missing_ok=True)
 
 
 def card(record: dict) -> str:

@@ -29,9 +29,14 @@ from mlq_utils.modeling import checkpoint as checkpoints
 from mlq_utils.modeling import distributed
 from mlq_utils.modeling.batches import IGNORED, batches, collate, examples, label_loss
 from mlq_utils.modeling.loading import Model
-from mlq_utils.modeling.memory import halving, track_peak_memory
+from mlq_utils.modeling.memory import halving, phase, track_peak_memory
 from mlq_utils.modeling.precision import DTYPES, cast, choose_precision, computing_in
 from mlq_utils.modeling.strategies import Schedule, prepare, trainable
+
+SAVING = 20
+"""Time between checkpoints is at least so many times what the last one took to save."""
+SMALLER = "give a smaller micro_batch or block, train less (embed, lora), or use more processes"
+"""What helps when memory runs out in training."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Result:
         model: The tuned model. LoRA's updates are merged into its weights, and if some weights are
             in bf16, all are.
         losses: For each step, the mean cross-entropy per label token, in nats.
-        seconds: Time spent in steps, including those before a resumption.
+        seconds: Time spent in steps, including those before a resumption. Here and in the peak and
+            the estimates, attempts that ran out of memory do not count.
         label_tokens_per_second: Target tokens (EOS included) trained on per second.
         peak_bytes: Peak memory during this call (see `memory.track_peak_memory`).
         estimated_seconds: Estimate of `seconds` from a dry run of the largest batch.
@@ -101,7 +107,8 @@ def fine_tune(
             while memory runs out; if one example does not fit, gradient checkpointing is used.
         checkpoint: File for the state of the run. If it exists, the run resumes from it. The caller
             deletes it once the results are safe.
-        checkpoint_seconds: Seconds between checkpoints. The last step is always saved.
+        checkpoint_seconds: Least seconds between checkpoints, at least `SAVING` times what the last
+            one took; 0 saves each step. The last step is always saved. Defaults to 120.
         progress: Whether to show a progress bar and the expected time and memory. By default they
             are shown outside notebooks, unless the environment variable TQDM_DISABLE is set.
 
@@ -113,11 +120,12 @@ def fine_tune(
 
     Raises:
         FloatingPointError: The loss or its gradient became NaN or infinite.
-        RuntimeError: A trained parameter gets no gradient, or one of several processes runs out of
-            memory.
-        torch.OutOfMemoryError: A single example does not fit.
+        RuntimeError: A trained parameter gets no gradient.
+        torch.OutOfMemoryError: The model, the optimizer or a single example does not fit, or one of
+            several processes runs out of memory, which cannot try again by itself.
         ValueError: Unknown strategy or precision, unusable data, another run's checkpoint, or a
             model that `device_map` has put on several devices.
+        OSError: The disk has no room for the checkpoint and the next one beside it.
     """
     trainer = _Trainer(base, frame, strategy, schedule, layers, precision, micro_batch, checkpoint)
     return trainer.train(checkpoint_seconds, progress)
@@ -126,16 +134,9 @@ def fine_tune(
 class _Trainer:
     """One run of `fine_tune`, whose arguments it takes."""
 
+    @phase("preparing to train", SMALLER)
     def __init__(
-        self,
-        base: Model,
-        frame: pd.DataFrame,
-        strategy: str,
-        schedule: Schedule | None,
-        layers: Sequence[int] | None,
-        precision: str,
-        micro_batch: int | None,
-        checkpoint: Path | None,
+        self, base, frame, strategy, schedule, layers, precision, micro_batch, checkpoint
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be 1 or more, not {micro_batch}")
@@ -166,37 +167,43 @@ class _Trainer:
         if self.processes > 1:
             self.shell = distributed.shard(self.model, base.model, self.dtype)
         self.weights = trainable(self.model)
-        self.optimizer = torch.optim.AdamW(
-            self.weights.values(),
-            schedule.learning_rate,
-            weight_decay=schedule.weight_decay,
-            fused=True,
+        self.optimizer = torch.optim.AdamW(  # each step sets the learning rate
+            self.weights.values(), 0.0, weight_decay=schedule.weight_decay, fused=True
         )
-        self.peak = track_peak_memory(self.model.device)
+        self.peak, self.began, self.lost = track_peak_memory(self.model.device), None, 0.0
 
     def train(self, save_every: float, progress: bool | None) -> Result:
         """Take the steps that the checkpoint does not have yet."""
         self.model.train()
         cuda = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(cuda):
-            expected, expected_peak = self.dry_run()
-            state = self.resume() or {"losses": [], "seconds": 0.0}
+            with phase("allocating the optimizer's state", SMALLER):
+                self.allocate()
+            state = {"losses": [], "seconds": 0.0}
+            if path := self.checkpoint:
+                checkpoints.check_disk(path, self.weights, self.optimizer)
+                found = checkpoints.load(path, self.identity, self.weights, self.optimizer)
+                state = found or state
+            with phase("in the dry run of training", SMALLER):
+                expected, expected_peak = self.dry_run()
             losses, before, resumed_at = state["losses"], state["seconds"], len(state["losses"])
-            began = saved = time.perf_counter()
+            pause, began, saved = save_every, self.clock(), self.clock()
             bar = _bar(range(resumed_at, len(self.plan)), self.strategy, progress)
             shown = not bar.disable  # a bar that has ended is disabled, too
             if shown:
                 left = expected * (1 - resumed_at / len(self.plan))
                 _print_cost(f"{self.strategy}: expecting", left, expected_peak)
             for step in bar:
-                losses.append(self.step(step, check=step == resumed_at + 2))
-                now = time.perf_counter()
+                with phase(f"at step {step} of training", SMALLER):
+                    losses.append(self.step(step, check=step == resumed_at + 2))
+                now = self.clock()
                 state["seconds"] = before + now - began
-                if self.checkpoint and self.is_due(step, now - saved, save_every):
+                if path and self.is_due(step, now - saved, pause):
                     # After the last step the optimizer's moments are no longer needed.
-                    moments = [] if step + 1 == len(self.plan) else [self.optimizer]
-                    checkpoints.save(self.checkpoint, self.identity, state, self.weights, *moments)
-                    saved = time.perf_counter()
+                    moments = None if step + 1 == len(self.plan) else self.optimizer
+                    checkpoints.save(path, self.identity, state, self.weights, moments)
+                    saved = self.clock()
+                    pause = save_every and max(save_every, SAVING * (saved - now))
             if shown:
                 _print_cost(f"{self.strategy}: took", state["seconds"] - before, self.peak())
         return self.result(
@@ -206,11 +213,22 @@ class _Trainer:
             estimated_peak_bytes=expected_peak,
         )
 
-    def resume(self) -> dict[str, Any] | None:
-        """Return the losses and seconds of the steps in the checkpoint, if there is one."""
-        if self.checkpoint and distributed.broadcast_from_main(self.checkpoint.exists):
-            return checkpoints.load(self.checkpoint, self.identity, self.weights, self.optimizer)
-        return None
+    def clock(self) -> float:
+        """Return a time in seconds, which attempts that ran out of memory have not taken."""
+        return time.perf_counter() - self.lost
+
+    def allocate(self) -> None:
+        """Allocate what the optimizer needs, by a step at rate 0, which changes nothing.
+
+        If a later step ran out of memory half-way, it would leave some of the weights changed.
+        """
+        for weight in self.weights.values():
+            weight.grad = torch.zeros_like(weight)
+        self.optimizer.step()
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()  # the number of steps, since the moments are zero
+        self.optimizer.zero_grad()
 
     def dry_run(self) -> tuple[float, int | None]:
         """Compute the largest batch, so that running out of memory shows before the first step.
@@ -223,20 +241,13 @@ class _Trainer:
             return len(batch) * max(len(self.data.ids[i]) for i in batch)  # padding included
 
         largest = max(self.plan, key=tokens)
-        # AdamW's two fp32 moments come with the first step, and need memory as well.
-        moments = 8 * sum(w.numel() for w in self.weights.values()) // self.processes
-        held = None
         if self.model.device.type == "cuda":
             self.gradients(largest[: self.processes])  # loads and chooses kernels
-            held = torch.empty(moments, dtype=torch.uint8, device=self.model.device)
-        start = time.perf_counter()
+        start = self.clock()
         self.gradients(largest).item()  # waits for the GPU
-        seconds = time.perf_counter() - start
+        seconds = self.clock() - start
         self.optimizer.zero_grad()
-        peak = self.peak()
-        if peak is not None and held is None:
-            peak += moments
-        return seconds * sum(map(tokens, self.plan)) / tokens(largest), peak
+        return seconds * sum(map(tokens, self.plan)) / tokens(largest), self.peak()
 
     def step(self, step: int, check: bool) -> float:
         """Take one step and return its loss; check that all weights have a gradient if asked."""
@@ -270,6 +281,11 @@ class _Trainer:
 
         @computing_in(self.base.model, self.dtype)
         def accumulate(size: int) -> torch.Tensor:
+            now = time.perf_counter()
+            if self.began is not None:  # the last attempt has not ended: it ran out of memory
+                self.lost += now - self.began
+                self.peak = track_peak_memory(self.model.device)
+            self.began = now
             self.optimizer.zero_grad()  # an attempt that ran out of memory has left some
             loss = torch.zeros((), device=ids.device)
             for some in zip(ids.split(size), labels.split(size), strict=True):
@@ -277,20 +293,15 @@ class _Trainer:
                 part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
                 (part * self.processes).backward()  # FSDP takes the mean over processes
                 loss += part.detach()
+            self.began = None
             return loss
 
+        if self.processes > 1:  # the others wait for this one's part, so it cannot try again
+            return reduce(accumulate(self.micro_batch), "sum")
         try:
-            if self.processes > 1:
-                return reduce(accumulate(self.micro_batch), "sum")
             loss, self.micro_batch = halving(accumulate, self.micro_batch, "examples")
             return loss
-        except torch.OutOfMemoryError as error:
-            if self.processes > 1:  # the others wait for this one's part, so it cannot try again
-                raise RuntimeError(
-                    f"process {distributed.state().process_index} is out of memory with "
-                    f"{self.micro_batch} examples at once: start again with a smaller "
-                    "micro_batch, or with more processes"
-                ) from error
+        except torch.OutOfMemoryError:
             if self.recompute or not self.base.model.supports_gradient_checkpointing:
                 raise
         self.recompute, self.micro_batch = True, 1

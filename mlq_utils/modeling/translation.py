@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from mlq_utils import tokenization
 from mlq_utils.modeling import distributed
 from mlq_utils.modeling.beam import ENGINE, Batch, Output
-from mlq_utils.modeling.memory import halving
+from mlq_utils.modeling.memory import halving, phase
 from mlq_utils.modeling.strategies import PAPER_CAP
 
 
@@ -71,7 +71,8 @@ def beam_search(
     model.eval()
     try:
         while len(outputs) < len(order):
-            found, size = halving(search, size, "sentences")
+            with phase("translating one sentence at a time", "give fewer beams or a lower cap"):
+                found, size = halving(search, size, "sentences")
             outputs += found
     finally:
         model.train(training)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import gc
 import itertools
 import os
 import runpy
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
 import dask
@@ -19,10 +22,11 @@ import pytest
 import torch
 from distributed import Client, LocalCluster, WorkerPlugin, get_worker
 
-from mlq_utils import experiments
+from mlq_utils import experiments, modeling
 from mlq_utils.experiments import executors
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.store import Store
+from mlq_utils.modeling import training
 
 
 def varied(spec, count):
@@ -76,6 +80,68 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(small, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "run", lambda s, *_, **__: store.put(s.identity(), {"ok": 1}))
         assert run_all([bad], store) == [{"ok": 1}]
+
+
+def test_a_failed_run_s_model_is_gone_when_the_next_one_begins(small, tmp_path, monkeypatch):
+    """However it failed: its error, which holds the frames of the run, is kept as text alone."""
+    failures = {
+        0: lambda: ValueError("bad text"),
+        1: lambda: FloatingPointError("not a number"),
+        2: lambda: torch.AcceleratorError("CUDA error: out of memory"),
+        3: lambda: TimeoutError(errno.ETIMEDOUT, "the disk does not answer"),
+        4: lambda: RuntimeError("the last one"),
+    }
+    seeds, models, alive, load = [], [], [], modeling.load
+
+    def loaded(*arguments, **options):
+        alive.append([seed for seed, model in zip(seeds, models, strict=False) if model()])
+        base = load(*arguments, **options)
+        base.model.itself = [base.model]  # a circle, as hooks make
+        models.append(weakref.ref(base.model))
+        return base
+
+    def label_loss(model, *_, **__):
+        raise failures[seeds[-1]]()
+
+    def run(spec, *rest, **options):
+        seeds.append(spec.seed)
+        return real(spec, *rest, **options)
+
+    real = experiments.run
+    monkeypatch.setattr(executors, "PAUSES", (0,))
+    monkeypatch.setattr(experiments, "run", run)
+    monkeypatch.setattr(modeling, "load", loaded)
+    monkeypatch.setattr(training, "label_loss", label_loss)
+    gc.disable()
+    try:
+        with pytest.warns(UserWarning, match="out of memory"):
+            records = run_all(varied(small, 5), Store(tmp_path), progress=False)
+    finally:
+        gc.enable()
+    assert seeds == [0, 1, 2, 3, 3, 4] and alive == [[]] * 6
+    starts = (
+        *("ValueError: bad", "not a number", "OutOfMemoryError: out of memory in the dry run"),
+        *("TimeoutError: ", "RuntimeError: the last"),
+    )
+    for record, start in zip(records, starts, strict=True):
+        assert record["status"] == "failed" and record["error"].startswith(start)
+
+
+def test_a_worker_sends_no_frames(small, tmp_path, monkeypatch):
+    """Dask would keep an error with its traceback for as long as the list lasts."""
+
+    def run(spec, *_, **__):
+        model = torch.nn.Linear(1, 1)
+        models.append(weakref.ref(model))
+        raise KeyError(spec.seed)
+
+    models = []
+    monkeypatch.setattr(experiments, "run", run)
+    monkeypatch.setattr("distributed.get_client", lambda: SimpleNamespace(log_event=print))
+    with pytest.raises(RuntimeError) as error:
+        executors._work(small, str(tmp_path))
+    assert str(error.value) == "KeyError: 0" and error.value.__context__ is None
+    assert models[0]() is None
 
 
 def test_a_kill_at_any_moment_loses_the_run_in_flight_alone(small, tmp_path):

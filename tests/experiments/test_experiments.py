@@ -370,7 +370,7 @@ def test_a_killed_run_goes_on_after_the_targets_it_had(small, record, tmp_path, 
     assert list(store.keys()) == [part] and store.get(small.identity()) is None
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.AdamW, "step", lambda *_: pytest.fail("trained again"))
+        patch.setattr(training._Trainer, "step", lambda *_, **__: pytest.fail("trained again"))
         patch.setattr(runner, "_score", stop_at(2, runner._score))
         again = experiments.run(small, store, progress=False)
     assert not checkpoint.exists() and list(store.keys()) == [small.identity()]
@@ -452,3 +452,14 @@ def test_a_store_that_takes_nothing_is_told_before_work(small, tmp_path, monkeyp
     monkeypatch.setattr(modeling, "load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(OSError, match=r"the store .* cannot be used: read-only"):
         experiments.run(small, store)
+
+
+def test_memory_that_ends_in_loading_is_no_damaged_model(small, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", full)
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"^out of memory loading the model: use a dev"
+    ):
+        experiments.run(small, Store(tmp_path))

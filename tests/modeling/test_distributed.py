@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -51,8 +52,26 @@ def everything(folder, out, checkpoint):
     state = distributed.state()
     found = {strategy: tune(folder, strategy, progress=True) for strategy in STRATEGIES}
     found["bf16"] = {s: tune(folder, s, precision="bf16", progress=True) for s in STRATEGIES}
-    found["resumed"] = tune(folder, "full", checkpoint=Path(checkpoint), progress=True)
     found["rank"], found["of"] = state.process_index, state.num_processes
+    # The other process sees no file, or the one that the main process finds damaged.
+    checkpoint, damaged = Path(checkpoint), Path(out) / f"damaged {state.process_index}"
+    damaged.write_bytes(checkpoint.read_bytes()[: -9 if state.is_main_process else None])
+    seen = checkpoint if state.is_main_process else Path(out) / "nothing"
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        save, cpu = training.checkpoints.save, torch.Tensor.cpu
+
+        def counting(*arguments):
+            with patch.context() as inner:
+                inner.setattr(torch.Tensor, "cpu", lambda t: kept.append(t.shape) or cpu(t))
+                save(*arguments)
+
+        patch.setattr(training.checkpoints, "save", counting)
+        found["resumed"] = tune(folder, "full", checkpoint=seen, progress=True)
+    found["kept"] = len(kept)
+    found["anew"] = tune(folder, "full", checkpoint=damaged, progress=True)
+    group = torch.distributed.distributed_c10d._get_default_group()
+    found["patience"] = group._get_backend(state.device).options._timeout.total_seconds()
     found["from main"] = distributed.broadcast_from_main(lambda: state.process_index)
     (Path(out) / f"{state.process_index}.json").write_text(json.dumps(found))
 
@@ -104,10 +123,10 @@ def launched(base, small, checkpoint, tmp_path_factory):
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("expecting") == 2 * len(STRATEGIES) + 1  # one process speaks
+    assert done.stderr.count("expecting") == 2 * len(STRATEGIES) + 2  # one process speaks
     return out
 
 
@@ -152,9 +171,77 @@ def test_a_checkpoint_is_taken_up_by_another_number_of_processes(base, one, two,
     for found in two:
         assert found["resumed"]["resumed"] == 3
         assert_same(found["resumed"], one["full"], rel=1e-4)
+        assert (found["kept"] > 0) == (found["rank"] == 0)  # the others drop what they gather
     again = tune(base, "full", checkpoint=checkpoint)
     assert again["resumed"] == len(one["full"]["losses"])
     assert_same(again, one["full"], rel=1e-4)
+
+
+def test_processes_start_anew_together(one, two):
+    """If the main process finds the checkpoint damaged, whatever the other one sees."""
+    for found in two:
+        assert found["anew"]["resumed"] == 0
+        assert_same(found["anew"], one["full"], rel=1e-4)
+        assert found["patience"] == distributed.PATIENCE.total_seconds() == 1800
+
+
+def test_a_process_that_fails_keeps_no_other_waiting(tmp_path):
+    """Nor does it wait itself, as NCCL would where others are in a collective."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time, torch\n"
+        "from mlq_utils.modeling import distributed\n"
+        "torch.distributed.destroy_process_group = lambda: time.sleep(600)\n"
+        "state = distributed.state()\n"
+        "print(os.environ['PYTORCH_ALLOC_CONF'], flush=True)\n"
+        "torch.distributed.all_reduce(torch.ones(1))\n"
+        "if state.is_main_process:\n"
+        "    raise ValueError('the first error')\n"
+        "torch.distributed.all_reduce(torch.ones(1))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    size = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTORCH_ALLOC_CONF"} | place | size
+    given = [{}, {"PYTORCH_ALLOC_CONF": "backend:native"}]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | given[rank],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        (first, said), (second, _) = (process.communicate(timeout=200) for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [1, 1]
+    assert "ValueError: the first error" in said
+    # Torch's allocator is set up, unless the user has done so.
+    assert (first.strip(), second.strip()) == ("expandable_segments:True", "backend:native")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: no kernel image is available\nCompile with …"),
+        AssertionError("Torch not compiled with CUDA enabled"),
+    ],
+)
+def test_a_gpu_that_cannot_compute_is_told_before_anything_is_loaded(
+    small, tmp_path, monkeypatch, error
+):
+    def broken(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "ones", broken)
+    monkeypatch.setattr(modeling, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(RuntimeError, match=r"^the GPU cannot compute .*install .* CUDA_VISIBLE_DE"):
+        experiments.run(small, Store(tmp_path))
 
 
 def test_one_process_needs_no_group():

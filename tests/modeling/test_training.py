@@ -1,12 +1,16 @@
 """Fine-tuning: the loss is transformers', a run is repeatable, and a killed one goes on."""
 
+import copy
 import dataclasses
 import json
 import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -17,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with
 
 from mlq_utils import modeling, tokenization
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.modeling import batches, precision, prompts, training
+from mlq_utils.modeling import batches, memory, precision, prompts, training
 from mlq_utils.modeling import checkpoint as checkpoints
 
 SCHEDULE = modeling.Schedule(3e-3, epochs=2, batch_size=8, warmup_steps=2)
@@ -312,13 +316,123 @@ def test_a_smaller_micro_batch_changes_no_result(folder, frame):
         tune(folder, frame, micro_batch=0)
 
 
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronous"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_whatever_kind_of_error_says_it_less_is_tried(error):
+    tried = []
+
+    def compute(size):
+        tried.append(size)
+        if size > 2:
+            raise error
+        return size
+
+    with pytest.warns(UserWarning, match="out of memory with . things"):
+        assert memory.halving(compute, 8, "things") == (2, 2)
+    assert tried == [8, 4, 2]
+    with (
+        pytest.raises(torch.OutOfMemoryError, match="reading a book: close it"),
+        memory.phase("reading a book", "close it"),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [torch.AcceleratorError("CUDA error: an illegal memory access"), ValueError("no")]
+)
+def test_other_errors_are_not_tried_again(error):
+    def compute(size):
+        tried.append(size)
+        raise error
+
+    tried = []
+    with pytest.raises(type(error)), memory.phase("reading a book", "close it"):
+        memory.halving(compute, 8, "things")
+    assert tried == [8]
+
+
+@pytest.mark.parametrize("fitting", [0, 3])
+def test_attempts_that_failed_count_neither_as_time_nor_as_memory(
+    folder, frame, monkeypatch, fitting
+):
+    """In the dry run, and in a later step where all has fitted before."""
+    real, calls = training.label_loss, []
+
+    def small(model, ids, labels, **options):
+        calls.append(None)
+        if len(ids) > 3 and len(calls) > fitting:
+            held = torch.ones(100 * 2**20)  # 400 MB
+            time.sleep(1)
+            raise torch.OutOfMemoryError(f"no room beside {held.shape}")
+        return real(model, ids, labels, **options)
+
+    whole = tune(folder, frame, "full")
+    monkeypatch.setattr(training, "label_loss", small)
+    with pytest.warns(UserWarning, match="out of memory"):
+        parts = tune(folder, frame, "full")
+    assert parts.micro_batch == 2 and parts.seconds < 1.8 and parts.estimated_seconds < 5
+    if whole.peak_bytes is not None:
+        for peak in (parts.peak_bytes, parts.estimated_peak_bytes):
+            assert abs(peak - whole.peak_bytes) < 200e6
+
+
 def test_an_example_that_does_not_fit_is_an_error(folder, frame, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(training, "label_loss", full)
-    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+    message = "out of memory in the dry run of training: .*micro_batch.*block"
+    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError, match=message):
         tune(folder, frame)
+
+
+def test_the_optimizer_runs_out_of_memory_before_anything_is_computed(folder, frame, monkeypatch):
+    def full(*_, **__):
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    base = modeling.load(folder)
+    before = copy.deepcopy(base.model.state_dict())
+    monkeypatch.setattr(training, "label_loss", lambda *_, **__: pytest.fail("computed"))
+    monkeypatch.setattr(AdamW, "step", full)
+    with pytest.raises(torch.OutOfMemoryError, match="allocating the optimizer's state: "):
+        training.fine_tune(base, frame, "full", SCHEDULE, precision="fp32", progress=False)
+    assert all(torch.equal(p, before[n]) for n, p in base.model.state_dict().items())
+
+
+def test_the_optimizer_s_state_is_what_its_first_step_would_make(folder, frame, monkeypatch):
+    """And the step that allocates it changes no weight."""
+    whole = tune(folder, frame, "full")
+    monkeypatch.setattr(training._Trainer, "allocate", lambda self: None)
+    assert same(whole, tune(folder, frame, "full"))
+
+
+def test_a_step_that_was_half_taken_is_taken_again_from_the_checkpoint(
+    folder, frame, tmp_path, monkeypatch
+):
+    path, real, steps = tmp_path / "checkpoint", AdamW.step, []
+
+    def half(self, *arguments):
+        steps.append(None)
+        if len(steps) == 6:  # the first one allocates
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].add_(1)
+            raise torch.AcceleratorError("CUDA error: out of memory")
+        return real(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AdamW, "step", half)
+        with pytest.raises(torch.OutOfMemoryError, match="at step 4 of training: "):
+            tune(folder, frame, "full", checkpoint=path, checkpoint_seconds=0)
+    resumed = tune(folder, frame, "full", checkpoint=path)
+    assert resumed.resumed_at == 4 and same(resumed, tune(folder, frame, "full"))
 
 
 def test_a_parameter_without_gradient_stops_the_run(folder, frame, monkeypatch):
@@ -461,6 +575,40 @@ def test_a_failed_write_leaves_the_old_checkpoint(folder, frame, tmp_path, monke
     assert os.listdir(tmp_path) == [path.name] and step_of(path) == 4
 
 
+def test_a_disk_too_small_is_told_before_anything_is_computed(folder, frame, tmp_path, monkeypatch):
+    """It takes two checkpoints, since the new one is written beside the last one."""
+    path, disk = tmp_path / "new" / "checkpoint", SimpleNamespace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "label_loss", lambda *_, **__: pytest.fail("computed"))
+        with pytest.raises(
+            OSError, match=r"has 1,000 bytes free: set MLQ_CH.* checkpoint=None"
+        ) as e:
+            tune(folder, frame, checkpoint=path)
+    assert not list(path.parent.iterdir())
+    needed = int(re.search(r"need ([\d,]+) bytes", str(e.value))[1].replace(",", ""))
+    assert needed == pytest.approx(2 * 3 * 4 * 450 * 32, rel=0.01)
+    disk.free = needed
+    stopped(folder, frame, "embed", 4, path, monkeypatch)
+    assert 0.45 * needed < path.stat().st_size < 0.55 * needed  # moments included
+    disk.free = needed - path.stat().st_size
+    assert tune(folder, frame, checkpoint=path).resumed_at == 4
+
+
+def test_a_slow_disk_gets_fewer_checkpoints(folder, frame, tmp_path, monkeypatch):
+    """The next one comes after twenty times what the last one took."""
+    real, saved = checkpoints.save, []
+
+    def save(path, run, progress, *rest):
+        saved.append(len(progress["losses"]))
+        time.sleep(1)
+        real(path, run, progress, *rest)
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    tune(folder, frame, checkpoint=tmp_path / "checkpoint", checkpoint_seconds=1e-9)
+    assert saved == [1, 10]
+
+
 def test_memory_and_time_are_foretold():
     """Of a model that is larger than what torch itself keeps, in a process of its own.
 
@@ -503,6 +651,7 @@ def test_the_batch_that_is_tried_first_changes_nothing(folder, frame, monkeypatc
     monkeypatch.setattr(training._Trainer, "dry_run", lambda self: calls.append(None) or real(self))
     tried = training.fine_tune(base, frame, "full", SCHEDULE, precision="fp32", progress=False)
     monkeypatch.setattr(training._Trainer, "dry_run", lambda self: (1.0, 8))
+    monkeypatch.setattr(training._Trainer, "allocate", lambda self: None)
     plain = tune(folder, frame, "full", precision="fp32", progress=False)
     assert calls and tried.losses == plain.losses
     assert same(tried, plain)

@@ -318,5 +318,6 @@ def test_out_of_memory_takes_fewer_sentences_at_once(monkeypatch):
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
     monkeypatch.setattr(translation, "Batch", lambda *_: (_ for _ in ()).throw(
         torch.OutOfMemoryError("no room")))  # fmt: skip
-    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+    message = "translating one sentence at a time: give fewer beams"
+    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError, match=message):
         beam_search(model, prompts, **options)
