@@ -42,8 +42,18 @@ def root():
 
 
 def pytest_collection_modifyitems(items):
-    """Put tests of the smoke book first, so that it is made while another worker runs the rest."""
-    items.sort(key=lambda item: "site" not in getattr(item, "fixturenames", ()))
+    """Put tests first that share what takes long.
+
+    The smoke book is made while another worker runs the rest. A worker that has nothing left takes
+    tests from the end, so it does not start the other processes a second time, or late.
+    """
+    shared = ("site", "launched", "cluster")
+
+    def place(item):
+        used = getattr(item, "fixturenames", ())
+        return next((n for n, name in enumerate(shared) if name in used), len(shared))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
