@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import gc
+import importlib
 import itertools
 import os
 import runpy
@@ -291,6 +292,7 @@ def test_a_run_has_a_gpu_to_itself(small, tmp_path, cluster, instead):
         )
 
     instead(run)
+    cluster.run(importlib.import_module, "accelerate.utils")  # both workers begin at once
     found = run_all(varied(small, 6), Store(tmp_path), client=cluster, progress=False)
     for gpu in ("3", "GPU-5c89"):
         times = sorted((r["begun"], r["ended"]) for r in found if r["gpu"] == gpu)
