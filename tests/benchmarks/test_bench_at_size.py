@@ -33,15 +33,6 @@ def test_sentences_have_the_lengths_of_the_languages():
     assert bench_at_size.sentences(3).equals(bench_at_size.sentences(400)[:3])
 
 
-def test_every_figure_is_measured():
-    found = bench_at_size.tuning("tiny", 2, 4)
-    assert {"embed_share_of_matrix_rate", "full_share_of_matrix_rate", "matrix_rate"} <= set(found)
-    assert 0 < found["embed_share_of_matrix_rate"]["ratio"] < 1
-    assert bench_at_size.against_recipe("tiny", 4)["embed_vs_recipe"]["ratio"] > 1
-    decoding = bench_at_size.decoding("tiny", 4, 5)["translation_vs_generate_at_size"]
-    assert decoding["ratio"] == decoding["medians"][0] / decoding["medians"][1]
-
-
 def test_the_shape_is_llama_7b_s():
     """6.61 billion parameters in matrices."""
     sizes = bench_at_size.SHAPES["llama-7b"]

@@ -29,8 +29,6 @@ def test_the_mini_base_is_as_on_the_cpu(monkeypatch):
     [
         ("environment", {"hardware", "versions", "matrix_teraflops", "disk_free_gigabytes"}),
         ("precision", {"largest_error_of_cos_and_sin", "embed_folder_computes_in"}),
-        ("tuning", {"rows", "embed", "full"}),
-        ("decoding", {"rows", "cold_seconds", "ratio_at_equal_batch", "seconds_cap_600"}),
         ("attention", {"MATH", "milliseconds_new_length_without_cudnn"}),
         ("memory", {"embed", "lora", "beam_search"}),
         ("saving", {"seconds_to_save", "seconds_for_a_checkpoint"}),
@@ -41,6 +39,19 @@ def test_the_mini_base_is_as_on_the_cpu(monkeypatch):
 def test_a_step_returns_figures_that_json_holds(step, figures):
     found = gpu.STEPS[step][0]("tiny")
     assert figures <= set(json.loads(json.dumps(found)))
+
+
+def test_every_row_of_the_performance_page_is_measured():
+    tuned, decoded, recipe = (gpu.STEPS[n][0]("tiny") for n in ("tuning", "decoding", "recipe"))
+    assert {"rows", "embed", "full"} == set(tuned)
+    rows = tuned["rows"]
+    assert {"embed_share_of_matrix_rate", "full_share_of_matrix_rate", "matrix_rate"} <= set(rows)
+    assert 0 < rows["embed_share_of_matrix_rate"]["ratio"] < 1
+    assert recipe["rows"]["embed_vs_recipe"]["ratio"] > 1
+    assert {"cold_seconds", "ratio_at_equal_batch", "seconds_cap_600"} <= set(decoded)
+    row = decoded["rows"]["translation_vs_generate_at_size"]
+    assert row["ratio"] == row["medians"][0] / row["medians"][1]
+    assert set(rows | recipe["rows"] | decoded["rows"]) >= set(gpu.at.TARGETS)
 
 
 def test_steps_fit_into_the_time_and_a_failed_one_costs_only_itself(tmp_path, capfd):

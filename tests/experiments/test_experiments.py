@@ -227,6 +227,8 @@ def fresh_state():
 def test_a_gpu_is_used_where_there_is_one(gpu, bf16, expected, fresh_state, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda size, device: ones(size))  # as if the card computed
     device, dtype = modeling.placement()
     assert (device.type, dtype) == expected
 
