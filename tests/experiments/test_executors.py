@@ -374,6 +374,8 @@ def test_a_worker_whose_time_is_up_loses_no_run(small, tmp_path, monkeypatch):
         store.put(spec.identity(), {"status": "done", "worker": get_worker().address})
 
     monkeypatch.setattr(experiments, "run", run)
+    # In this process, which holds much, collecting garbage can take longer than a worker lives.
+    monkeypatch.setattr("accelerate.utils.release_memory", lambda: None)
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "200ms"}),
         LocalCluster(
