@@ -109,12 +109,17 @@ def mini(shape: str) -> dict[str, Any]:
 
 
 def tuned(
-    strategy: str, frame: pd.DataFrame, device: torch.device, precision: str, **options: Any
+    strategy: str,
+    frame: pd.DataFrame,
+    device: torch.device,
+    precision: str,
+    schedule: modeling.Schedule | None = None,
+    **options: Any,
 ) -> modeling.Result:
-    """Tune the mini base for one epoch on a device."""
+    """Tune the mini base on a device, for one epoch if there is no schedule."""
     base = modeling.load("mini")
     base.model.to(device)
-    schedule = modeling.Schedule.mini(strategy, epochs=1, batch_size=4)
+    schedule = schedule or modeling.Schedule.mini(strategy, epochs=1, batch_size=4)
     layers = (0,) if strategy == "layers" else None
     return modeling.fine_tune(
         base, frame, strategy, schedule, layers=layers, precision=precision, progress=False,
@@ -190,21 +195,13 @@ def precision(shape: str) -> dict[str, Any]:
         before = torch.cuda.memory_allocated()
         for _ in range(2):
             try:
-                at_rate(frame, device, 1e30)
+                wild = modeling.Schedule.mini("full", learning_rate=1e30)
+                tuned("full", frame, device, "auto", wild)
             except FloatingPointError:
                 continue
         gc.collect()
         found["bytes_that_failed_runs_keep"] = torch.cuda.memory_allocated() - before
     return found
-
-
-def at_rate(frame: pd.DataFrame, device: torch.device, rate: float) -> None:
-    """Tune the mini base at a learning rate."""
-    base = modeling.load("mini")
-    base.model.to(device)
-    modeling.fine_tune(
-        base, frame, "full", modeling.Schedule.mini("full", learning_rate=rate), progress=False
-    )
 
 
 def tuning(shape: str) -> dict[str, Any]:
@@ -220,8 +217,14 @@ def tuning(shape: str) -> dict[str, Any]:
 
 def decoding(shape: str) -> dict[str, Any]:
     """Measure beam search against `generate` at its default batch and at an equal one."""
-    count, cap = (256, 96) if on_gpu() else (4, 6)
-    found: dict[str, Any] = {"rows": at.decoding(shape, count, cap)}
+    size = (256, 96) if on_gpu() else (4, 6)
+    # The rows come last, since they load the kernels without which a search is cold.
+    return searches(shape, *size) | {"rows": at.decoding(shape, *size)}
+
+
+def searches(shape: str, count: int, cap: int) -> dict[str, Any]:
+    """Time searches cold and warm, by batch and by cap, and `generate` at an equal batch."""
+    found: dict[str, Any] = {}
     base = at.random_base(shape)
     fast = modeling.for_translation(base)
     asked = [[1, *ids] for ids in base.tokenizer.encode(list(at.sentences(count)["prompt"]))]
