@@ -39,8 +39,6 @@ PAUSES = (2, 10)
 LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
 LASTING |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, None}
 """Errors of files that another attempt would meet again; those without a number are our own."""
-GPU_FAILURE = "AcceleratorError"
-"""Name of torch's error of a GPU, after which all that a process asks of that GPU fails too."""
 CONNECT_SECONDS = 20
 """How long a scheduler may take to answer."""
 Outcome = tuple[Spec, str | None]
@@ -159,9 +157,12 @@ def _attempt(spec: Spec, store: Store) -> str | None:
     It is returned as text, because its traceback would keep the model of the run in memory.
 
     Raises:
-        torch.AcceleratorError: The GPU has failed.
+        torch.AcceleratorError: The GPU has failed, and so will all that this process asks of it.
     """
+    import torch
     from accelerate.utils import release_memory
+
+    from mlq_utils.modeling.memory import is_out_of_memory
 
     for pause in (*PAUSES, None):
         release_memory()  # what earlier runs have left
@@ -169,7 +170,7 @@ def _attempt(spec: Spec, store: Store) -> str | None:
             experiments.run(spec, store, progress=False)
             return None
         except Exception as error:
-            if type(error).__name__ == GPU_FAILURE and "out of memory" not in str(error):
+            if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
                 raise
             if pause is None or not isinstance(error, OSError) or error.errno in LASTING:
                 return f"{type(error).__name__}: {error}"
