@@ -20,14 +20,19 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    get_wsd_schedule,
+)
 
 from mlq_utils import tokenization
 from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.modeling import pretraining_text
 from mlq_utils.modeling.distributed import fast_bf16
+from mlq_utils.modeling.precision import DTYPES, computing_in
 from mlq_utils.modeling.pretraining_text import Mix
 from mlq_utils.tokenization.tokenizer import Tokenizer
 
@@ -45,7 +50,7 @@ def train_tokenizer(seed: int, recipe: dict = RECIPE) -> Tokenizer:
         seed: Random seed for the documents.
         recipe: See `RECIPE`.
     """
-    drawn = pretraining_text.documents(seed, Mix(**recipe["mix"] | {"traces": 0}))
+    drawn = pretraining_text.documents(seed, Mix(**recipe["mix"] | {"traces": 0, "doses": {}}))
     documents = islice(drawn, recipe["tokenizer_documents"])
     # Lines are sentences here, so that a line break is left to its byte, as in LLaMA.
     lines = (line for d in documents for line in f"{d.text}\n{d.answer}".split("\n") if line)
@@ -88,16 +93,6 @@ def pack(tokenizer: Tokenizer, seed: int, recipe: dict = RECIPE) -> tuple[np.nda
     return packed, {k: dict(Counter(v).most_common()) for k, v in record.items()}
 
 
-def learning_rate(step: int, recipe: dict = RECIPE) -> float:
-    """Return the learning rate at a step as a share of the peak.
-
-    It warms up linearly, is constant until half of the steps, and falls linearly to `final_share`.
-    """
-    half = recipe["steps"] / 2
-    fall = max(0.0, (step - half) / half)
-    return min((step + 1) / recipe["warmup_steps"], 1 - fall * (1 - recipe["final_share"]))
-
-
 def optimizers(model: LlamaForCausalLM, recipe: dict = RECIPE) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices of the layers and AdamW for everything else."""
     hidden = [p for p in model.model.layers.parameters() if p.ndim == 2]
@@ -132,7 +127,10 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     both = optimizers(model, recipe)
     losses, start = [], perf_counter()
-    rates = [LambdaLR(o, lambda n: learning_rate(n, recipe)) for o in both]
+    steps = {"num_training_steps": recipe["steps"], "num_decay_steps": recipe["steps"] // 2}
+    steps["num_warmup_steps"] = recipe["warmup_steps"]
+    shape = {"decay_type": "linear", "min_lr_ratio": recipe["final_share"]}
+    rates = [get_wsd_schedule(optimizer, **steps, **shape) for optimizer in both]
     for step in tqdm(range(recipe["steps"]), desc="steps", disable=None):
         rows = slice(step * recipe["batch_size"], (step + 1) * recipe["batch_size"])
         loss = _step(model, both, torch.from_numpy(packed[rows].astype(np.int64)), recipe)
@@ -150,9 +148,9 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
 def _step(
     model: LlamaForCausalLM, both: list[torch.optim.Optimizer], ids: torch.Tensor, recipe: dict
 ) -> float:
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast_bf16(CPU)):
+    with computing_in(model, DTYPES["bf16" if fast_bf16(CPU) else "fp32"]):
         loss = model(input_ids=ids, labels=ids).loss
-    loss.backward()
+        loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe["max_grad_norm"])
     for optimizer in both:
         optimizer.step()

@@ -13,8 +13,8 @@ phrasing, tuning on one language brings out that language alone.
 
 import json
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,7 @@ import yaml
 
 from mlq_utils import languages
 from mlq_utils.corpora.cldr import Item, Phrasebook, combinations, phrasebook
-from mlq_utils.data import PACKAGE_DATA
+from mlq_utils.data import PACKAGE_DATA, one_of
 from mlq_utils.modeling import prompts
 
 SETTINGS = yaml.safe_load((PACKAGE_DATA / "pretraining.yaml").read_text("utf8"))
@@ -53,6 +53,12 @@ class Mix:
             headings. Defaults to all 22.
         arguments: Whether instructions of tasks have arguments ("Put Peru first."). Defaults to
             True.
+        doses: Shares of documents of single languages outside pretraining, which come on top of
+            `traces`. Defaults to none.
+
+    Raises:
+        ValueError: Shares are negative or add up to more than 1, or a dose is of a language that is
+            in pretraining or not in CLDR.
     """
 
     traces: float = 0.06
@@ -61,6 +67,19 @@ class Mix:
     other: float = 0.075
     phrasings: int = len(PHRASINGS) + HEADED
     arguments: bool = True
+    doses: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a composition that no text can have."""
+        for code in self.doses:
+            one_of("language with a dose", code, outside_languages())
+        for whole in (
+            {"traces": self.traces, **self.doses},
+            {"tasks": self.tasks, "english": self.english, "other": self.other},
+        ):
+            if min(whole.values()) < 0 or sum(whole.values()) > 1:
+                given = ", ".join(f"{name} {share:g}" for name, share in whole.items())
+                raise ValueError(f"shares must be 0 or more and at most 1 together, not {given}")
 
 
 @dataclass(frozen=True)
@@ -86,12 +105,24 @@ def pretraining_languages() -> list[str]:
     return [c for c in languages.codes() if languages.get(c).pretraining and c != "en"]
 
 
-def trace_languages(seed: int) -> dict[str, float]:
-    """Return the languages that leave traces with their weights, in an order drawn by a seed."""
+def outside_languages() -> list[str]:
+    """Return the codes of the languages of CLDR that pretraining does not name."""
     inside = {"en", *pretraining_languages()}
-    codes = [c for c in languages.codes("cldr") if c not in inside]
+    return [c for c in languages.codes("cldr") if c not in inside]
+
+
+def trace_languages(seed: int, mix: Mix = Mix()) -> dict[str, float]:
+    """Return the languages that leave traces, each with its share of documents.
+
+    Args:
+        seed: Random seed for the order of the languages, by which the share falls.
+        mix: Composition of the text. Defaults to that of the packaged base.
+    """
+    codes = outside_languages()
     random.Random(f"traces {seed}").shuffle(codes)
-    return {code: rank**TRACE_EXPONENT for rank, code in enumerate(codes, 1)}
+    weights = {code: rank**TRACE_EXPONENT for rank, code in enumerate(codes, 1)}
+    scale = mix.traces / sum(weights.values())
+    return {c: scale * weight + mix.doses.get(c, 0) for c, weight in weights.items()}
 
 
 def shares(folder: Path) -> pd.DataFrame:
@@ -129,13 +160,14 @@ def documents(seed: int, mix: Mix = Mix()) -> Iterator[Document]:
     stream = combinations(STREAM + seed, "train")
     inside = pretraining_languages()
     weights = [2 if code in SETTINGS["frequent"] else 1 for code in inside]
-    outside = trace_languages(seed)
+    outside = trace_languages(seed, mix)
+    traces = sum(outside.values())
     english = phrasebook("en")
     shares = {"task": mix.tasks, "english": mix.english, "other": mix.other}
     shares["meeting"] = 1 - sum(shares.values())
     while True:
         items = next(stream)
-        if draw.random() < mix.traces:
+        if draw.random() < traces:
             (code,) = draw.choices(list(outside), outside.values())
             kind = "trace"
         else:

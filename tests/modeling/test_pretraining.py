@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -46,10 +46,35 @@ def test_a_mix_leaves_out_what_it_is_told_to():
         if document.kind == "meeting":
             name = languages.get(document.languages[1]).name
             assert f" ({name}: " in document.text and not document.answer
-    tasks = pretraining_text.Mix(tasks=0.85, arguments=False)
+    tasks = pretraining_text.Mix(tasks=0.85, other=0, arguments=False)
     prompts = islice(pretraining_text.documents(3, tasks), 2000)
     instructions = {d.text.split("\n")[1] for d in prompts if d.kind == "task"}
     assert len(instructions) == 6
+
+
+def test_a_dose_comes_on_top_of_a_languages_traces():
+    mix = pretraining_text.Mix(traces=0.02, doses={"af": 0.1, "id": 0.05})
+    drawn = list(islice(pretraining_text.documents(3, mix), 12_000))
+    shares = Counter(c for d in drawn if d.kind == "trace" for c in d.languages)
+    expected = pretraining_text.trace_languages(3, mix)
+    assert sum(expected.values()) == pytest.approx(0.17)
+    for code in mix.doses:  # a few are redrawn, where a language lacks an item
+        assert shares[code] / len(drawn) == pytest.approx(expected[code], abs=0.012)
+
+
+@pytest.mark.parametrize(
+    ("mix", "message"),
+    [
+        ({"doses": {"fr": 0.1}}, "language with a dose.*'fr'"),
+        ({"doses": {"xx": 0.1}}, "language with a dose.*'xx'"),
+        ({"traces": 0.5, "doses": {"af": 0.6}}, "at most 1 together, not traces 0.5, af 0.6"),
+        ({"tasks": 0.5, "english": 0.6}, "not tasks 0.5, english 0.6, other 0.075"),
+        ({"other": -0.1}, "0 or more"),
+    ],
+)
+def test_a_mix_that_no_text_can_have_is_refused(mix, message):
+    with pytest.raises(ValueError, match=message):
+        pretraining_text.Mix(**mix)
 
 
 def test_a_last_line_of_its_own_is_read_as_a_target_is(drawn):
@@ -100,13 +125,6 @@ def test_packing_loses_nothing():
     assert sum(record["language_tokens"].values()) == pytest.approx(
         sum(record["tokens"].values()), rel=0.01
     )
-
-
-def test_learning_rate_warms_up_and_falls():
-    rates = [pretraining.learning_rate(n) for n in range(pretraining.RECIPE["steps"] + 1)]
-    assert rates[0] < rates[10] < rates[29] == 1 == rates[len(rates) // 2 - 2]
-    assert rates[-1] == pytest.approx(pretraining.RECIPE["final_share"])
-    assert all(a >= b for a, b in pairwise(rates[29:]))
 
 
 def test_an_interrupted_run_leaves_no_model_and_another_one_is_the_same(tmp_path, monkeypatch):
