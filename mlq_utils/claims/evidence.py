@@ -6,24 +6,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from mlq_utils.claims import frames
+from mlq_utils.claims import frames, resampling
 from mlq_utils.data import one_of
-from mlq_utils.scoring import intervals
 
-REDUCTIONS: dict[str, Callable[[Any], Any]] = {
-    "first": lambda values: values.iloc[0],
-    "last": lambda values: values.iloc[-1],
-    "rise": lambda values: values.iloc[-1] - values.iloc[0],
-    "times": lambda values: values.iloc[-1] / values.iloc[0],
-    "range": lambda values: values.max() - values.min(),
-    "count": len,
-    "distinct": pd.Series.nunique,
-    "mean with interval": intervals.mean,
-    "rank correlation": lambda pair: intervals.rank_correlation(pair.iloc[:, 0], pair.iloc[:, 1]),
-} | {name: getattr(pd.Series, name) for name in ("min", "max", "mean", "median", "sum")}
-"""How the values in the rows of a source become one number, or a number and its interval."""
+REDUCTIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "mean": resampling.mean,
+    "sum": lambda values, times: times @ values,
+    "count": lambda values, times: times.sum(axis=1),
+    "rank correlation": resampling.agreement,
+    "agreement": resampling.agreement,
+}
+"""How the values in the rows of a source become one number in each sample."""
+_EXACT = {name: getattr(pd.Series, name) for name in ("min", "max", "median", "nunique")}
+"""Reductions for the words alone: they stay the same in all samples."""
 
 
 def select(
@@ -71,37 +69,52 @@ def _evaluated(found: pd.DataFrame, expressions: Mapping[str, str] | None) -> pd
 
 
 def measure(
-    source: Mapping[str, Any], numbers: Mapping[str, Mapping[str, Any]]
-) -> dict[str, float]:
+    source: Mapping[str, Any],
+    numbers: Mapping[str, Mapping[str, Any] | str],
+    resample: Sequence[str] = (),
+) -> resampling.Measured:
     """Return numbers that are each a reduction of an expression over the columns of a source.
 
     Args:
         source: The arguments of `select`.
-        numbers: For each number, its reduction (a key of `REDUCTIONS`) with the expression, as in
-            `{first: embed - full}`. The expression of a rank correlation is a list of two columns.
-            There may also be `rows`, a query for the rows that count.
-
-    Returns:
-        The numbers by name. If one of them has an interval, there are also `low`, `high` and `n`.
+        numbers: For each number, its reduction (a key of `REDUCTIONS`, or "min", "max", "median" or
+            "nunique") with the expression, as in `{mean: embed - full}`. The expression of a rank
+            correlation is a list of columns, and that of an agreement a regular expression for the
+            names of columns. There may also be `rows`, a query for the rows that count. A text is
+            an expression over the numbers before it. One number must be the `effect`.
+        resample: The columns whose groups are drawn, see `resampling.counts`.
 
     Raises:
         ValueError: A reduction is unknown.
     """
     found = select(**source)
-    measured = {}
-    for name, how in numbers.items():
-        result = _reduced(found, **how)
-        if isinstance(result, pd.Series):
-            measured |= {name: result.iloc[0]} | result.iloc[1:].to_dict()
-        else:
-            measured[name] = result
-    return measured
+
+    def compute(times: np.ndarray) -> pd.DataFrame:
+        reduced = pd.DataFrame(index=range(len(times)))
+        for name, how in numbers.items():
+            if isinstance(how, str):
+                reduced[name] = reduced.eval(how, engine="python")
+            else:
+                reduced[name] = _reduced(found, times, **how)
+        return reduced
+
+    return resampling.measure(found, resample, compute)
 
 
-def _reduced(found: pd.DataFrame, rows: str = "", **how: Any) -> Any:
-    ((reduction, expression),) = how.items()
-    reduce = REDUCTIONS[one_of("reduction", reduction, REDUCTIONS)]
+def _reduced(found: pd.DataFrame, times: np.ndarray, rows: str = "", **how: Any) -> np.ndarray:
+    ((name, expression),) = how.items()
+    one_of("reduction", name, [*REDUCTIONS, *_EXACT])
     if rows:
-        found = found.query(rows, engine="python")
-    two = isinstance(expression, list)
-    return reduce(found[expression] if two else found.eval(expression, engine="python"))
+        kept = found.eval(rows, engine="python").fillna(False).to_numpy(bool)
+        found, times = found[kept], times[:, kept]
+    if name == "agreement":
+        values = found.filter(regex=expression)
+    elif name == "rank correlation":
+        values = found[expression]
+    else:
+        values = found.eval(expression, engine="python")
+    if name in _EXACT:
+        return np.full(len(times), _EXACT[name](values))
+    values = values.to_numpy(float)
+    present = ~np.isnan(values.reshape(len(values), -1)).any(axis=1)
+    return REDUCTIONS[name](values[present], times[:, present])

@@ -1,6 +1,7 @@
 """The data that the claims are measured on: frames by the names that `claims.yaml` uses.
 
-Scores and changes are in spBLEU. A change is always the score minus the untuned model's.
+Scores and changes are in spBLEU. A change is always the score minus the untuned model's, and the
+scale is the highest score of the frame.
 """
 
 import dataclasses
@@ -14,7 +15,6 @@ from mlq_utils.data import one_of
 from mlq_utils.experiments import studies
 from mlq_utils.modeling.bases import MINI
 from mlq_utils.modeling.extension import Extension
-from mlq_utils.scoring import intervals
 
 
 @cache
@@ -37,11 +37,13 @@ def _named() -> pd.Series:
 
 
 def _compared(scores: pd.DataFrame, untuned: pd.Series) -> pd.DataFrame:
-    """Add the change, the target's properties and the number of languages tuned on."""
+    """Add the change, the scale, the target's properties and the number of languages tuned on."""
     target, tuned_on = scores["target"], scores["tuned_on"]
     references = target.isin(quadrants.REFERENCE_TARGETS)
     return scores.assign(
         change=scores["spbleu"] - target.map(untuned),
+        untuned=target.map(untuned),
+        scale=scores["spbleu"].max(),
         own=target == tuned_on,
         named=target.map(_named()).eq(True),  # English tasks have no target
         group=references.map({True: "references", False: "others"}),
@@ -65,16 +67,56 @@ def _ted() -> pd.DataFrame:
     return found.assign(quadrant=found["tuned_on"].map(quadrant))
 
 
-def _agreement(name: str, rows: str) -> pd.DataFrame:
-    """Return the rank correlations of all pairs of models among the rows of a frame.
+def _by_target(name: str, rows: str) -> pd.DataFrame:
+    """Return the scores of models among the rows of a frame, one row per target.
 
-    `rho` is the rank correlation over all `targets`, and `named` the one over the targets that
-    pretraining names.
+    There is a column "model ro" for the model tuned on Romanian, and so on.
     """
-    scores = frame(name).query(rows)
-    wide = scores.pivot_table(index=["named", "target"], columns="tuned_on", values="spbleu")
-    named = intervals.pairwise(wide.loc[True])["rho"]
-    return intervals.pairwise(wide).assign(named=named, targets=len(wide))
+    scores = frame(name).query(rows).assign(model=lambda t: "model " + t["tuned_on"])
+    index = ["target", "named", "untuned"]
+    return scores.pivot_table(index=index, columns="model", values="spbleu").reset_index()
+
+
+def _sides(name: str) -> pd.DataFrame:
+    """Return own scores and those of others, and whether the rate is the strategy's sparing one."""
+    found = studies.sides(frame(name))
+    sparing = found["learning_rate"] == found["strategy"].map(studies.SPARING_RATES)
+    return found.assign(sparing=sparing, scale=found["spbleu"].max())
+
+
+# Strategies and sizes on altruistic languages: one row per run, with the quadrant of the language by
+# this run, and the changes of its own score and of the others'.
+
+
+def _trials() -> pd.DataFrame:
+    """Return the runs of Table 4, whose others are af and ro."""
+    rows = paper.table(4).query("tuned_on != 'AVG'").rename(columns={"tuned_on": "language"})
+    run = ["language", "strategy", "size"]
+    tuned = rows.dropna().pivot(index=run, columns="measure", values="spbleu")
+    untuned = rows[rows["size"].isna()].pivot(index="language", columns="measure", values="spbleu")
+    found = tuned.join(untuned, lsuffix="_post", rsuffix="_pre").reset_index()
+    found = quadrants.assign(found, quadrants.threshold())
+    others = found["multilingual_post"] - found["multilingual_pre"]
+    own = found["bilingual_post"] - found["bilingual_pre"]
+    return found.assign(own=own, others=others, scale=rows["spbleu"].max(), rates=1)
+
+
+def _mini_trials() -> pd.DataFrame:
+    """Return the same runs of the mini world, whose others are the pretraining languages."""
+    scores = frame("altruistic_sizes").fillna({"learning_rate": 0.0})
+    run = ["tuned_on", "strategy", "size", "learning_rate", "seed"]
+    own = scores[scores["own"]].set_index(run)["change"].rename("own")
+    others = scores[scores["named"] & ~scores["own"]].groupby(run)["change"].mean()
+    parts = [
+        quadrants.trained(frame("untuned"), part).assign(**dict(zip(run[1:4], setting)))
+        for setting, part in scores.groupby(run[1:4])
+    ]
+    found = quadrants.assign(pd.concat(parts), quadrants.threshold(_untuned()))
+    found = found.join(own.to_frame().assign(others=others), on=["language", *run[1:]])
+    codes = frame("quadrants of the mini world").query("quadrant == 'altruistic'")["language"]
+    rates = scores.query("strategy == 'full'")["learning_rate"].nunique()
+    found = found.assign(scale=scores["spbleu"].max(), rates=rates)
+    return found[found["language"].isin(codes)]
 
 
 def _altruistic_errors() -> pd.DataFrame:
@@ -111,7 +153,7 @@ def _described(assigned: pd.DataFrame, words: pd.DataFrame | None = None) -> pd.
     indo_european = languages.table().set_index("code")["family_1"] == "Indo-European"
     code = assigned["language"]
     found = assigned.assign(indo_european=code.map(indo_european), named=code.map(_named()))
-    columns = ["of_language", "tokens_per_char"]
+    columns = ["of_language", "of_english", "tokens_per_char"]
     return found.join(words.set_index("language")[columns], on="language")
 
 
@@ -144,7 +186,7 @@ def _brevity() -> pd.DataFrame:
     """Return Table 7, with the brevity of outputs that are cut at the limit of new tokens."""
     printed = paper.table(7).pivot(index="target", columns="setting", values="value").drop("AVG")
     shortened = tokenization.recorded("shortening").query("kind == 'one token'")
-    return printed.join(shortened.set_index("language"))
+    return printed.join(shortened.set_index("language")).reset_index(names="language")
 
 
 FRAMES: dict[str, Callable[[], pd.DataFrame]] = (
@@ -153,13 +195,16 @@ FRAMES: dict[str, Callable[[], pd.DataFrame]] = (
     | {
         "models of table 9": _alpaca,
         "models of table 12": _ted,
-        "reciprocal_sizes by side": lambda: studies.sides(frame("reciprocal_sizes")),
-        "agreement of reciprocal models": partial(
-            _agreement, "models of table 12", "quadrant == 'reciprocal'"
+        "reciprocal_sizes by side": partial(_sides, "reciprocal_sizes"),
+        "reciprocal models by target": partial(
+            _by_target, "models of table 12", "quadrant == 'reciprocal'"
         ),
-        "agreement of ro, no and ms": partial(
-            _agreement, "every_target", "tuned_on in ['ro', 'no', 'ms']"
+        "ro, no and ms by target": partial(
+            _by_target, "every_target", "tuned_on in ['ro', 'no', 'ms']"
         ),
+        "trials of table 4": _trials,
+        "altruistic_sizes by run": _mini_trials,
+        "tokenizers": lambda: tokenization.recorded("fertility"),
         "errors on altruistic languages": _altruistic_errors,
         "extensions": extensions,
         "quadrants of table 2": lambda: _described(paper.table(2)),

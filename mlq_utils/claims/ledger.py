@@ -1,8 +1,9 @@
 """The paper's claims, and the verdict of each kind of evidence on them.
 
 No verdict is typed by hand. For each kind of evidence, `claims.yaml` says which numbers are
-measured, and gives a rule that draws the verdict from them. To add a claim, add an entry there. The
-first lines of the file explain the fields.
+measured, which of them is the effect that the claim is about, and gives rules that draw the verdict
+from the effect, its interval and the other numbers. To add a claim, add an entry there. The first
+lines of the file explain the fields.
 """
 
 import ast
@@ -20,14 +21,38 @@ import yaml
 
 from mlq_utils.claims.evidence import measure, select
 from mlq_utils.claims.frames import FRAMES
+from mlq_utils.claims.resampling import LEVEL, Measured
 from mlq_utils.data import PACKAGE_DATA, one_of
 
 CLAIMS_FILE = PACKAGE_DATA / "claims" / "claims.yaml"
-EVIDENCE = ("published", "tokenizer", "trained")
-VERDICTS = ("holds", "holds in part", "does not hold", "not testable here")
+STRANDS = {"published": "llama", "tokenizer": "llama", "trained": "toy"}
+"""The strand of each kind of evidence: about LLaMA and other real models, or about the toy."""
+EVIDENCE = tuple(STRANDS)
+UNTESTED = "not testable here"
+CONSTRUCTED = "not comparable, by construction"
+# The toy's verdicts have words of their own, so that none reads as one on LLaMA. It has none for
+# "in part": what holds of it in part is left undecided.
+_WORDS = {
+    "llama": {rule: rule for rule in ("holds", "holds in part", "does not hold", "undecided")},
+    "toy": {
+        "holds": "seen in the toy",
+        "does not hold": "not seen in the toy",
+        "undecided": "undecided in the toy",
+    },
+}
+VERDICTS = (*_WORDS["llama"], UNTESTED, *_WORDS["toy"].values(), CONSTRUCTED)
+"""The verdicts: those on LLaMA, then those on the toy."""
+COLUMNS = (
+    "key", "claim", "quote", "section", "strand", "evidence", "verdict", "measured", "effect",
+    "low", "high", "numbers", "why", "decided_by", "chapter", "supports", "reason", "history",
+)  # fmt: skip
+"""The columns of `table`."""
 
-_CLAIM_FIELDS = ("key", "section", "claim", "supports", "chapter")
-_TEST_FIELDS = ("source", "numbers", "words", "holds")
+_CLAIM_FIELDS = (
+    "key", "section", "quote", "claim", "supports", "reason", "history", "chapter",
+)  # fmt: skip
+_TEST_FIELDS = ("source", "numbers", "measured", "resample", "words", "holds", "fails")
+_OPTIONAL_FIELDS = ("in_part", "why", "constructed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,57 +60,80 @@ class Test:
     """A test of a claim by one kind of evidence, with the fields that `claims.yaml` explains.
 
     Attributes:
-        measure: The function that measures and returns the numbers by name.
-        in_part: Empty if the claim cannot hold in part.
+        measure: The function that measures the numbers, with their bootstrap samples.
+        rules: The expressions of the verdicts, in the order in which they are tried.
+        why: Why the toy differs from the paper, if it does.
+        constructed: Why the toy's text alone decides, so that it cannot be compared, if it does.
         where: The claim and the kind of evidence, for error messages.
     """
 
     evidence: str
-    measure: Callable[[], Mapping[str, float]]
+    measure: Callable[[], Measured]
+    measured: str
     words: str
-    holds: str
-    in_part: str
+    rules: Mapping[str, str]
+    why: str
+    constructed: str
     where: str
 
     def verdict(self, numbers: Mapping[str, float]) -> str:
         """Return the verdict that these numbers give, one of `VERDICTS`."""
-        if _is_true(self.holds, numbers):
-            return "holds"
-        if self.in_part and _is_true(self.in_part, numbers):
-            return "holds in part"
-        return "does not hold"
+        words = _WORDS[STRANDS[self.evidence]]
+        if self.constructed:
+            return CONSTRUCTED
+        # Without builtins a rule sees the numbers alone.
+        found = [word for word, rule in self.rules.items() if eval(rule, {}, dict(numbers))]
+        return words.get(found[0], words["undecided"]) if found else words["undecided"]
+
+    def judge(self, level: float = LEVEL) -> tuple[str, list[str]]:
+        """Return the verdict, and the languages without any one of which it would be another.
+
+        If there are such languages, the verdict is "undecided".
+
+        Args:
+            level: Level of confidence of the intervals. Defaults to 0.95.
+        """
+        verdict = self.verdict(self.sample.numbers(level))
+        others = [
+            name
+            for name in self.sample.absent
+            if self.verdict(self.sample.numbers(level, without=name)) != verdict
+        ]
+        return _WORDS[STRANDS[self.evidence]]["undecided"] if others else verdict, others
 
     @cached_property
-    def numbers(self) -> Mapping[str, float]:
-        """The measured numbers.
+    def sample(self) -> Measured:
+        """The measured numbers with their bootstrap samples.
 
         Raises:
             ValueError: The source, a rule or the words use a name that does not exist.
         """
         try:
-            numbers = self.measure()
+            sample = self.measure()
         except (ValueError, KeyError, pd.errors.UndefinedVariableError) as error:
             raise ValueError(f"{self.where} cannot be measured: {error}") from error
-        nodes = (node for rule in (self.holds, self.in_part) for node in ast.walk(ast.parse(rule)))
+        nodes = (node for rule in self.rules.values() for node in ast.walk(ast.parse(rule)))
         used = [node.id for node in nodes if isinstance(node, ast.Name)]
         used += [name for _, name, _, _ in string.Formatter().parse(self.words) if name]
+        known = sample.numbers()
         for name in used:
-            one_of(f"number of {self.where}:", name, numbers)
-        return numbers
+            one_of(f"number of {self.where}:", name, known)
+        return sample
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, with the fields that `claims.yaml` explains.
-
-    There are no tests if the claim is not testable here.
-    """
+    """A claim of the paper, with the fields that `claims.yaml` explains."""
 
     key: str
     section: str
+    quote: str
     claim: str
     supports: str
+    reason: str
+    history: str
     chapter: str
+    untested: str = ""
     tests: tuple[Test, ...] = ()
 
 
@@ -111,30 +159,41 @@ def read(path: Path = CLAIMS_FILE) -> tuple[Claim, ...]:
 
 def _claim(entry: Mapping[str, Any]) -> Claim:
     where = f"the claim {entry.get('key', entry)!r}"
-    _check_fields(where, entry, _CLAIM_FIELDS)
     kinds = entry.get("evidence", {})
+    about_llama = [kind for kind in kinds if STRANDS.get(kind) == "llama"]
+    own = (*_CLAIM_FIELDS, *(() if about_llama else ("untested",)))
+    _check_fields(where, entry, own)
     if not kinds:
-        _check_fields(where, entry, (), _CLAIM_FIELDS)
+        _check_fields(where, entry, (), own)
     # What is neither a field of the claim nor its evidence is shared by its tests.
-    shared = {name: entry[name] for name in entry if name not in (*_CLAIM_FIELDS, "evidence")}
+    shared = {name: entry[name] for name in entry if name not in (*own, "evidence")}
     tests = tuple(_test(where, kind, shared | (test or {})) for kind, test in kinds.items())
-    return Claim(*(entry[name] for name in _CLAIM_FIELDS), tests)
+    fields = {name: entry[name] for name in own}
+    return Claim(**fields | {"history": " ".join(entry["history"]), "tests": tests})
 
 
 def _test(claim: str, kind: str, entry: Mapping[str, Any]) -> Test:
     where = f"{claim} ({one_of(f'evidence of {claim}:', kind, EVIDENCE)})"
     _check_fields(where, entry, _TEST_FIELDS)
-    _check_fields(where, entry, (), (*_TEST_FIELDS, "in_part"))
+    _check_fields(where, entry, (), (*_TEST_FIELDS, *_OPTIONAL_FIELDS))
     source = entry["source"]
     _check_fields(f"the source of {where}", source, ["frame"], inspect.signature(select).parameters)
     one_of(f"frame of {where}:", source["frame"], FRAMES)
-    rules = [entry["holds"], entry.get("in_part", "")]
-    for rule in filter(None, rules):
+    rules = {
+        "holds": entry["holds"],
+        "holds in part": entry.get("in_part", "False"),
+        "does not hold": entry["fails"],
+    }
+    for rule in rules.values():
         try:
             ast.parse(rule, mode="eval")
         except SyntaxError as error:
             raise ValueError(f"the rule of {where} is no expression: {rule!r}") from error
-    return Test(kind, partial(measure, source, entry["numbers"]), entry["words"], *rules, where)
+    how = [source, entry["numbers"], entry["resample"]]
+    texts = [entry.get(name, "") for name in ("why", "constructed")]
+    return Test(
+        kind, partial(measure, *how), entry["measured"], entry["words"], rules, *texts, where
+    )
 
 
 def _check_fields(
@@ -148,37 +207,60 @@ def _check_fields(
         one_of(f"field of {where}:", name, known)
 
 
-def _is_true(rule: str, numbers: Mapping[str, float]) -> bool:
-    # With empty globals a rule sees the numbers, and none of this module's names.
-    return bool(pd.eval(rule, engine="python", local_dict=dict(numbers), global_dict={}))
-
-
-def table() -> pd.DataFrame:
+def table(level: float = LEVEL) -> pd.DataFrame:
     """Return what the evidence says of every claim.
 
+    Args:
+        level: Level of confidence of the intervals. Defaults to 0.95. With a higher one, such as
+            Bonferroni's for many tests, more verdicts are "undecided".
+
     Returns:
-        One row per claim and kind of evidence, or a single row for a claim that is not testable
-        here: `claim`, `section`, `evidence`, `verdict` (one of `VERDICTS`), `numbers` (in words),
-        `key`, `chapter` and `supports`.
+        One row per claim and kind of evidence, with the columns `COLUMNS`. `strand` is "llama" or
+        "toy". `effect` is what `measured` says in words, with its interval from `low` to `high`.
+        `why` says why the toy differs, where it does. `decided_by` has the codes of the languages
+        without any one of which the verdict would be another. A claim of which no evidence about
+        LLaMA is at hand has a row for that, whose `numbers` say what is missing.
     """
-    columns = ["claim", "section", "evidence", "verdict", "numbers", "key", "chapter", "supports"]
     rows = []
     for claim in read():
-        row = dict.fromkeys(columns, "") | vars(claim) | {"verdict": VERDICTS[-1]}
-        for test in claim.tests:
-            found = {"evidence": test.evidence, "verdict": test.verdict(test.numbers)}
-            rows.append(row | found | {"numbers": test.words.format(**test.numbers)})
-        rows += [] if claim.tests else [row]
-    return pd.DataFrame(rows)[columns]
+        start = dict.fromkeys(COLUMNS, "") | dict.fromkeys(("effect", "low", "high"))
+        start |= {name: value for name, value in vars(claim).items() if name in COLUMNS}
+        if claim.untested:
+            missing = {"strand": "llama", "verdict": UNTESTED, "numbers": claim.untested}
+            rows.append(start | missing)
+        rows += [start | _row(test, level) for test in claim.tests]
+    return pd.DataFrame(rows)[list(COLUMNS)]
+
+
+def _row(test: Test, level: float) -> dict[str, Any]:
+    numbers = test.sample.numbers(level)
+    verdict, others = test.judge(level)
+    seen = verdict == _WORDS["toy"]["holds"]
+    return {
+        "strand": STRANDS[test.evidence],
+        "evidence": test.evidence,
+        "verdict": verdict,
+        "measured": test.measured,
+        **{name: numbers[name] for name in ("effect", "low", "high")},
+        "numbers": test.words.format(**numbers),
+        "why": "" if seen else test.constructed or test.why,
+        "decided_by": " ".join(others),
+    }
 
 
 def report() -> str:
     """Return the claims and the verdicts on them as plain text, for a terminal."""
     lines = []
+    names = {"llama": "LLaMA", "toy": "the toy"}
     for key, rows in table().groupby("key", sort=False):
-        section, claim = rows[["section", "claim"]].iloc[0]
+        section, claim, quote = rows[["section", "claim", "quote"]].iloc[0]
         lines += ["", *textwrap.wrap(f"{key} ({section}): {claim}", 100)]
+        lines += textwrap.wrap(f'"{quote}"', 100, initial_indent="  ", subsequent_indent="  ")
         for row in rows.itertuples():
-            start = f"  {row.evidence:<9}  {row.verdict:<13}  "
-            lines += textwrap.wrap(start + row.numbers, 100, subsequent_indent=" " * len(start))
+            told = row.numbers[:1].upper() + row.numbers[1:]
+            if row.decided_by:
+                told += f". Without {row.decided_by} it would be decided otherwise"
+            start = f"  {names[row.strand]}: {row.verdict}. "
+            text = f"{start}{told}. {row.why}".strip()
+            lines += textwrap.wrap(text, 100, subsequent_indent="    ")
     return "\n".join(lines[1:])
