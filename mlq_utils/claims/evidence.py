@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlq_utils.claims import frames, resampling
+from mlq_utils.claims import frames
 from mlq_utils.data import one_of
+from mlq_utils.scoring import intervals
 
 REDUCTIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "mean": resampling.mean,
+    "mean": intervals.means,
     "sum": lambda values, times: times @ values,
     "count": lambda values, times: times.sum(axis=1),
-    "rank correlation": resampling.agreement,
-    "agreement": resampling.agreement,
+    "rank correlation": intervals.agreements,
+    "agreement": intervals.agreements,
 }
 """How the values in the rows of a source become one number in each sample."""
 _EXACT = {name: getattr(pd.Series, name) for name in ("min", "max", "median", "nunique")}
@@ -71,8 +72,8 @@ def _evaluated(found: pd.DataFrame, expressions: Mapping[str, str] | None) -> pd
 def measure(
     source: Mapping[str, Any],
     numbers: Mapping[str, Mapping[str, Any] | str],
-    resample: Sequence[str] = (),
-) -> resampling.Measured:
+    resample: Sequence[str],
+) -> intervals.Resampled:
     """Return numbers that are each a reduction of an expression over the columns of a source.
 
     Args:
@@ -82,7 +83,7 @@ def measure(
             correlation is a list of columns, and that of an agreement a regular expression for the
             names of columns. There may also be `rows`, a query for the rows that count. A text is
             an expression over the numbers before it. One number must be the `effect`.
-        resample: The columns whose groups are drawn, see `resampling.counts`.
+        resample: The columns whose groups are drawn, see `intervals.Resampled`.
 
     Raises:
         ValueError: A reduction is unknown.
@@ -98,7 +99,7 @@ def measure(
                 reduced[name] = _reduced(found, times, **how)
         return reduced
 
-    return resampling.measure(found, resample, compute)
+    return intervals.Resampled(found, resample, compute)
 
 
 def _reduced(found: pd.DataFrame, times: np.ndarray, rows: str = "", **how: Any) -> np.ndarray:
@@ -115,6 +116,6 @@ def _reduced(found: pd.DataFrame, times: np.ndarray, rows: str = "", **how: Any)
         values = found.eval(expression, engine="python")
     if name in _EXACT:
         return np.full(len(times), _EXACT[name](values))
-    values = values.to_numpy(float)
+    values = (values.notna() if name == "count" else values).to_numpy(float)
     present = ~np.isnan(values.reshape(len(values), -1)).any(axis=1)
     return REDUCTIONS[name](values[present], times[:, present])

@@ -80,43 +80,13 @@ def _by_target(name: str, rows: str) -> pd.DataFrame:
 def _sides(name: str) -> pd.DataFrame:
     """Return own scores and those of others, and whether the rate is the strategy's sparing one."""
     found = studies.sides(frame(name))
-    sparing = found["learning_rate"] == found["strategy"].map(studies.SPARING_RATES)
-    return found.assign(sparing=sparing, scale=found["spbleu"].max())
-
-
-# Strategies and sizes on altruistic languages: one row per run, with the quadrant of the language by
-# this run, and the changes of its own score and of the others'.
-
-
-def _trials() -> pd.DataFrame:
-    """Return the runs of Table 4, whose others are af and ro."""
-    rows = paper.table(4).query("tuned_on != 'AVG'").rename(columns={"tuned_on": "language"})
-    run = ["language", "strategy", "size"]
-    tuned = rows.dropna().pivot(index=run, columns="measure", values="spbleu")
-    untuned = rows[rows["size"].isna()].pivot(index="language", columns="measure", values="spbleu")
-    found = tuned.join(untuned, lsuffix="_post", rsuffix="_pre").reset_index()
-    found = quadrants.assign(found, quadrants.threshold())
-    others = found["multilingual_post"] - found["multilingual_pre"]
-    own = found["bilingual_post"] - found["bilingual_pre"]
-    return found.assign(own=own, others=others, scale=rows["spbleu"].max(), rates=1)
-
-
-def _mini_trials() -> pd.DataFrame:
-    """Return the same runs of the mini world, whose others are the pretraining languages."""
-    scores = frame("altruistic_sizes").fillna({"learning_rate": 0.0})
-    run = ["tuned_on", "strategy", "size", "learning_rate", "seed"]
-    own = scores[scores["own"]].set_index(run)["change"].rename("own")
-    others = scores[scores["named"] & ~scores["own"]].groupby(run)["change"].mean()
-    parts = [
-        quadrants.trained(frame("untuned"), part).assign(**dict(zip(run[1:4], setting)))
-        for setting, part in scores.groupby(run[1:4])
-    ]
-    found = quadrants.assign(pd.concat(parts), quadrants.threshold(_untuned()))
-    found = found.join(own.to_frame().assign(others=others), on=["language", *run[1:]])
-    codes = frame("quadrants of the mini world").query("quadrant == 'altruistic'")["language"]
-    rates = scores.query("strategy == 'full'")["learning_rate"].nunique()
-    found = found.assign(scale=scores["spbleu"].max(), rates=rates)
-    return found[found["language"].isin(codes)]
+    quadrant = frame("quadrants of the mini world").set_index("language")["quadrant"]
+    return found.assign(
+        quadrant=found["tuned_on"].map(quadrant),
+        sparing=found["learning_rate"] == found["strategy"].map(studies.SPARING_RATES),
+        rates=found.query("strategy == 'full'")["learning_rate"].nunique(dropna=False),
+        scale=found["spbleu"].max(),
+    )
 
 
 def _altruistic_errors() -> pd.DataFrame:
@@ -131,15 +101,13 @@ def extensions() -> pd.DataFrame:
     """Return what runs with an extended vocabulary change against those without.
 
     There is one row per language and extension of the study `extended` under a scaled limit of new
-    tokens. `spbleu`, `spbleu_plain` (without the extension) and `change` are means over `seeds`.
+    tokens. `spbleu`, `spbleu_plain` (without the extension) and `change` are means over seeds.
     """
     run = ["target", "size", "seed"]
-    plain = frame("shortened").query("cap.isna() and shorten.isna()")[[*run, "spbleu"]]
-    rows = frame("extended").query("cap.isna()").merge(plain, on=run, suffixes=("", "_plain"))
+    plain = frame("shortened").query("cap.isna() and shorten.isna()").set_index(run)["spbleu"]
+    rows = frame("extended").query("cap.isna()").join(plain.rename("spbleu_plain"), on=run)
     ways = ["target", *(field.name for field in dataclasses.fields(Extension))]
-    means = rows.groupby(ways, as_index=False, sort=False).agg(
-        seeds=("seed", "size"), spbleu=("spbleu", "mean"), spbleu_plain=("spbleu_plain", "mean")
-    )
+    means = rows.groupby(ways, as_index=False, sort=False)[["spbleu", "spbleu_plain"]].mean()
     return means.assign(change=means["spbleu"] - means["spbleu_plain"])
 
 
@@ -202,8 +170,7 @@ FRAMES: dict[str, Callable[[], pd.DataFrame]] = (
         "ro, no and ms by target": partial(
             _by_target, "every_target", "tuned_on in ['ro', 'no', 'ms']"
         ),
-        "trials of table 4": _trials,
-        "altruistic_sizes by run": _mini_trials,
+        "altruistic_sizes by side": partial(_sides, "altruistic_sizes"),
         "tokenizers": lambda: tokenization.recorded("fertility"),
         "errors on altruistic languages": _altruistic_errors,
         "extensions": extensions,

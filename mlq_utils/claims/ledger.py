@@ -10,7 +10,7 @@ import ast
 import inspect
 import string
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -21,8 +21,8 @@ import yaml
 
 from mlq_utils.claims.evidence import measure, select
 from mlq_utils.claims.frames import FRAMES
-from mlq_utils.claims.resampling import LEVEL, Measured
 from mlq_utils.data import PACKAGE_DATA, one_of
+from mlq_utils.scoring.intervals import LEVEL, Resampled
 
 CLAIMS_FILE = PACKAGE_DATA / "claims" / "claims.yaml"
 STRANDS = {"published": "llama", "tokenizer": "llama", "trained": "toy"}
@@ -30,111 +30,105 @@ STRANDS = {"published": "llama", "tokenizer": "llama", "trained": "toy"}
 EVIDENCE = tuple(STRANDS)
 UNTESTED = "not testable here"
 CONSTRUCTED = "not comparable, by construction"
-# The toy's verdicts have words of their own, so that none reads as one on LLaMA. It has none for
-# "in part": what holds of it in part is left undecided.
+# The words of each strand for: the claim holds, holds in part, does not hold, is undecided. The toy
+# has words of its own, so that none reads as a verdict on LLaMA, and none for "in part".
 _WORDS = {
-    "llama": {rule: rule for rule in ("holds", "holds in part", "does not hold", "undecided")},
-    "toy": {
-        "holds": "seen in the toy",
-        "does not hold": "not seen in the toy",
-        "undecided": "undecided in the toy",
-    },
+    "llama": ("holds", "holds in part", "does not hold", "undecided"),
+    "toy": ("seen in the toy", None, "not seen in the toy", "undecided in the toy"),
 }
-VERDICTS = (*_WORDS["llama"], UNTESTED, *_WORDS["toy"].values(), CONSTRUCTED)
-"""The verdicts: those on LLaMA, then those on the toy."""
-COLUMNS = (
-    "key", "claim", "quote", "section", "strand", "evidence", "verdict", "measured", "effect",
-    "low", "high", "numbers", "why", "decided_by", "chapter", "supports", "reason", "history",
-)  # fmt: skip
-"""The columns of `table`."""
+VERDICTS = (*_WORDS["llama"], UNTESTED, *filter(None, _WORDS["toy"]), CONSTRUCTED)
+"""The verdicts on LLaMA, then those on the toy."""
 
-_CLAIM_FIELDS = (
-    "key", "section", "quote", "claim", "supports", "reason", "history", "chapter",
-)  # fmt: skip
+_CLAIM_FIELDS = ("key", "section", "quote", "claim", "supports", "reason", "history", "chapter")
 _TEST_FIELDS = ("source", "numbers", "measured", "resample", "words", "holds", "fails")
 _OPTIONAL_FIELDS = ("in_part", "why", "constructed")
 
 
 @dataclass(frozen=True, eq=False)
 class Test:
-    """A test of a claim by one kind of evidence, with the fields that `claims.yaml` explains.
+    """A test of a claim by one kind of evidence.
 
     Attributes:
-        measure: The function that measures the numbers, with their bootstrap samples.
-        rules: The expressions of the verdicts, in the order in which they are tried.
-        why: Why the toy differs from the paper, if it does.
-        constructed: Why the toy's text alone decides, so that it cannot be compared, if it does.
+        evidence: The kind of evidence, one of `EVIDENCE`.
+        fields: The fields of a test that `claims.yaml` explains.
         where: The claim and the kind of evidence, for error messages.
     """
 
     evidence: str
-    measure: Callable[[], Measured]
-    measured: str
-    words: str
-    rules: Mapping[str, str]
-    why: str
-    constructed: str
+    fields: Mapping[str, Any]
     where: str
 
+    @property
+    def rules(self) -> list[str]:
+        """The expressions that say that the claim holds, holds in part and does not hold."""
+        return [self.fields["holds"], self.fields.get("in_part", "False"), self.fields["fails"]]
+
     def verdict(self, numbers: Mapping[str, float]) -> str:
-        """Return the verdict that these numbers give, one of `VERDICTS`."""
-        words = _WORDS[STRANDS[self.evidence]]
-        if self.constructed:
+        """Return the verdict that the rules draw from these numbers, one of `VERDICTS`."""
+        if "constructed" in self.fields:
             return CONSTRUCTED
-        # Without builtins a rule sees the numbers alone.
-        found = [word for word, rule in self.rules.items() if eval(rule, {}, dict(numbers))]
-        return words.get(found[0], words["undecided"]) if found else words["undecided"]
+        *words, undecided = _WORDS[STRANDS[self.evidence]]
+        for word, rule in zip(words, self.rules, strict=True):
+            if eval(rule, {}, dict(numbers)):
+                return word or undecided
+        return undecided
 
     def judge(self, level: float = LEVEL) -> tuple[str, list[str]]:
-        """Return the verdict, and the languages without any one of which it would be another.
+        """Return the verdict and the languages without any one of which it would be another.
 
-        If there are such languages, the verdict is "undecided".
-
-        Args:
-            level: Level of confidence of the intervals. Defaults to 0.95.
+        If there are such languages, it is "undecided". `level` is that of the intervals.
         """
         verdict = self.verdict(self.sample.numbers(level))
         others = [
-            name
-            for name in self.sample.absent
-            if self.verdict(self.sample.numbers(level, without=name)) != verdict
+            code
+            for code in (self.sample.languages if verdict != CONSTRUCTED else ())
+            if self.verdict(self.sample.numbers(level, without=code)) != verdict
         ]
-        return _WORDS[STRANDS[self.evidence]]["undecided"] if others else verdict, others
+        return _WORDS[STRANDS[self.evidence]][-1] if others else verdict, others
 
     @cached_property
-    def sample(self) -> Measured:
-        """The measured numbers with their bootstrap samples.
+    def sample(self) -> Resampled:
+        """The measured numbers, with their bootstrap samples.
 
         Raises:
             ValueError: The source, a rule or the words use a name that does not exist.
         """
         try:
-            sample = self.measure()
+            sample = measure(*(self.fields[name] for name in ("source", "numbers", "resample")))
+            known = sample.numbers()
         except (ValueError, KeyError, pd.errors.UndefinedVariableError) as error:
             raise ValueError(f"{self.where} cannot be measured: {error}") from error
-        nodes = (node for rule in self.rules.values() for node in ast.walk(ast.parse(rule)))
+        nodes = (node for rule in self.rules for node in ast.walk(ast.parse(rule)))
         used = [node.id for node in nodes if isinstance(node, ast.Name)]
-        used += [name for _, name, _, _ in string.Formatter().parse(self.words) if name]
-        known = sample.numbers()
+        used += [name for _, name, _, _ in string.Formatter().parse(self.fields["words"]) if name]
         for name in used:
             one_of(f"number of {self.where}:", name, known)
         return sample
 
+    def row(self, level: float = LEVEL) -> dict[str, Any]:
+        """Return what `table` says of this test alone."""
+        numbers = self.sample.numbers(level)
+        verdict, others = self.judge(level)
+        why = self.fields.get("constructed") or self.fields.get("why", "")
+        return {
+            "strand": STRANDS[self.evidence],
+            "evidence": self.evidence,
+            "verdict": verdict,
+            "measured": self.fields["measured"],
+            **{name: numbers[name] for name in ("effect", "low", "high")},
+            "numbers": self.fields["words"].format(**numbers),
+            "why": why if verdict != _WORDS["toy"][0] else "",
+            "decided_by": " ".join(others),
+        }
+
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, with the fields that `claims.yaml` explains."""
+    """A claim of the paper: its fields, which `claims.yaml` explains, and its tests."""
 
     key: str
-    section: str
-    quote: str
-    claim: str
-    supports: str
-    reason: str
-    history: str
-    chapter: str
-    untested: str = ""
-    tests: tuple[Test, ...] = ()
+    fields: Mapping[str, str]
+    tests: tuple[Test, ...]
 
 
 @cache
@@ -160,40 +154,33 @@ def read(path: Path = CLAIMS_FILE) -> tuple[Claim, ...]:
 def _claim(entry: Mapping[str, Any]) -> Claim:
     where = f"the claim {entry.get('key', entry)!r}"
     kinds = entry.get("evidence", {})
-    about_llama = [kind for kind in kinds if STRANDS.get(kind) == "llama"]
-    own = (*_CLAIM_FIELDS, *(() if about_llama else ("untested",)))
+    strands = {STRANDS[one_of(f"evidence of {where}:", kind, EVIDENCE)] for kind in kinds}
+    # Without evidence about LLaMA, a claim says what is missing.
+    own = _CLAIM_FIELDS if "llama" in strands else (*_CLAIM_FIELDS, "untested")
     _check_fields(where, entry, own)
     if not kinds:
         _check_fields(where, entry, (), own)
     # What is neither a field of the claim nor its evidence is shared by its tests.
     shared = {name: entry[name] for name in entry if name not in (*own, "evidence")}
     tests = tuple(_test(where, kind, shared | (test or {})) for kind, test in kinds.items())
-    fields = {name: entry[name] for name in own}
-    return Claim(**fields | {"history": " ".join(entry["history"]), "tests": tests})
+    fields = {name: entry[name] for name in own} | {"history": " ".join(entry["history"])}
+    return Claim(entry["key"], fields, tests)
 
 
 def _test(claim: str, kind: str, entry: Mapping[str, Any]) -> Test:
-    where = f"{claim} ({one_of(f'evidence of {claim}:', kind, EVIDENCE)})"
+    where = f"{claim} ({kind})"
     _check_fields(where, entry, _TEST_FIELDS)
     _check_fields(where, entry, (), (*_TEST_FIELDS, *_OPTIONAL_FIELDS))
     source = entry["source"]
     _check_fields(f"the source of {where}", source, ["frame"], inspect.signature(select).parameters)
     one_of(f"frame of {where}:", source["frame"], FRAMES)
-    rules = {
-        "holds": entry["holds"],
-        "holds in part": entry.get("in_part", "False"),
-        "does not hold": entry["fails"],
-    }
-    for rule in rules.values():
+    test = Test(kind, entry, where)
+    for rule in test.rules:
         try:
             ast.parse(rule, mode="eval")
         except SyntaxError as error:
             raise ValueError(f"the rule of {where} is no expression: {rule!r}") from error
-    how = [source, entry["numbers"], entry["resample"]]
-    texts = [entry.get(name, "") for name in ("why", "constructed")]
-    return Test(
-        kind, partial(measure, *how), entry["measured"], entry["words"], rules, *texts, where
-    )
+    return test
 
 
 def _check_fields(
@@ -211,56 +198,39 @@ def table(level: float = LEVEL) -> pd.DataFrame:
     """Return what the evidence says of every claim.
 
     Args:
-        level: Level of confidence of the intervals. Defaults to 0.95. With a higher one, such as
-            Bonferroni's for many tests, more verdicts are "undecided".
+        level: Level of confidence of the intervals. Defaults to 0.95. A higher one, such as
+            Bonferroni's for many tests, leaves more claims undecided.
 
     Returns:
-        One row per claim and kind of evidence, with the columns `COLUMNS`. `strand` is "llama" or
-        "toy". `effect` is what `measured` says in words, with its interval from `low` to `high`.
-        `why` says why the toy differs, where it does. `decided_by` has the codes of the languages
-        without any one of which the verdict would be another. A claim of which no evidence about
-        LLaMA is at hand has a row for that, whose `numbers` say what is missing.
+        One row per claim and kind of evidence: the claim's fields, `strand` ("llama" or "toy"),
+        `evidence`, `verdict` (one of `VERDICTS`), `effect` with its interval (`low` to `high`) and
+        what it is (`measured`), `numbers` (in words), `why` the toy differs, where it does, and
+        `decided_by`, the languages without any one of which the verdict would be another. A claim
+        without evidence about LLaMA has a row whose `numbers` say what is missing.
     """
     rows = []
     for claim in read():
-        start = dict.fromkeys(COLUMNS, "") | dict.fromkeys(("effect", "low", "high"))
-        start |= {name: value for name, value in vars(claim).items() if name in COLUMNS}
-        if claim.untested:
-            missing = {"strand": "llama", "verdict": UNTESTED, "numbers": claim.untested}
-            rows.append(start | missing)
-        rows += [start | _row(test, level) for test in claim.tests]
-    return pd.DataFrame(rows)[list(COLUMNS)]
-
-
-def _row(test: Test, level: float) -> dict[str, Any]:
-    numbers = test.sample.numbers(level)
-    verdict, others = test.judge(level)
-    seen = verdict == _WORDS["toy"]["holds"]
-    return {
-        "strand": STRANDS[test.evidence],
-        "evidence": test.evidence,
-        "verdict": verdict,
-        "measured": test.measured,
-        **{name: numbers[name] for name in ("effect", "low", "high")},
-        "numbers": test.words.format(**numbers),
-        "why": "" if seen else test.constructed or test.why,
-        "decided_by": " ".join(others),
-    }
+        found = [test.row(level) for test in claim.tests]
+        if "untested" in claim.fields:
+            missing = {"strand": "llama", "verdict": UNTESTED, "numbers": claim.fields["untested"]}
+            found.insert(0, missing)
+        rows += [dict(claim.fields) | row for row in found]
+    frame = pd.DataFrame(rows).drop(columns="untested")
+    return frame.fillna(dict.fromkeys(frame.columns.drop(["effect", "low", "high"]), ""))
 
 
 def report() -> str:
     """Return the claims and the verdicts on them as plain text, for a terminal."""
     lines = []
-    names = {"llama": "LLaMA", "toy": "the toy"}
+    wrapped = partial(textwrap.wrap, width=100, initial_indent="  ", subsequent_indent="    ")
     for key, rows in table().groupby("key", sort=False):
-        section, claim, quote = rows[["section", "claim", "quote"]].iloc[0]
-        lines += ["", *textwrap.wrap(f"{key} ({section}): {claim}", 100)]
-        lines += textwrap.wrap(f'"{quote}"', 100, initial_indent="  ", subsequent_indent="  ")
+        first = rows.iloc[0]
+        lines += ["", *textwrap.wrap(f"{key} ({first['section']}): {first['claim']}", 100)]
+        lines += wrapped(f"“{first['quote']}”")
         for row in rows.itertuples():
-            told = row.numbers[:1].upper() + row.numbers[1:]
-            if row.decided_by:
-                told += f". Without {row.decided_by} it would be decided otherwise"
-            start = f"  {names[row.strand]}: {row.verdict}. "
-            text = f"{start}{told}. {row.why}".strip()
-            lines += textwrap.wrap(text, 100, subsequent_indent="    ")
+            strand = {"llama": "LLaMA", "toy": "The toy"}[row.strand]
+            turned = (
+                f" Leaving out any one of {row.decided_by} changes it." if row.decided_by else ""
+            )
+            lines += wrapped(f"{strand}: {row.verdict}; {row.numbers}.{turned} {row.why}".strip())
     return "\n".join(lines[1:])
