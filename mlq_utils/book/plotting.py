@@ -1,6 +1,6 @@
 """One style for all figures of the book, and the figures that several pages draw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -143,20 +143,4 @@ def bars_and_lines(frame: pd.DataFrame, bars: str, lines: Sequence[str]) -> Axes
     ax.tick_params(axis="x", rotation=90 if many else 0, labelsize=5.5 if many else 9)
     ax.set(xlabel="target language", ylabel="spBLEU, FLORES-101 devtest")
     ax.legend()
-    return ax
-
-
-def printed_and_trained(tables: Mapping[str, pd.DataFrame]) -> Axes:
-    """Draw trained scores against printed ones, with a colour and a marker for each table.
-
-    Args:
-        tables: Results of `Comparison.compare` by name. Cells without a run are left out.
-    """
-    rows = [frame.assign(table=name) for name, frame in tables.items() if "kept" not in frame]
-    shown = pd.concat(rows).dropna(subset=["printed", "trained"])
-    _, ax = plt.subplots()
-    style = {"hue": "table", "style": "table", "s": 25, "alpha": 0.7}
-    sns.scatterplot(shown, x="printed", y="trained", ax=ax, **style)
-    ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-    ax.set(xlabel="printed, spBLEU", ylabel="trained here, spBLEU")
     return ax

@@ -22,7 +22,7 @@ REDUCTIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 """How the values in the rows of a source become one number in each sample."""
 _EXACT = {name: getattr(pd.Series, name) for name in ("min", "max", "median", "nunique")}
-"""Reductions for the words alone: they stay the same in all samples."""
+"""Reductions for the words: the same in all samples."""
 
 
 def select(
@@ -46,9 +46,6 @@ def select(
         value: The column whose means are taken if `columns` is given. If it holds text, the first
             text is taken.
         then: Columns to add last, to the groups.
-
-    Raises:
-        ValueError: The frame is unknown.
     """
     found = _evaluated(frames.frame(frame), add)
     if rows:
@@ -79,14 +76,11 @@ def measure(
     Args:
         source: The arguments of `select`.
         numbers: For each number, its reduction (a key of `REDUCTIONS`, or "min", "max", "median" or
-            "nunique") with the expression, as in `{mean: embed - full}`. The expression of a rank
-            correlation is a list of columns, and that of an agreement a regular expression for the
-            names of columns. There may also be `rows`, a query for the rows that count. A text is
-            an expression over the numbers before it. One number must be the `effect`.
+            "nunique") with the expression, as in `{mean: embed - full}`: a list of columns for a
+            rank correlation, a regular expression for their names for an agreement. There may also
+            be `rows`, a query for the rows that count. A text is an expression over the numbers
+            before it. One number must be the `effect`.
         resample: The columns whose groups are drawn, see `intervals.Resampled`.
-
-    Raises:
-        ValueError: A reduction is unknown.
     """
     found = select(**source)
 

@@ -67,16 +67,6 @@ def _ted() -> pd.DataFrame:
     return found.assign(quadrant=found["tuned_on"].map(quadrant))
 
 
-def _by_target(name: str, rows: str) -> pd.DataFrame:
-    """Return the scores of models among the rows of a frame, one row per target.
-
-    There is a column "model ro" for the model tuned on Romanian, and so on.
-    """
-    scores = frame(name).query(rows).assign(model=lambda t: "model " + t["tuned_on"])
-    index = ["target", "named", "untuned"]
-    return scores.pivot_table(index=index, columns="model", values="spbleu").reset_index()
-
-
 def _sides(name: str) -> pd.DataFrame:
     """Return own scores and those of others, and whether the rate is the strategy's sparing one."""
     found = studies.sides(frame(name))
@@ -164,12 +154,6 @@ FRAMES: dict[str, Callable[[], pd.DataFrame]] = (
         "models of table 9": _alpaca,
         "models of table 12": _ted,
         "reciprocal_sizes by side": partial(_sides, "reciprocal_sizes"),
-        "reciprocal models by target": partial(
-            _by_target, "models of table 12", "quadrant == 'reciprocal'"
-        ),
-        "ro, no and ms by target": partial(
-            _by_target, "every_target", "tuned_on in ['ro', 'no', 'ms']"
-        ),
         "altruistic_sizes by side": partial(_sides, "altruistic_sizes"),
         "tokenizers": lambda: tokenization.recorded("fertility"),
         "errors on altruistic languages": _altruistic_errors,

@@ -1,9 +1,7 @@
 """The paper's claims, and the verdict of each kind of evidence on them.
 
-No verdict is typed by hand. For each kind of evidence, `claims.yaml` says which numbers are
-measured, which of them is the effect that the claim is about, and gives rules that draw the verdict
-from the effect, its interval and the other numbers. To add a claim, add an entry there. The first
-lines of the file explain the fields.
+No verdict is typed by hand: the rules in `claims.yaml` draw it from an effect, its interval and
+other numbers. To add a claim, add an entry there. The first lines of the file explain the fields.
 """
 
 import ast
@@ -46,12 +44,9 @@ _OPTIONAL_FIELDS = ("in_part", "why", "constructed")
 
 @dataclass(frozen=True, eq=False)
 class Test:
-    """A test of a claim by one kind of evidence.
+    """A test of a claim by one kind of evidence, with the fields that `claims.yaml` explains.
 
-    Attributes:
-        evidence: The kind of evidence, one of `EVIDENCE`.
-        fields: The fields of a test that `claims.yaml` explains.
-        where: The claim and the kind of evidence, for error messages.
+    `where` names the claim and the kind of evidence, for error messages.
     """
 
     evidence: str
@@ -88,11 +83,7 @@ class Test:
 
     @cached_property
     def sample(self) -> Resampled:
-        """The measured numbers, with their bootstrap samples.
-
-        Raises:
-            ValueError: The source, a rule or the words use a name that does not exist.
-        """
+        """The measured numbers; all names that the rules and the words use are among them."""
         try:
             sample = measure(*(self.fields[name] for name in ("source", "numbers", "resample")))
             known = sample.numbers()
@@ -157,9 +148,7 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
     strands = {STRANDS[one_of(f"evidence of {where}:", kind, EVIDENCE)] for kind in kinds}
     # Without evidence about LLaMA, a claim says what is missing.
     own = _CLAIM_FIELDS if "llama" in strands else (*_CLAIM_FIELDS, "untested")
-    _check_fields(where, entry, own)
-    if not kinds:
-        _check_fields(where, entry, (), own)
+    _check_fields(where, entry, own, () if kinds else own)
     # What is neither a field of the claim nor its evidence is shared by its tests.
     shared = {name: entry[name] for name in entry if name not in (*own, "evidence")}
     tests = tuple(_test(where, kind, shared | (test or {})) for kind, test in kinds.items())
@@ -169,8 +158,7 @@ def _claim(entry: Mapping[str, Any]) -> Claim:
 
 def _test(claim: str, kind: str, entry: Mapping[str, Any]) -> Test:
     where = f"{claim} ({kind})"
-    _check_fields(where, entry, _TEST_FIELDS)
-    _check_fields(where, entry, (), (*_TEST_FIELDS, *_OPTIONAL_FIELDS))
+    _check_fields(where, entry, _TEST_FIELDS, (*_TEST_FIELDS, *_OPTIONAL_FIELDS))
     source = entry["source"]
     _check_fields(f"the source of {where}", source, ["frame"], inspect.signature(select).parameters)
     one_of(f"frame of {where}:", source["frame"], FRAMES)
@@ -198,8 +186,7 @@ def table(level: float = LEVEL) -> pd.DataFrame:
     """Return what the evidence says of every claim.
 
     Args:
-        level: Level of confidence of the intervals. Defaults to 0.95. A higher one, such as
-            Bonferroni's for many tests, leaves more claims undecided.
+        level: Level of confidence of the intervals. Defaults to 0.95.
 
     Returns:
         One row per claim and kind of evidence: the claim's fields, `strand` ("llama" or "toy"),

@@ -1,7 +1,7 @@
 """Bootstrap intervals over languages, seeds or sentences.
 
-A number is computed from rows that count once each for the estimate, as often as they are drawn in
-a bootstrap sample, and not at all if their language is left out.
+Rows count once each for an estimate, as often as they are drawn in a bootstrap sample, and not at
+all if their language is left out.
 """
 
 import warnings
@@ -12,17 +12,13 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-LEVEL = 0.95
-"""The level of confidence of the intervals."""
+LEVEL = 0.95  # of confidence
 
 
 def mean(values: Sequence[float], *, samples: int = 2000, seed: int = 0) -> pd.Series:
     """Return a mean with its 95% percentile bootstrap interval: `mean`, `low`, `high` and `n`.
 
-    Args:
-        values: Two or more numbers.
-        samples: Number of bootstrap samples. Defaults to 2000.
-        seed: Random seed for drawing the samples. Defaults to 0.
+    There must be two or more values. `seed` is the random seed for drawing the samples.
     """
     return _interval("mean", means, _numbers(values), samples, seed)
 
@@ -46,14 +42,10 @@ def table(rows: Mapping[Hashable, pd.Series]) -> pd.DataFrame:
     return pd.DataFrame(dict(rows)).T.astype({"n": int}).rename(columns=names).round(2)
 
 
-def _interval(
-    name: str, reduce: Callable, values: np.ndarray, samples: int, seed: int
-) -> pd.Series:
+def _interval(name: str, reduce: Callable, values: np.ndarray, *draws: int) -> pd.Series:
     rows = pd.DataFrame({"row": range(len(values))})
-    drawn = Resampled(
-        rows, ["row"], lambda t: pd.DataFrame({"effect": reduce(values, t)}), samples, seed
-    )
-    found = drawn.numbers()
+    compute = lambda times: pd.DataFrame({"effect": reduce(values, times)})  # noqa: E731
+    found = Resampled(rows, ["row"], compute, *draws).numbers()
     ends = {"low": found["low"], "high": found["high"], "n": len(values)}
     return pd.Series({name: found["effect"]} | ends)
 
@@ -114,18 +106,13 @@ class Resampled:
         """Which languages are there, and the numbers: of all rows, without each, in samples."""
         own = self.rows[self.units[0]].astype(str).to_numpy() == np.array(self.languages)[:, None]
         times = np.vstack([np.ones(len(self.rows)), ~own, self._counts()])
-        numbers = self.compute(times).round(12)  # so that a share of all rows is 1
-        return times @ own.T > 0, numbers
+        return times @ own.T > 0, self.compute(times).round(12)  # a share of all rows is 1
 
     def numbers(self, level: float = LEVEL, without: str | None = None) -> dict[str, float]:
         """Return the numbers and the bounds of their intervals, `x_low` and `x_high` for `x`.
 
-        The bounds of the number `effect` are `low` and `high`.
-
-        Args:
-            level: Level of confidence. Defaults to 0.95.
-            without: A language that is left out. Samples in which it was not drawn are bootstrap
-                samples of the others.
+        The bounds of the number `effect` are `low` and `high`. If a language is left out, samples
+        in which it was not drawn are bootstrap samples of the others.
         """
         present, draws = self._draws
         row, n = 0, len(self.languages) + 1

@@ -6,7 +6,6 @@ import pytest
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import pandas as pd
 
 from mlq_utils import paper, quadrants
 from mlq_utils.book import plotting
@@ -53,11 +52,3 @@ def test_quadrants_differ_in_colour_and_marker():
     assert set(plotting.QUADRANT_PALETTE) == set(plotting.QUADRANT_MARKERS)
     assert set(plotting.QUADRANT_PALETTE) == set(quadrants.QUADRANTS)
     assert len(set(plotting.QUADRANT_MARKERS.values())) == len(quadrants.QUADRANTS)
-
-
-def test_printed_and_trained_scores_are_drawn_where_there_are_both():
-    cells = pd.DataFrame({"printed": [1.0, 2.0, 3.0], "trained": [10.0, None, 30.0]})
-    quadrants = pd.DataFrame({"printed": ["selfish"], "trained": ["selfish"], "kept": [1.0]})
-    ax = plotting.printed_and_trained({"Table 1": cells, "Table 2": quadrants})
-    assert ax.collections[0].get_offsets().tolist() == [[1.0, 10.0], [3.0, 30.0]]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Table 1"]
