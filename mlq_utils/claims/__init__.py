@@ -11,13 +11,5 @@ from mlq_utils.claims.frames import extensions
 from mlq_utils.claims.ledger import EVIDENCE, STRANDS, VERDICTS, Claim, Test, read, report, table
 
 __all__ = [
-    "EVIDENCE",
-    "STRANDS",
-    "VERDICTS",
-    "Claim",
-    "Test",
-    "extensions",
-    "read",
-    "report",
-    "table",
-]
+    "EVIDENCE", "STRANDS", "VERDICTS", "Claim", "Test", "extensions", "read", "report", "table",
+]  # fmt: skip

@@ -52,12 +52,6 @@ def _compared(scores: pd.DataFrame, untuned: pd.Series) -> pd.DataFrame:
     )
 
 
-def _alpaca() -> pd.DataFrame:
-    """Return Table 9's model on 101 targets, with the change as the paper prints it."""
-    rows = paper.table(9).rename(columns={"delta": "change"})
-    return rows.assign(named=rows["target"].map(_named()))
-
-
 def _ted() -> pd.DataFrame:
     """Return Table 12's models on its twelve targets, and the quadrants of their languages."""
     scores = paper.table(12).query("role == 'representative'")
@@ -151,7 +145,7 @@ FRAMES: dict[str, Callable[[], pd.DataFrame]] = (
     {f"table {n}": partial(paper.table, n) for n in range(1, 17)}
     | {n: lambda n=n: _compared(studies.scores(n), _untuned()) for n in studies.STUDIES}
     | {
-        "models of table 9": _alpaca,
+        "models of table 9": lambda: paper.table(9).join(_named().rename("named"), on="target"),
         "models of table 12": _ted,
         "reciprocal_sizes by side": partial(_sides, "reciprocal_sizes"),
         "altruistic_sizes by side": partial(_sides, "altruistic_sizes"),

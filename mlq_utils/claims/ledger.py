@@ -74,11 +74,8 @@ class Test:
         If there are such languages, it is "undecided". `level` is that of the intervals.
         """
         verdict = self.verdict(self.sample.numbers(level))
-        others = [
-            code
-            for code in (self.sample.languages if verdict != CONSTRUCTED else ())
-            if self.verdict(self.sample.numbers(level, without=code)) != verdict
-        ]
+        codes = self.sample.languages if verdict != CONSTRUCTED else []
+        others = [c for c in codes if self.verdict(self.sample.numbers(level, c)) != verdict]
         return _WORDS[STRANDS[self.evidence]][-1] if others else verdict, others
 
     @cached_property
@@ -126,10 +123,7 @@ class Claim:
 def read(path: Path = CLAIMS_FILE) -> tuple[Claim, ...]:
     """Return the claims of a YAML file, with their tests.
 
-    Raises:
-        ValueError: The file is not YAML, a field is missing or unknown, a kind of evidence or a
-            frame is unknown, a rule is no expression, or two claims have the same key. The message
-            names the claim and the nearest name that exists.
+    A fault in the file is a `ValueError` that names the claim and the nearest name that exists.
     """
     try:
         entries = yaml.safe_load(path.read_text("utf8"))
@@ -202,7 +196,7 @@ def table(level: float = LEVEL) -> pd.DataFrame:
             missing = {"strand": "llama", "verdict": UNTESTED, "numbers": claim.fields["untested"]}
             found.insert(0, missing)
         rows += [dict(claim.fields) | row for row in found]
-    frame = pd.DataFrame(rows).drop(columns="untested")
+    frame = pd.DataFrame(rows).drop(columns="untested", errors="ignore")
     return frame.fillna(dict.fromkeys(frame.columns.drop(["effect", "low", "high"]), ""))
 
 

@@ -18,15 +18,6 @@ from mlq_utils.scoring.metrics import (
 )
 
 __all__ = [
-    "KINDS",
-    "Score",
-    "check_flores101",
-    "chrf",
-    "cldr_spm",
-    "errors",
-    "fetch_flores101",
-    "flores101_path",
-    "intervals",
-    "spbleu",
-    "summary",
-]
+    "KINDS", "Score", "check_flores101", "chrf", "cldr_spm", "errors", "fetch_flores101",
+    "flores101_path", "intervals", "spbleu", "summary",
+]  # fmt: skip

@@ -68,8 +68,6 @@ class Resampled:
             language by themselves. Other units are drawn independently of each other.
         compute: The function that returns numbers, a column for each, and one row per row of an
             array that says how often each row counts.
-        samples: Number of bootstrap samples. Defaults to 2000.
-        seed: Random seed for drawing the samples. Defaults to 0.
     """
 
     rows: pd.DataFrame
