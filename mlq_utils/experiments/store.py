@@ -5,16 +5,14 @@
 
 A process that is killed leaves a whole record or none, and several processes may share a store: the
 first to finish a run wins, and the others take its record. Each record carries a checksum; one that
-does not match counts as missing. Older stores, with a folder per run, stay readable.
+does not match counts as missing.
 """
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import re
-import shutil
 import time
 import uuid
 import warnings
@@ -95,12 +93,12 @@ class Store:
             self.get(name)
             first, again = (self._create(name, content) for content in (b"1", b"2"))
             self._ask("rm_file", name)
-            # Object stores show complete files only. Folders are leftovers of the older layout.
+            # Object stores show complete files only.
             for path in Path(self._root).glob(".*") if self._local else ():
                 with contextlib.suppress(FileNotFoundError):
                     old = time.time() - path.stat().st_mtime > LEFTOVER_SECONDS
                     if old and LEFTOVER.fullmatch(path.name):
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                        path.unlink()
         except OSError as error:
             raise OSError(f"the store {self.url} cannot be used: {error}") from error
         if again or not first:
@@ -110,8 +108,8 @@ class Store:
         """Return the keys of all records in the store, whole or damaged, in order."""
         paths = self._ask("find", "") if self._ask("exists", "") else []
         names = [path[len(self._root) :].lstrip("/") for path in paths]
-        found = [re.fullmatch(r"([^./][^/]*?)(\.json|/record\.json)", name) for name in names]
-        return iter(sorted({match[1] for match in found if match}))
+        found = [re.fullmatch(r"([^./][^/]*?)\.json", name) for name in names]
+        return iter(sorted(match[1] for match in found if match))
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return a record, or None if there is none or it is damaged, which a warning says.
@@ -178,27 +176,15 @@ class Store:
         Raises:
             FileNotFoundError: There is none.
         """
-        names = [name for name in (f"{key}.json", key) if self._ask("exists", name)]
-        if not names:
+        if not self._ask("exists", f"{key}.json"):
             raise FileNotFoundError(f"no record {key} in {self.url}")
-        for name in names:
-            self._ask("rm", name, recursive=name == key)
+        self._ask("rm", f"{key}.json")
 
     def _read(self, key: str) -> tuple[dict[str, Any], pd.DataFrame | None]:
         """Return a record and its hypotheses; raise ValueError if it is damaged."""
-        try:
-            record = _checked(self._ask("cat_file", f"{key}.json"))
-            columns = record.pop("hypotheses", None)
-            return record, None if columns is None else pd.DataFrame(columns)
-        except FileNotFoundError:  # it may be of the older layout: a folder, with a CSV file or not
-            record, frame = _checked(self._ask("cat_file", f"{key}/record.json")), None
-        for name, digest in record.pop("files", {}).items():
-            content = self._ask("cat_file", f"{key}/{name}")
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise ValueError(f"{name} was edited or cut short")
-            texts = {"source": str, "hypothesis": str, "target": str}
-            frame = pd.read_csv(io.BytesIO(content), keep_default_na=False, dtype=texts)
-        return record, frame
+        record = _checked(self._ask("cat_file", f"{key}.json"))
+        columns = record.pop("hypotheses", None)
+        return record, None if columns is None else pd.DataFrame(columns)
 
     def _create(self, name: str, content: bytes) -> bool:
         """Write a file atomically; return False, and change nothing, if it exists."""

@@ -66,16 +66,6 @@ class ObjectStore:
         self._server.shutdown()
 
 
-OF_BEFORE = r"""{
- "n": 1,
- "text": "\u1797\u17b6\u179f\u17b6",
- "files": {
-  "hypotheses.csv": "8b2c87bd81647b33467c1b67068dadcea3a3ab484a8c74f80f973b1aec1ae53c"
- },
- "sha256": "4914baf9bd23f13a4970151edfef302fa28cadbfa242f4c19bac4fe5b40aff37"
-}"""
-
-
 @pytest.fixture(scope="session")
 def s3():
     """An object store with the bucket `mlq`, where the environment of this process has it."""
@@ -234,7 +224,7 @@ def test_a_record_takes_few_requests(fresh, s3, frame):
     store = fresh("s3")
     asked = s3.asked
     for call, requests in (
-        (lambda: store.get("a"), ["GET", "GET"]),  # of this layout and the older one
+        (lambda: store.get("a"), ["GET"]),
         (lambda: store.put("a", {"n": 1}, frame), ["PUT"]),
         (lambda: store.get("a"), ["GET"]),
     ):
@@ -292,15 +282,15 @@ def test_a_killed_writer_leaves_whole_records(fresh, kind, recwarn, monkeypatch)
 
 
 def test_old_leftovers_of_killed_writers_are_cleared(local):
-    """Those of this layout and of the older one, once they are an hour old, and nothing else."""
+    """Once they are an hour old, and nothing else."""
     root = pathlib.Path(local.url)
     number = "0123456789abcdef" * 2
     left = [f".a-ro.json.{number}", f".a.{number}", f".removed-{number}", f".check.{number}"]
     left.append(f"..check.{number}.{number}")
     others = [".git", ".damaged-a-01234567.json", f".old.json.{number}x", "b.json"]
     for name in left + others:
-        (root / name).mkdir(parents=True)
-        (root / name / "record.json").touch()
+        root.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
     (root / f".b.json.{number}").touch()
     local.check()
     assert len(list(root.iterdir())) == 10
@@ -377,24 +367,6 @@ def test_a_removed_record_is_gone(store, frame):
     assert store.get("a") is None and files(store) == {}
     with pytest.raises(FileNotFoundError):
         store.remove("a")
-
-
-def test_a_store_of_before_is_read(local):
-    """The layout and checksums that stores have had, byte by byte."""
-    folder = pathlib.Path(local.url) / "a"
-    folder.mkdir(parents=True)
-    (folder / "hypotheses.csv").write_text('target,hypothesis\nro,"a ""b"""\nro,\nro,1\n', "utf8")
-    (folder / "record.json").write_text(OF_BEFORE, "utf8")
-    assert local.get("a")["text"] == "ភាសា" and list(local.keys()) == ["a"]
-    assert local.hypotheses("a")["hypothesis"].tolist() == ['a "b"', "", "1"]
-    (folder / "hypotheses.csv").write_text("target,hypothesis\nro,a\n", "utf8")
-    with pytest.warns(UserWarning, match="the record a is damaged"):
-        assert local.get("a") is None
-    (folder / "hypotheses.csv").unlink()  # a writer that was killed while it removed a record
-    assert local.get("a") is None
-    assert local.put("a", {"n": 2}) == local.get("a") == {"n": 2}
-    local.remove("a")
-    assert files(local) == {}
 
 
 def test_check_leaves_nothing(store):
