@@ -24,6 +24,7 @@ from mlq_utils import corpora, modeling, scoring
 from mlq_utils.experiments.spec import Spec, default_store, scores
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import distributed, extension, memory, prompts, training, translation
+from mlq_utils.scoring import error_types
 from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
 TEST_SEED = 0
@@ -60,8 +61,8 @@ def run(
 
     Returns:
         The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (one
-        entry per target, with signatures and counts of errors), `training` (losses, time, memory),
-        `seconds`, `versions`, `hardware` and `date`.
+        entry per target, with signatures, counts of errors and counts of the languages `found`),
+        `training` (losses, time, memory), `seconds`, `versions`, `hardware` and `date`.
 
     Raises:
         ValueError: `save` is given but nothing is tuned, the tokenizer is not the base's, or the
@@ -147,6 +148,7 @@ def _compute(spec: Spec, store: Store, save: Path | None, progress: bool | None)
     """Return scores, with what training took, and translations."""
     if spec.test[0] != "cldr":  # what cannot be scored is not tuned
         scoring.check_flores101()
+        error_types.words_of("flores200")
         for target in spec.targets:
             _sentences(spec, target)
     parts = distributed.broadcast_from_main(lambda: _kept(spec, store))
@@ -237,7 +239,8 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     pieces = scoring.cldr_spm() if spec.test[0] == "cldr" else None
     bleu = scoring.spbleu(found, references, tokenizer=pieces)
     chrf = scoring.chrf(found, references)
-    errors = scoring.errors(sources, found, references, target, cap_hit=out["cap_hit"])
+    words = {"cap_hit": out["cap_hit"], "corpus": "cldr" if spec.test[0] == "cldr" else "flores200"}
+    errors = scoring.errors(sources, found, references, target, **words)
     row = {
         "target": target,
         "spbleu": round(bleu.score, 2),
@@ -252,6 +255,7 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
         "skipped": len(out.attrs["skipped"]),
         "seconds": round(seconds, 2),
         "errors": {k: None if pd.isna(v) else int(v) for k, v in scoring.summary(errors).items()},
+        "found": errors["found"].value_counts().to_dict(),
     }
     return row, test.assign(target_language=target, hypothesis=found)
 

@@ -236,14 +236,16 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         untuned model; `layers`, `corpus` and `test` as text; `strategy`, `size`, `epochs`,
         `learning_rate`, `seed`, `shorten`, `cap`; the fields of `Extension`), then `target`,
         `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of `sentences`,
-        and the number of sentences with each kind of error.
+        the number of sentences with each kind of error, and the numbers of sentences by language
+        `found` (a dictionary, or None in records that are older than it).
     """
     rows = []
     for record in records:
         shared = _settings(record)
         for score in record.get("scores", []):
             columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
-            rows.append(shared | {name: score[name] for name in columns} | score["errors"])
+            shown = {name: score[name] for name in columns} | score["errors"]
+            rows.append(shared | shown | {"found": score.get("found")})
     return pd.DataFrame(rows)
 
 

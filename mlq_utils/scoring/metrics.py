@@ -36,16 +36,12 @@ class Score:
             resamples. With a single resample it equals the score.
         high: Upper bound of that interval.
         signature: sacrebleu's signature, which says how the score was computed.
-        sentences: Number of sentences.
-        empty: Number of empty hypotheses, which are scored with the others.
     """
 
     score: float
     low: float
     high: float
     signature: str
-    sentences: int
-    empty: int
 
 
 def spbleu(
@@ -58,7 +54,7 @@ def spbleu(
     """Return spBLEU.
 
     Args:
-        hypotheses: One translation per sentence. Empty ones are allowed, and counted.
+        hypotheses: One translation per sentence. Empty ones are allowed.
         references: One reference per sentence.
         tokenizer: A SentencePiece model that splits text into pieces. Defaults to sacrebleu's
             flores101.
@@ -161,8 +157,7 @@ def _score(
     printed = json.loads(found.format(width=10, signature=signature, is_json=True))
     mean = float(printed.get("confidence_mean", found.score))
     half = float(printed.get("confidence_var", 0))
-    empty = sum(not h.strip() for h in hypotheses)
-    return Score(found.score, mean - half, mean + half, signature, len(hypotheses), empty)
+    return Score(found.score, mean - half, mean + half, signature)
 
 
 def check_texts(**lists: Sequence[str]) -> None:

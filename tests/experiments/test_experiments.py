@@ -12,7 +12,7 @@ from accelerate import PartialState
 from sacrebleu.tokenizers import tokenizer_spm
 from safetensors.torch import load_file
 
-from mlq_utils import cli, experiments, modeling, scoring
+from mlq_utils import cli, experiments, languages, modeling, scoring
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec, runner
 from mlq_utils.experiments.store import Store
@@ -39,10 +39,19 @@ def test_a_record_says_what_was_run_and_found(record, store, small):
         assert score["spbleu_low"] <= score["spbleu_high"]
         assert "tok:spm-sha256-" in score["spbleu_signature"] and score["cap"] >= 32
         assert set(score["errors"]) >= {"source_copy", "oscillation", "off_target", "empty"}
+        assert set(score["found"]) <= set(languages.codes()) and sum(score["found"].values()) <= 4
     assert record["training"]["examples"] == 24 and len(record["training"]["losses"]) == 1
     assert record["seconds"] > 0 and record["versions"]["torch"] and record["hardware"]
     hypotheses = store.hypotheses(record["identity"])
     assert hypotheses["target_language"].tolist() == ["ro"] * 4 + ["km"] * 4
+
+
+def test_records_without_the_languages_found_are_read(record):
+    """Older ones have none."""
+    older = record | {"scores": [dict(score) for score in record["scores"]]}
+    del older["scores"][1]["found"]
+    found = experiments.scores([record, older])["found"]
+    assert found.isna().tolist() == [False, False, False, True] and found[0] == found[2]
 
 
 def test_a_run_is_computed_once(record, store, small, monkeypatch):
