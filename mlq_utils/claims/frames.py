@@ -75,10 +75,9 @@ def _sides(name: str) -> pd.DataFrame:
 
 def _altruistic_errors() -> pd.DataFrame:
     """Return the errors on altruistic languages, before and after tuning on themselves."""
-    runs = {"before": frame("untuned"), "after": frame("by_language").query("own")}
-    found = pd.concat(scores.assign(when=when) for when, scores in runs.items())
-    codes = frame("quadrants of the mini world").query("quadrant == 'altruistic'")["language"]
-    return found[found["target"].isin(codes)]
+    after = frame("outputs").query("own")
+    before = frame("untuned").query("target in @after.target")
+    return pd.concat([before.assign(when="before"), after.assign(when="after")])
 
 
 def extensions() -> pd.DataFrame:
