@@ -4,15 +4,7 @@ This room holds Equation 1 and the assignment of quadrants, shows how much the a
 on the threshold, the factor and sampling error, and predicts the quadrant of a new language.
 """
 
-from mlq_utils.quadrants.advice import (
-    Advice,
-    Trial,
-    compare_predictors,
-    examples,
-    features,
-    recommend,
-    recommendations,
-)
+from mlq_utils.quadrants.advice import Advice, Trial, recommend
 from mlq_utils.quadrants.assignment import (
     QUADRANTS,
     REFERENCE_TARGETS,
@@ -26,6 +18,8 @@ from mlq_utils.quadrants.assignment import (
     threshold,
     trained,
 )
+from mlq_utils.quadrants.prediction import evaluate, examples, features, held_out
+from mlq_utils.quadrants.strategies import runs
 
 __all__ = [
     "QUADRANTS",
@@ -33,14 +27,15 @@ __all__ = [
     "Advice",
     "Trial",
     "assign",
-    "compare_predictors",
     "delta",
+    "evaluate",
     "examples",
     "features",
+    "held_out",
     "published",
     "quadrant",
     "recommend",
-    "recommendations",
+    "runs",
     "sensitivity",
     "stability",
     "summarise",

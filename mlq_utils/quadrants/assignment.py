@@ -113,23 +113,23 @@ def trained(
 
     Returns:
         One row per language and tuning seed: `language`, `seed` and the columns of `published`.
+        `bilingual_pre_error` and so on are the standard errors that the scores' 95% intervals
+        tell, if the scores have intervals.
 
     Raises:
         KeyError: A score is missing.
     """
-    before = untuned.set_index("target")["spbleu"]
-    after = tuned.set_index(["tuned_on", "seed", "target"])["spbleu"]
-    rows = [
-        {
-            "language": language,
-            "seed": seed,
-            "bilingual_pre": before[language],
-            "bilingual_post": after[language, seed, language],
-            "multilingual_pre": before[list(targets)].mean(),
-            "multilingual_post": np.mean([after[language, seed, t] for t in targets]),
-        }
-        for language, seed in dict.fromkeys(after.index.droplevel("target"))
-    ]
+    before, rows = untuned.set_index("target"), []
+    for (language, seed), after in tuned.groupby(["tuned_on", "seed"], sort=False):
+        row = {"language": language, "seed": seed}
+        for side, parts in {"bilingual": [language], "multilingual": list(targets)}.items():
+            for when, scores in {"pre": before, "post": after.set_index("target")}.items():
+                cells = scores.loc[parts]
+                row[f"{side}_{when}"] = cells["spbleu"].mean()
+                if "spbleu_low" in cells:
+                    errors = (cells["spbleu_high"] - cells["spbleu_low"]) / (2 * 1.96)
+                    row[f"{side}_{when}_error"] = np.linalg.norm(errors) / len(parts)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -173,10 +173,11 @@ def stability(
     score is drawn within its rounding and its sampling error (which is normal, clipped at 0).
 
     Args:
-        scores: Scores with the columns of `published`.
+        scores: Scores with the columns of `published`, and standard errors as in `trained`.
         vanilla: The untuned model's score of each target, whose mean is T.
-        standard_error: Sampling error of a score as a share of the score. Defaults to 0. The
-            paper prints none, so a larger value is an assumption.
+        standard_error: Sampling error of a score as a share of the score, where `scores` has no
+            standard error. Defaults to 0. The paper prints none, so a larger value is an
+            assumption.
         rounding: Half of the last printed digit. Defaults to 0.05.
         factor: The significance factor. Defaults to 2.
         samples: Number of bootstrap samples. Defaults to 1000.
@@ -194,8 +195,9 @@ def stability(
         value = scores[column].to_numpy(dtype=float)
         # If all languages share an untuned score, it is one number, which is drawn once.
         size = (samples, 1 if column.endswith("_pre") and (value == value[0]).all() else len(value))
-        noise = 1 + rng.normal(0, standard_error, size)
-        return np.clip(value * noise + rng.uniform(-rounding, rounding, size), 0, None)
+        error = np.asarray(scores.get(f"{column}_error", standard_error * value), dtype=float)
+        noise = rng.normal(0, 1, size) * error[: size[1]] + rng.uniform(-rounding, rounding, size)
+        return np.clip(value[: size[1]] + noise, 0, None)
 
     changes = [
         delta(drawn(f"{side}_post"), drawn(f"{side}_pre"), level, factor)
