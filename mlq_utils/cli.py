@@ -98,7 +98,12 @@ def _recommend(_: Sequence[str]) -> Command:
     none = quadrants.Trial()
 
     def recommend(
-        language: str, /, trial: quadrants.Trial = none, *, tokenizer: str | None = None
+        language: str,
+        /,
+        trial: quadrants.Trial = none,
+        *,
+        tokenizer: str | None = None,
+        pairs: int = 10_000,
     ) -> str:
         """Advise how to tune a language.
 
@@ -106,13 +111,14 @@ def _recommend(_: Sequence[str]) -> Command:
             language: The paper's code of the language, such as cy.
             trial: Scores of your model before and after tuning on the language.
             tokenizer: Folder or name of your tokenizer, which is measured on CLDR text.
+            pairs: Number of sentence pairs to tune on.
         """
         fertility = None
         if tokenizer is not None:
-            pairs = corpora.load("cldr", language, "test", size=200)
-            texts = {"en": pairs["source"].tolist(), language: pairs["target"].tolist()}
+            phrases = corpora.load("cldr", language, "test", size=200)
+            texts = {"en": phrases["source"].tolist(), language: phrases["target"].tolist()}
             fertility = tokenization.analyse(tokenization.load(tokenizer), texts)
-        return str(quadrants.recommend(language, trial, fertility=fertility))
+        return str(quadrants.recommend(language, trial, fertility=fertility, pairs=pairs))
 
     return recommend
 

@@ -4,7 +4,15 @@ This room holds Equation 1 and the assignment of quadrants, shows how much the a
 on the threshold, the factor and sampling error, and predicts the quadrant of a new language.
 """
 
-from mlq_utils.quadrants.advice import Advice, Trial, recommend
+from mlq_utils.quadrants.advice import (
+    Advice,
+    Trial,
+    evaluate,
+    examples,
+    features,
+    held_out,
+    recommend,
+)
 from mlq_utils.quadrants.assignment import (
     QUADRANTS,
     REFERENCE_TARGETS,
@@ -18,7 +26,6 @@ from mlq_utils.quadrants.assignment import (
     threshold,
     trained,
 )
-from mlq_utils.quadrants.prediction import evaluate, examples, features, held_out
 from mlq_utils.quadrants.strategies import runs
 
 __all__ = [

@@ -1,21 +1,35 @@
-"""Advises how to tune a language.
+"""Predicts a language's quadrant, measures how good that is, and advises how to tune the language.
 
-recommend("cy")                            # from what is known of the language
-recommend("cy", fertility=frame)           # and from what your tokenizer does to it
-recommend("cy", Trial(untuned, tuned))     # and from a trial with your model
+The prior is a mean of logistic regressions, each of which is given one kind of knowledge of the
+language. The quadrants that Table 2 prints for the language turn it into a posterior, which a trial
+updates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlq_utils import languages
-from mlq_utils.quadrants import prediction
+from mlq_utils import languages, paper, tokenization
 from mlq_utils.quadrants.assignment import QUADRANTS, stability
 from mlq_utils.quadrants.strategies import plan
 
+Columns = tuple[str, ...]
+LANGUAGE: Columns = ("pretraining", "indo_european", "latin")
+TOKENIZER: Columns = ("relative_length", "byte_token_share", "of_language_weighted")
+PRIOR: Sequence[Columns] = [LANGUAGE, ("after_english",), ("after_english_four",)]
+"""Kinds of knowledge that there are of every language. A tokenizer that was measured is added."""
+METHODS: Mapping[str, Sequence[Columns]] = {
+    "class frequencies": [()],
+    "named: reciprocal, else altruistic": [("pretraining",)],
+    "pretraining, family and script": [LANGUAGE],
+    "recommend": PRIOR,
+    "recommend with LLaMA's tokenizer": [*PRIOR, TOKENIZER],
+}
+"""The predictions that are compared, by the kinds of knowledge that each has."""
 CLOSE = 0.1
 """The quadrant is undecided if the two likeliest are no further apart than this."""
 
@@ -30,18 +44,17 @@ class Trial:
         after: Scores of the model tuned on the language, for the same targets.
         threshold: T of Equation 1, in spBLEU points. Defaults to the mean of `before`, which is a
             good estimate only if there are many targets.
+        before_error: Standard errors of scores before tuning in spBLEU points, where known.
+        after_error: Standard errors of scores after tuning in spBLEU points, where known.
         standard_error: Sampling error of a score as a share of the score.
-        before_error: Sampling errors of scores before tuning in spBLEU points, for the targets
-            whose error is known.
-        after_error: The same for scores after tuning.
     """
 
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
     threshold: float | None = None
-    standard_error: float = 0.05
     before_error: dict[str, float] = field(default_factory=dict)
     after_error: dict[str, float] = field(default_factory=dict)
+    standard_error: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -94,12 +107,10 @@ def recommend(
     fertility: pd.DataFrame | None = None,
     pairs: int = 10_000,
 ) -> Advice:
-    """Advise how to tune a language.
+    """Advise how to tune a language. `evaluate` shows how good the probabilities are.
 
-    The prior is what is known of the language and of your tokenizer. Its quadrants in Table 2 turn
-    it into a posterior, which your trial updates. `evaluate` shows how good the posterior is. If
-    all printed datasets agree on another quadrant than the likeliest, and there is no trial, then
-    the quadrant is undecided.
+    If all printed datasets agree on another quadrant than the likeliest, and there is no trial,
+    then the quadrant is undecided.
 
     Args:
         language: The paper's code of the language.
@@ -109,46 +120,50 @@ def recommend(
         pairs: Number of sentence pairs to tune on. Defaults to 10,000, as in the paper.
 
     Raises:
-        ValueError: The language is unknown or English, there are no pairs, the two sides of the
-            trial have different targets, or the trial or `fertility` lacks the language or what it
-            is compared with.
+        ValueError: The language is unknown or English, the two sides of the trial have different
+            targets, or the trial or `fertility` lacks the language or what it is compared with.
     """
     if languages.get(language).code == "en":
         raise ValueError("English is the source language; name a language to translate into")
-    if pairs < 1:
-        raise ValueError(f"pairs must be 1 or more, not {pairs}")
-    known, columns = prediction.features().loc[[language]], prediction.PRIOR
-    evidence = ["pretraining, family and script; scores after English tasks"]
+    (known, rows), columns = _llama(), PRIOR
+    evidence = ["pretraining, family and script", "scores after English tasks"]
     if fertility is not None:
-        measured = prediction.features(fertility)
-        if language not in measured.index:
-            raise ValueError(f"`fertility` has no row for {language}: measure it and English")
-        known, columns = measured.loc[[language]], (*columns, prediction.TOKENIZER)
+        known, columns = features(fertility), [*columns, TOKENIZER]
         evidence.append("your tokenizer's fertility and overlap")
-    rows = prediction.examples()
+    if language not in known.index:
+        raise ValueError(f"`fertility` has no row for {language}: measure it and English")
     own, others = (rows[rows["language"].eq(language) == mine] for mine in (True, False))
-    prior = np.mean([prediction.learned(others, group, known) for group in columns], axis=0)
-    record = own["quadrant"].value_counts().reindex(QUADRANTS, fill_value=0)
-    chances = prediction.posterior(prior, record.to_numpy())
-    printed = " and ".join(own["dataset"] + " " + own["quadrant"]) or "nothing"
-    evidence.append(f"Table 2: {printed}")
+    each = []
+    for kind in map(list, columns):
+        model = _model(kind).fit(others[kind], others["quadrant"])
+        each.append(model.predict_proba(known.loc[[language], kind])[0])
+    prior = np.mean(each, axis=0)
+    kinds = sorted(QUADRANTS)
+    chances = _posterior(prior, np.array([(own["quadrant"] == kind).sum() for kind in kinds]))
+    evidence.append(f"Table 2 ({', '.join(own['dataset'] + ' ' + own['quadrant']) or 'nothing'})")
     tried = trial is not None and bool(trial.before or trial.after)
     if tried:
-        chances = chances * _tried(language, trial)
-        chances = chances / chances.sum()
-        evidence.append(f"your trial: {len(trial.before)} targets, Equation 1")
-    chance = dict(zip(QUADRANTS, chances.tolist(), strict=True))
-    first, second, *_ = sorted(QUADRANTS, key=chance.__getitem__, reverse=True)
+        chances = chances * _tried(language, trial)[kinds].to_numpy()
+        evidence.append(f"your trial ({len(trial.before)} targets, Equation 1)")
+    chance = pd.Series(chances / chances.sum(), kinds)[list(QUADRANTS)]
+    first, second = chance.nlargest(2).index
     likely = (first,) if chance[first] - chance[second] > CLOSE else (first, second)
-    if not tried and set(own["quadrant"]).isdisjoint(likely) and own["quadrant"].nunique() == 1:
-        likely = (first, own["quadrant"].iloc[0])
-    quadrant = first if len(likely) == 1 else "undecided"
-    itself, to_others = (chance["reciprocal"] + chance[q] for q in ("selfish", "altruistic"))
-    texts = plan(language, likely, pairs) | {"evidence": "; ".join(evidence)}
-    return Advice(language, quadrant, likely, chance, itself, to_others, **texts)
+    agreed = own["quadrant"].unique()
+    if not tried and len(agreed) == 1 and agreed[0] not in likely:
+        likely = (first, agreed[0])
+    return Advice(
+        language=language,
+        quadrant=first if len(likely) == 1 else "undecided",
+        likely=likely,
+        probability=chance.to_dict(),
+        gains_itself=float(chance["reciprocal"] + chance["selfish"]),
+        gains_others=float(chance["reciprocal"] + chance["altruistic"]),
+        **plan(language, likely, pairs),
+        evidence="; ".join(evidence),
+    )
 
 
-def _tried(language: str, trial: Trial) -> np.ndarray:
+def _tried(language: str, trial: Trial) -> pd.Series:
     """Return how probable a trial makes each quadrant, by Equation 1 and the sampling errors."""
     before, after = trial.before, trial.after
     if set(before) != set(after):
@@ -158,14 +173,164 @@ def _tried(language: str, trial: Trial) -> np.ndarray:
     if language not in before or not others:
         raise ValueError(f"a trial needs the scores of {language} and of at least one other target")
     if unknown := sorted({*trial.before_error, *trial.after_error} - set(before)):
-        raise ValueError(f"errors without a score: {', '.join(unknown)}")
+        raise ValueError(f"there are errors but no scores of {', '.join(unknown)}")
+    sides = {"pre": (before, trial.before_error), "post": (after, trial.after_error)}
     row = {"language": language}
     for side, targets in {"bilingual": [language], "multilingual": others}.items():
-        for when, scores in {"pre": before, "post": after}.items():
-            known = trial.before_error if when == "pre" else trial.after_error
-            errors = [known.get(t, trial.standard_error * scores[t]) for t in targets]
+        for when, (scores, errors) in sides.items():
+            known = [errors.get(t, trial.standard_error * scores[t]) for t in targets]
             row[f"{side}_{when}"] = np.mean([scores[target] for target in targets])
-            row[f"{side}_{when}_error"] = np.linalg.norm(errors) / len(targets)
+            row[f"{side}_{when}_error"] = np.linalg.norm(known) / len(targets)
     vanilla = list(before.values()) if trial.threshold is None else [trial.threshold]
     drawn = stability(pd.DataFrame([row]), vanilla, rounding=0.0).set_index("quadrant")
-    return drawn["probability"].reindex(QUADRANTS, fill_value=0.0).to_numpy()
+    return drawn["probability"].reindex(QUADRANTS, fill_value=0.0)
+
+
+def features(fertility: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return what is known of languages before any tuning on them.
+
+    Args:
+        fertility: One row per language, including English, as returned by `tokenization.analyse`
+            for texts of the same content. Defaults to LLaMA's tokenizer on the FLORES-200 devtest.
+
+    Returns:
+        A frame indexed by language, without English. `pretraining` (whether LLaMA's Wikipedia text
+        has the language), `indo_european` and `latin` (the script) are 0 or 1. `after_english` is
+        log2(1 + spBLEU) of LLaMA-7B after tuning on English tasks (Table 9), and
+        `after_english_four` the mean of four LLaMA models. `relative_length` is the log2 of tokens
+        per sentence relative to English, and `of_language_weighted` the share of running tokens
+        that English also uses. `byte_token_share` is that of `fertility`.
+
+    Raises:
+        ValueError: English is missing, or a language is unknown.
+    """
+    if fertility is None:
+        fertility = tokenization.recorded("fertility").query("tokenizer == 'llama'")
+    measured = fertility.set_index("language")
+    if "en" not in measured.index:
+        raise ValueError("English is missing: lengths are measured relative to it")
+    known = languages.table().set_index("code").loc[languages.check(measured.index)]
+    length = measured["tokens_per_sentence"] / measured.loc["en", "tokens_per_sentence"]
+    tuned = paper.open_scores(["LLaMA-7B", "LLaMA2-7B", "LLaMA2-13B", "LLaMA3-8B"])
+    tuned = tuned.query("tuning == 'Alpaca'").pivot(index="target", columns="model")["spbleu"]
+    tuned = np.log2(1 + tuned).reindex(known.index)
+    frame = pd.DataFrame(
+        {
+            "pretraining": known["pretraining"].astype(float),
+            "indo_european": (known["family_1"] == "Indo-European").astype(float),
+            "latin": (known["script"] == "Latn").astype(float),
+            "after_english": tuned["LLaMA-7B"],
+            "after_english_four": tuned.mean(axis=1),
+            "relative_length": np.log2(length),
+            "byte_token_share": measured["byte_token_share"],
+            "of_language_weighted": measured["of_language_weighted"],
+        }
+    )
+    return frame.drop(index="en")
+
+
+def examples() -> pd.DataFrame:
+    """Return the quadrants of Table 2 with `features`, one row per language and dataset."""
+    rows = paper.table(2).query("dataset != 'Summary'")
+    return rows.merge(features(), left_on="language", right_index=True).reset_index(drop=True)
+
+
+@cache
+def _llama() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return features(), examples()
+
+
+def _model(columns: Sequence[str]) -> Any:
+    """Return a model for these columns, or one that learns the frequencies if there are none."""
+    # Imported late because scikit-learn takes a second, and most readers of results do not need it.
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression()) if columns else DummyClassifier()
+
+
+def _posterior(prior: np.ndarray, record: np.ndarray) -> np.ndarray:
+    """Return the probabilities for a further dataset, given the number of datasets by quadrant.
+
+    The prior counts as a number of datasets, to which the recorded ones are added. Since some
+    languages keep to what is known beforehand and others do not, several such numbers are taken as
+    equally likely, and the record tells which of them fit it. None of this is fitted.
+    """
+    from scipy.stats import dirichlet_multinomial
+
+    if not record.any():
+        return prior
+    weights = np.array([1, 2, 3, 5, 8, 12, 20, 40])
+    chances = [(weight * prior + record) / (weight + record.sum()) for weight in weights]
+    fit = dirichlet_multinomial.pmf(record, weights[:, None] * prior, record.sum())
+    return fit @ chances / fit.sum()
+
+
+def held_out(
+    examples: pd.DataFrame, methods: Mapping[str, Sequence[Columns]] = METHODS
+) -> pd.DataFrame:
+    """Predict each example by models that have seen no dataset of its language.
+
+    Args:
+        examples: Columns `language`, `quadrant` and those that the methods need.
+        methods: Kinds of knowledge, whose predictions are averaged. Defaults to `METHODS`.
+
+    Returns:
+        The examples with the probability of each quadrant, by `method` and `held_out`. If that is
+        `language`, the prediction is the prior. If it is `dataset`, the language's other datasets
+        are its record.
+    """
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+
+    given, groups = examples["quadrant"], examples["language"]
+    kinds = pd.get_dummies(given)
+    records = (kinds.groupby(groups).transform("sum") - kinds).to_numpy()
+    rest = {"groups": groups, "cv": LeaveOneGroupOut(), "method": "predict_proba"}
+    each = {
+        columns: cross_val_predict(
+            _model(columns), examples[list(columns)].to_numpy(), given, **rest
+        )
+        for columns in {columns for known in methods.values() for columns in known}
+    }
+    frames = []
+    for method, known in methods.items():
+        prior = np.mean([each[columns] for columns in known], axis=0)
+        posterior = list(map(_posterior, prior, records))
+        for name, chances in {"language": prior, "dataset": posterior}.items():
+            found = pd.DataFrame(chances, examples.index, kinds.columns)
+            frames.append(examples.assign(method=method, held_out=name).join(found))
+    return pd.concat(frames, ignore_index=True)
+
+
+def evaluate(predictions: pd.DataFrame | None = None, *, samples: int = 2000) -> pd.DataFrame:
+    """Measure how well quadrants are predicted.
+
+    Args:
+        predictions: A frame as returned by `held_out`. Defaults to that of Table 2's datasets.
+        samples: Number of bootstrap samples, which are drawn by language. Defaults to 2000.
+
+    Returns:
+        One row per method and way of holding out: `method`, `held_out`, `log_loss` (mean negative
+        log-probability of the right quadrant, in nats; lower is better) with a 95% interval `low`,
+        `high`, `accuracy` (share of examples whose likeliest quadrant is right),
+        `calibration_error` (mean distance of probability and frequency in ten equal bins of the
+        probability, over all quadrants of all examples) and `n` (examples).
+    """
+    predictions = held_out(examples()) if predictions is None else predictions
+    kinds = [kind for kind in QUADRANTS if kind in predictions]
+    rows = []
+    for key, group in predictions.groupby(["method", "held_out"], sort=False):
+        chances = group[kinds].to_numpy()
+        right = group["quadrant"].to_numpy()[:, None] == np.array(kinds)
+        loss = pd.Series(-np.log(chances[right])).groupby(group["language"].to_numpy())
+        sums, number = loss.agg(["sum", "size"]).to_numpy(), loss.ngroups
+        drawn = sums[np.random.default_rng(0).integers(number, size=(samples, number))].sum(axis=1)
+        interval = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+        accuracy = (chances.argmax(axis=1) == right.argmax(axis=1)).mean()
+        bins = np.minimum(chances.ravel() * 10, 9).astype(int)
+        error = pd.Series((chances - right).ravel()).groupby(bins).sum().abs().sum() / chances.size
+        rows.append((*key, loss.sum().sum() / len(group), *interval, accuracy, error, len(group)))
+    names = ["log_loss", "low", "high", "accuracy", "calibration_error", "n"]
+    return pd.DataFrame(rows, columns=["method", "held_out", *names])

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mlq_utils import languages, paper, tokenization
-from mlq_utils.quadrants.assignment import published
+from mlq_utils.quadrants.assignment import REFERENCE_TARGETS, published
 
 NAMES = {"embed": "Embed FT", "full": "full FT", "lora": "LoRA", "layers 0-14": "FT of layers 0-14"}
 GUIDANCE = {
@@ -52,11 +52,15 @@ def runs() -> pd.DataFrame:
     return groups[["own", "others"]].first().assign(tables=groups["table"].agg(tuple))
 
 
+@cache
+def _length() -> pd.Series:
+    llama = tokenization.recorded("fertility").query("tokenizer == 'llama'")
+    return np.log2(llama.set_index("language")["tokens_per_char"])
+
+
 def nearest(language: str, codes: Iterable[str]) -> list[str]:
     """Return the language alone if it is among the codes, or else the three nearest codes."""
-    llama = tokenization.recorded("fertility").query("tokenizer == 'llama'")
-    length = np.log2(llama.set_index("language")["tokens_per_char"])
-    mine, codes = languages.get(language), list(codes)
+    mine, codes, length = languages.get(language), list(codes), _length()
 
     def distance(code: str) -> tuple:
         its = languages.get(code)
@@ -116,7 +120,8 @@ def _words(printed: pd.DataFrame, codes: list[str], size: int) -> str:
     nine, at = paper.table(9).set_index("target"), printed.loc[size].loc[codes]
     words = [f"{code} from {nine['llama'][code]:.1f} to {at['own'][code]:.1f}" for code in codes]
     others = [f"{score:.1f}" for score in at["others"].dropna()]
-    words.append(f"af and ro to {', '.join(others)}" if others else "other languages not printed")
+    start = f"af and ro from {nine['llama'][list(REFERENCE_TARGETS)].mean():.1f} to "
+    words.append(start + ", ".join(others) if others else "other languages not printed")
     tables = ", ".join(map(str, sorted({table for tables in at["tables"] for table in tables})))
     text = f"with {size:,} pairs {', '.join(words)} (Table{'s' * (',' in tables)} {tables})"
     wide = printed["own"].unstack("size").loc[codes].dropna(axis=1)

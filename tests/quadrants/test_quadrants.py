@@ -1,5 +1,7 @@
 """Equation 1 against the printed equation, the paper's table and brute force."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -139,6 +141,24 @@ def test_stability(ted):
     noisy = quadrants.stability(quadrants.published(), vanilla, standard_error=0.3, **options)
     kept = [f.query("assigned")["probability"].mean() for f in (sure, noisy)]
     assert kept[0] > kept[1]
+
+
+def test_each_score_has_its_own_error():
+    interval = {"spbleu_low": [3.0, 8.04, 3.0], "spbleu_high": [5.0, 11.96, 5.0]}
+    untuned = pd.DataFrame({"target": ["km", "af", "ro"], "spbleu": [4.0, 10, 4], **interval})
+    tuned = untuned.assign(tuned_on="km", seed=0, spbleu=[8.2, 30.0, 30.0])
+    scores = quadrants.trained(untuned, tuned)
+    assert scores["bilingual_post_error"].tolist() == pytest.approx([2 / 3.92])
+    assert scores["multilingual_pre_error"].tolist() == pytest.approx([np.hypot(2 / 3.92, 1) / 2])
+    options = {"rounding": 0.0, "samples": 4000}
+    found = quadrants.stability(scores, [1.0], **options).set_index("quadrant")["probability"]
+    # The own score is 0.2 above twice the score before; both are drawn with their errors.
+    expected = 0.5 + math.erf(0.2 / math.hypot(2 / 3.92, 2 * 2 / 3.92) / math.sqrt(2)) / 2
+    assert found["reciprocal"] == pytest.approx(expected, abs=0.05)
+    same = quadrants.stability(scores, [1.0], standard_error=0.5, **options)
+    assert same.set_index("quadrant")["probability"].equals(found)  # the known errors count
+    exact = scores[[column for column in scores if not column.endswith("_error")]]
+    assert quadrants.stability(exact, [1.0], **options)["probability"].tolist() == [1]
 
 
 def test_summary_follows_two_rules():
