@@ -410,7 +410,12 @@ def test_help_shows_defaults_and_units(capsys):
 def test_advice_and_claims_are_printed(capsys, monkeypatch):
     trial = "--before cy 2.5 ro 3.6 --after cy 4.0 ro 15.1 --threshold 1.84"
     assert cli.main(["recommend", "cy", *trial.split()]) == 0
-    assert capsys.readouterr().out.startswith("Welsh (cy): altruistic")
+    shown = capsys.readouterr().out
+    assert shown.startswith("Welsh (cy): altruistic\n") and "your trial (2 targets" in shown
+    assert cli.main(["recommend", "km", "--pairs", "160000"]) == 0
+    assert "with 160,000 pairs km from 1.1 to 13.4" in capsys.readouterr().out
+    assert cli.main(["recommend", "or"]) == 0
+    assert capsys.readouterr().out.startswith("Odia (or): undecided between altruistic and stag")
     first = claims.read()[:1]  # the others take seconds
     monkeypatch.setattr(claims.ledger, "read", lambda: first)
     assert cli.main(["claims"]) == 0
@@ -421,7 +426,7 @@ def test_a_tokenizer_is_measured_for_advice(capsys, monkeypatch):
     mini = tokenization.load(str(modeling.MINI))
     monkeypatch.setattr(tokenization, "load", {"my": mini}.__getitem__)
     assert cli.main(["recommend", "cy", "--tokenizer", "my"]) == 0
-    assert "your fertility and overlap" in capsys.readouterr().out
+    assert "your tokenizer's fertility and overlap" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

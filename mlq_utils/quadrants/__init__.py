@@ -29,23 +29,7 @@ from mlq_utils.quadrants.assignment import (
 from mlq_utils.quadrants.strategies import runs
 
 __all__ = [
-    "QUADRANTS",
-    "REFERENCE_TARGETS",
-    "Advice",
-    "Trial",
-    "assign",
-    "delta",
-    "evaluate",
-    "examples",
-    "features",
-    "held_out",
-    "published",
-    "quadrant",
-    "recommend",
-    "runs",
-    "sensitivity",
-    "stability",
-    "summarise",
-    "threshold",
-    "trained",
-]
+    "QUADRANTS", "REFERENCE_TARGETS", "Advice", "Trial", "assign", "delta", "evaluate",
+    "examples", "features", "held_out", "published", "quadrant", "recommend", "runs",
+    "sensitivity", "stability", "summarise", "threshold", "trained",
+]  # fmt: skip

@@ -66,8 +66,8 @@ class Advice:
         quadrant: The likeliest quadrant, or "undecided".
         likely: The likeliest quadrant, or the two between which it is undecided.
         probability: The probability of each quadrant.
-        gains_itself: The probability that the language improves by Equation 1.
-        gains_others: The probability that the mean of af and ro does.
+        gains_itself: The probability that Embed FT improves the language by Equation 1.
+        gains_others: The probability that it so improves the mean of af and ro.
         strategy: What to tune, by printed runs on the nearest languages (see `runs`).
         expect: Scores of these runs, before and after tuning, in LLaMA-7B.
         paper: What the paper recommends (Section 4.4), and why it is not followed if it is not.
@@ -92,7 +92,7 @@ class Advice:
         return (
             f"{languages.get(self.language).name} ({self.language}): {self.quadrant}{between}\n"
             f"  probability   {chances}\n"
-            f"  gains         itself {self.gains_itself:.0%}, others {self.gains_others:.0%}\n"
+            f"  gains         {self.gains_itself:.0%} itself, {self.gains_others:.0%} others (Embed FT)\n"
             f"  what to tune  {self.strategy}\n"
             f"  expect        in LLaMA-7B {self.expect}\n"
             f"  the paper     recommends {self.paper}\n"
@@ -125,11 +125,10 @@ def recommend(
     """
     if languages.get(language).code == "en":
         raise ValueError("English is the source language; name a language to translate into")
-    (known, rows), columns = _llama(), PRIOR
+    known, rows = features(fertility), examples()
+    columns = PRIOR if fertility is None else [*PRIOR, TOKENIZER]
     evidence = ["pretraining, family and script", "scores after English tasks"]
-    if fertility is not None:
-        known, columns = features(fertility), [*columns, TOKENIZER]
-        evidence.append("your tokenizer's fertility and overlap")
+    evidence += ["your tokenizer's fertility and overlap"] if fertility is not None else []
     if language not in known.index:
         raise ValueError(f"`fertility` has no row for {language}: measure it and English")
     own, others = (rows[rows["language"].eq(language) == mine] for mine in (True, False))
@@ -229,15 +228,14 @@ def features(fertility: pd.DataFrame | None = None) -> pd.DataFrame:
     return frame.drop(index="en")
 
 
+@cache
 def examples() -> pd.DataFrame:
-    """Return the quadrants of Table 2 with `features`, one row per language and dataset."""
+    """Return the quadrants of Table 2 with `features`, one row per language and dataset.
+
+    The frame is shared and must not be changed.
+    """
     rows = paper.table(2).query("dataset != 'Summary'")
     return rows.merge(features(), left_on="language", right_index=True).reset_index(drop=True)
-
-
-@cache
-def _llama() -> tuple[pd.DataFrame, pd.DataFrame]:
-    return features(), examples()
 
 
 def _model(columns: Sequence[str]) -> Any:
