@@ -92,7 +92,7 @@ class Advice:
         return (
             f"{languages.get(self.language).name} ({self.language}): {self.quadrant}{between}\n"
             f"  probability   {chances}\n"
-            f"  gains         {self.gains_itself:.0%} itself, {self.gains_others:.0%} others (Embed FT)\n"
+            f"  gains         itself {self.gains_itself:.0%}, others {self.gains_others:.0%}\n"
             f"  what to tune  {self.strategy}\n"
             f"  expect        in LLaMA-7B {self.expect}\n"
             f"  the paper     recommends {self.paper}\n"
