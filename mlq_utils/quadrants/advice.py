@@ -125,7 +125,8 @@ def recommend(
     """
     if languages.get(language).code == "en":
         raise ValueError("English is the source language; name a language to translate into")
-    known, rows = features(fertility), examples()
+    rows = examples()
+    known = _known() if fertility is None else features(fertility)
     columns = PRIOR if fertility is None else [*PRIOR, TOKENIZER]
     evidence = ["pretraining, family and script", "scores after English tasks"]
     evidence += ["your tokenizer's fertility and overlap"] if fertility is not None else []
@@ -228,6 +229,9 @@ def features(fertility: pd.DataFrame | None = None) -> pd.DataFrame:
     return frame.drop(index="en")
 
 
+_known = cache(features)  # of LLaMA's tokenizer
+
+
 @cache
 def examples() -> pd.DataFrame:
     """Return the quadrants of Table 2 with `features`, one row per language and dataset.
@@ -235,7 +239,7 @@ def examples() -> pd.DataFrame:
     The frame is shared and must not be changed.
     """
     rows = paper.table(2).query("dataset != 'Summary'")
-    return rows.merge(features(), left_on="language", right_index=True).reset_index(drop=True)
+    return rows.merge(_known(), left_on="language", right_index=True).reset_index(drop=True)
 
 
 def _model(columns: Sequence[str]) -> Any:

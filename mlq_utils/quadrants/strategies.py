@@ -52,11 +52,15 @@ def runs() -> pd.DataFrame:
     return groups[["own", "others"]].first().assign(tables=groups["table"].agg(tuple))
 
 
+@cache
+def _length() -> pd.Series:
+    llama = tokenization.recorded("fertility").query("tokenizer == 'llama'")
+    return np.log2(llama.set_index("language")["tokens_per_char"])
+
+
 def nearest(language: str, codes: Iterable[str]) -> list[str]:
     """Return the language alone if it is among the codes, or else the three nearest codes."""
-    llama = tokenization.recorded("fertility").query("tokenizer == 'llama'")
-    length = np.log2(llama.set_index("language")["tokens_per_char"])
-    mine, codes = languages.get(language), list(codes)
+    mine, codes, length = languages.get(language), list(codes), _length()
 
     def distance(code: str) -> tuple:
         its = languages.get(code)
