@@ -133,11 +133,7 @@ def recommend(
     if language not in known.index:
         raise ValueError(f"`fertility` has no row for {language}: measure it and English")
     own, others = (rows[rows["language"].eq(language) == mine] for mine in (True, False))
-    each = []
-    for kind in map(list, columns):
-        model = _model(kind).fit(others[kind], others["quadrant"])
-        each.append(model.predict_proba(known.loc[[language], kind])[0])
-    prior = np.mean(each, axis=0)
+    prior = np.mean([_learned(others, known.loc[[language]], kind) for kind in columns], axis=0)
     kinds = sorted(QUADRANTS)
     chances = _posterior(prior, np.array([(own["quadrant"] == kind).sum() for kind in kinds]))
     evidence.append(f"Table 2 ({', '.join(own['dataset'] + ' ' + own['quadrant']) or 'nothing'})")
@@ -251,6 +247,12 @@ def _model(columns: Sequence[str]) -> Any:
     from sklearn.preprocessing import StandardScaler
 
     return make_pipeline(StandardScaler(), LogisticRegression()) if columns else DummyClassifier()
+
+
+def _learned(examples: pd.DataFrame, known: pd.DataFrame, columns: Columns) -> np.ndarray:
+    """Return the probabilities for the language in `known` by a model of the examples."""
+    model = _model(columns).fit(examples[list(columns)], examples["quadrant"])
+    return model.predict_proba(known[list(columns)])[0]
 
 
 def _posterior(prior: np.ndarray, record: np.ndarray) -> np.ndarray:
