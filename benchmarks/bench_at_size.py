@@ -144,7 +144,7 @@ def tuning(
             "ratio": share,
             "medians": [done.seconds, share * done.seconds],
             "runs": 1,
-            "what": f"{strategy} FT of {what}, micro-batch {done.micro_batch}; "
+            "what": f"{strategy} FT of {what}, micro-batches of {done.micro_batch_tokens} tokens; "
             f"{FLOPS[strategy]} FLOPs per parameter and token",
         }
         if done.peak_bytes and done.estimated_peak_bytes:

@@ -300,7 +300,7 @@ def memory(shape: str) -> dict[str, Any]:
         with observed() as seen:
             done = modeling.fine_tune(base, frame, strategy, schedule, progress=False)
         found[strategy] = seen | {
-            "micro_batch": done.micro_batch,
+            "micro_batch_tokens": done.micro_batch_tokens,
             "peak_vs_estimate": ratio(done.peak_bytes, done.estimated_peak_bytes),
             "time_vs_estimate": ratio(done.seconds, done.estimated_seconds),
         }

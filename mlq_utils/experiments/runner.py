@@ -209,7 +209,7 @@ def _tune(
         "seconds": round(result.seconds, 2),
         "label_tokens_per_second": round(result.label_tokens_per_second),
         "estimated_seconds": round(result.estimated_seconds, 2),
-        **{name: getattr(result, name) for name in (*counts, "precision", "micro_batch")},
+        **{name: getattr(result, name) for name in (*counts, "precision", "micro_batch_tokens")},
         "drawn": frame.attrs,
         "processes": distributed.state().num_processes,
     }

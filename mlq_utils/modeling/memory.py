@@ -38,7 +38,7 @@ def phase(doing: str, remedy: str = "use a device with more memory, or several")
         raise torch.OutOfMemoryError(f"out of memory {doing}: {remedy}") from error
 
 
-def halving(compute: Callable[[int], T], size: int, things: str) -> tuple[T, int]:
+def halving(compute: Callable[[int], T], size: int, things: str, least: int = 1) -> tuple[T, int]:
     """Return `compute(size)`, trying again with half the size when memory runs out.
 
     Unlike `accelerate.utils.find_executable_batch_size` it can be used for every batch, since it
@@ -48,12 +48,13 @@ def halving(compute: Callable[[int], T], size: int, things: str) -> tuple[T, int
         compute: What to compute, given the largest number of things at once.
         size: The number to start with.
         things: What they are, for the warning ("sentences").
+        least: The number below which it is of no use to go. Defaults to 1.
 
     Returns:
         What was computed, and the size that fitted, with which the next batch should start.
 
     Raises:
-        torch.OutOfMemoryError: A single thing does not fit.
+        torch.OutOfMemoryError: The least number does not fit.
     """
     while True:
         try:
@@ -61,7 +62,7 @@ def halving(compute: Callable[[int], T], size: int, things: str) -> tuple[T, int
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if size == 1:
+            if size <= least:
                 raise torch.OutOfMemoryError(str(error)) from error
         # Outside of `except`, because the error holds on to what has been computed.
         release_memory()

@@ -3,10 +3,10 @@
     base = modeling.load("mini")
     result = fine_tune(base, mixture({"ro": 600}), "embed")
 
-It is fast because batches are of similar length, there is no attention mask, the head is computed
-only where a label is, and computation is in bf16 where the processor is fast at it. The order of
-batches and all noise depend on seed and step alone, so a run that was killed ends as if it had not
-been, but for the rounding of a GPU (see `fine_tune`).
+It is fast because a batch is computed in parts of similar length, there is no attention mask, the
+head is computed only where a label is, and computation is in bf16 where the processor is fast at
+it. Batches and all noise depend on seed and step alone, so a run that was killed ends as if it had
+not been, but for the rounding of a GPU (see `fine_tune`).
 """
 
 import dataclasses
@@ -27,7 +27,14 @@ from tqdm import tqdm
 
 from mlq_utils.modeling import checkpoint as checkpoints
 from mlq_utils.modeling import distributed
-from mlq_utils.modeling.batches import IGNORED, batches, collate, examples, label_loss
+from mlq_utils.modeling.batches import (
+    OVERHEAD,
+    batches,
+    collate,
+    examples,
+    label_loss,
+    micro_batches,
+)
 from mlq_utils.modeling.loading import Model
 from mlq_utils.modeling.memory import halving, phase, track_peak_memory
 from mlq_utils.modeling.precision import DTYPES, cast, choose_precision, computing_in
@@ -35,7 +42,9 @@ from mlq_utils.modeling.strategies import Schedule, prepare, trainable
 
 SAVING = 20
 """Time between checkpoints is at least so many times what the last one took to save."""
-SMALLER = "give a smaller micro_batch or block, train less (embed, lora), or use more processes"
+SMALLER = (
+    "give a smaller block or micro_batch_tokens, train less (embed, lora), or use more processes"
+)
 """What helps when memory runs out in training."""
 
 
@@ -58,7 +67,8 @@ class Result:
         examples: Number of pairs trained on.
         skipped: Number of pairs left out because they are longer than the block.
         precision: "bf16" (with fp32 masters of what is trained) or "fp32".
-        micro_batch: Largest number of examples that a process computed at once.
+        micro_batch_tokens: Largest number of tokens, padding included, that a process computes at
+            once. Only a longer example may be computed alone.
         trained: The trained parameters by name in fp32, for `modeling.save`; LoRA's before merging.
     """
 
@@ -73,7 +83,7 @@ class Result:
     examples: int
     skipped: int
     precision: str
-    micro_batch: int
+    micro_batch_tokens: int
     trained: dict[str, torch.Tensor] = field(repr=False)
 
 
@@ -85,7 +95,7 @@ def fine_tune(
     *,
     layers: Sequence[int] | None = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
-    micro_batch: int | None = None,
+    micro_batch_tokens: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 120,
     progress: bool | None = None,
@@ -102,9 +112,10 @@ def fine_tune(
         schedule: Length and learning rate. Defaults to `Schedule.mini(strategy)`.
         layers: Decoder layers for the strategy "layers", see `modeling.prepare`.
         precision: See `modeling.choose_precision`. Defaults to "auto".
-        micro_batch: Largest number of examples that a process computes at once. It does not change
-            the result, since gradients are accumulated. By default it is the whole batch, halved
-            while memory runs out; if one example does not fit, gradient checkpointing is used.
+        micro_batch_tokens: Largest number of tokens, padding included, that a process computes at
+            once. It does not change the result, since gradients are accumulated. By default batches
+            are cut as is fastest, and the number is halved while memory runs out; if the longest
+            example does not fit, gradient checkpointing is used.
         checkpoint: File for the state of the run. If it exists, the run resumes from it. The caller
             deletes it once the results are safe.
         checkpoint_seconds: Least seconds between checkpoints, at least `SAVING` times what the last
@@ -127,7 +138,9 @@ def fine_tune(
             model that `device_map` has put on several devices.
         OSError: The disk has no room for the checkpoint and the next one beside it.
     """
-    trainer = _Trainer(base, frame, strategy, schedule, layers, precision, micro_batch, checkpoint)
+    trainer = _Trainer(
+        base, frame, strategy, schedule, layers, precision, micro_batch_tokens, checkpoint
+    )
     return trainer.train(checkpoint_seconds, progress)
 
 
@@ -136,25 +149,32 @@ class _Trainer:
 
     @phase("preparing to train", SMALLER)
     def __init__(
-        self, base, frame, strategy, schedule, layers, precision, micro_batch, checkpoint
+        self,
+        base: Model,
+        frame: pd.DataFrame,
+        strategy: str,
+        schedule: Schedule | None,
+        layers: Sequence[int] | None,
+        precision: str,
+        limit: int | None,
+        checkpoint: Path | None,
     ) -> None:
-        if micro_batch is not None and micro_batch < 1:
-            raise ValueError(f"micro_batch must be 1 or more, not {micro_batch}")
+        if limit is not None and limit < 1:
+            raise ValueError(f"micro_batch_tokens must be 1 or more, not {limit}")
         if distributed.is_spread(base.model):
             remedy = "leave device_map out, and shard the model with accelerate launch"
             raise ValueError(f"a model on several devices cannot be tuned: {remedy}")
         self.base, self.strategy, self.checkpoint = base, strategy, checkpoint
         self.schedule = schedule = schedule or Schedule.mini(strategy)
         self.data = examples(frame, base, schedule.block)
-        lengths = list(map(len, self.data.ids))
+        self.lengths = list(map(len, self.data.ids))
         self.plan = [
             batch
             for epoch in range(schedule.epochs)
-            for batch in batches(lengths, schedule.batch_size, schedule.seed, epoch)
+            for batch in batches(len(self.lengths), schedule.batch_size, schedule.seed, epoch)
         ]
         self.processes = distributed.state().num_processes
-        self.micro_batch = micro_batch or math.ceil(schedule.batch_size / self.processes)
-        self.recompute = False
+        self.limit, self.recompute = limit or sys.maxsize, False
         self.model = prepare(base.model, strategy, layers=layers, seed=schedule.seed)
         device = distributed.state().device if self.processes > 1 else self.model.device
         self.precision = choose_precision(self.model, precision, device)
@@ -231,23 +251,30 @@ class _Trainer:
         self.optimizer.zero_grad()
 
     def dry_run(self) -> tuple[float, int | None]:
-        """Compute the largest batch, so that running out of memory shows before the first step.
+        """Compute the batch with the largest part, so that no later step takes more memory.
 
         Returns:
             The expected time for all steps in seconds, and the expected peak memory in bytes.
         """
-
-        def tokens(batch: list[int]) -> int:
-            return len(batch) * max(len(self.data.ids[i]) for i in batch)  # padding included
-
-        largest = max(self.plan, key=tokens)
+        cuts = [[self.tokens(part) for part in self.cut(batch, self.limit)] for batch in self.plan]
+        largest = max(range(len(cuts)), key=lambda step: max(cuts[step]))
+        self.limit = min(self.limit, max(cuts[largest]))  # the number to halve
         if self.model.device.type == "cuda":
-            self.gradients(largest[: self.processes])  # loads and chooses kernels
+            self.gradients(self.plan[largest][: self.processes])  # loads and chooses kernels
         start = self.clock()
-        self.gradients(largest).item()  # waits for the GPU
+        self.gradients(self.plan[largest]).item()  # waits for the GPU
         seconds = self.clock() - start
         self.optimizer.zero_grad()
-        return seconds * sum(map(tokens, self.plan)) / tokens(largest), self.peak()
+        costs = [sum(cut) + OVERHEAD * len(cut) for cut in cuts]
+        return seconds * sum(costs) / costs[largest], self.peak()
+
+    def cut(self, batch: list[int], limit: int) -> list[list[int]]:
+        """Return the parts of a batch that are computed one after another, the longest first."""
+        return micro_batches(self.lengths, batch, limit, self.processes)
+
+    def tokens(self, part: list[int]) -> int:
+        """Return the number of tokens, padding included, that each process computes of a part."""
+        return math.ceil(len(part) / self.processes) * self.lengths[part[0]]
 
     def step(self, step: int, check: bool) -> float:
         """Take one step and return its loss; check that all weights have a gradient if asked."""
@@ -271,40 +298,39 @@ class _Trainer:
 
     def gradients(self, batch: list[int]) -> torch.Tensor:
         """Compute the gradients of a batch, and return its loss."""
-        # All processes get the same number of rows, because they must take the same steps.
-        rows = math.ceil(len(batch) / self.processes)
-        ids, labels = (
-            tensor.to(self.model.device)
-            for tensor in collate(self.data, distributed.share(batch), self.base.pad, rows)
-        )
+        device, rank = self.model.device, distributed.state().process_index
         total = self.data.labels(batch)
 
         @computing_in(self.base.model, self.dtype)
-        def accumulate(size: int) -> torch.Tensor:
+        def accumulate(limit: int) -> torch.Tensor:
             now = time.perf_counter()
             if self.began is not None:  # the last attempt has not ended: it ran out of memory
                 self.lost += now - self.began
                 self.peak = track_peak_memory(self.model.device)
             self.began = now
             self.optimizer.zero_grad()  # an attempt that ran out of memory has left some
-            loss = torch.zeros((), device=ids.device)
-            for some in zip(ids.split(size), labels.split(size), strict=True):
-                mean = label_loss(self.model, *some)
-                part = mean * ((some[1][:, 1:] != IGNORED).sum() / total)
-                (part * self.processes).backward()  # FSDP takes the mean over processes
-                loss += part.detach()
+            loss = torch.zeros((), device=device)
+            for part in self.cut(batch, limit):
+                # Each process gets the same number of rows, because all must take the same steps.
+                rows, own = math.ceil(len(part) / self.processes), part[rank :: self.processes]
+                ids, labels = collate(self.data, own, self.base.pad, rows)
+                mean = label_loss(self.model, ids.to(device), labels.to(device))
+                share = mean * (self.data.labels(own) / total)
+                (share * self.processes).backward()  # FSDP takes the mean over processes
+                loss += share.detach()
             self.began = None
             return loss
 
         if self.processes > 1:  # the others wait for this one's part, so it cannot try again
-            return reduce(accumulate(self.micro_batch), "sum")
+            return reduce(accumulate(self.limit), "sum")
+        longest = max(self.lengths[i] for i in batch)
         try:
-            loss, self.micro_batch = halving(accumulate, self.micro_batch, "examples")
+            loss, self.limit = halving(accumulate, self.limit, "tokens", longest)
             return loss
         except torch.OutOfMemoryError:
             if self.recompute or not self.base.model.supports_gradient_checkpointing:
                 raise
-        self.recompute, self.micro_batch = True, 1
+        self.recompute = True  # and as much at once as before, since little of it is kept
         warnings.warn(
             "out of memory with one example: activations are computed twice", stacklevel=4
         )
@@ -343,7 +369,7 @@ class _Trainer:
             examples=len(self.data.ids),
             skipped=self.data.skipped,
             precision=self.precision,
-            micro_batch=self.micro_batch,
+            micro_batch_tokens=self.limit,
             trained=trained,
             **found,
         )

@@ -134,7 +134,7 @@ def test_each_strategy_trains_what_it_says(base, frame, strategy):
     result = training.fine_tune(
         base, frame, strategy, schedule, layers=layers, precision="fp32", progress=False
     )
-    assert result.losses[-1] < result.losses[0]
+    assert sum(result.losses[-3:]) < sum(result.losses[:3])  # the last epoch, and the first
     after = result.model.model.state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     embeddings = {

@@ -27,7 +27,7 @@ TEXTS = ["May 3", "France", "10 euros", "x", "Peru"]
 def tune(folder, strategy, **options):
     """Tune and translate; return what can be compared, as JSON holds it."""
     base = modeling.load(folder)
-    options = {"precision": "fp32", "progress": False, "micro_batch": 3} | options
+    options = {"precision": "fp32", "progress": False, "micro_batch_tokens": 150} | options
     result = training.fine_tune(
         base, prompts.mixture({"ro": 27}), strategy,
         training.Schedule(1e-2, epochs=2, batch_size=8, warmup_steps=2),

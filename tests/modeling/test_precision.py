@@ -180,7 +180,7 @@ def test_a_run_in_bf16_from_fp32_weights(small, in_bf16, tmp_path, strategy):
 def loss_of(base, frame):
     """The loss of the model that translates, on what the first step of `tuned` trains."""
     data = batches.examples(frame, base)
-    first = batches.batches(list(map(len, data.ids)), 8, 0)[0]
+    first = batches.batches(len(data.ids), 8, 0)[0]
     model = modeling.for_translation(base, "bf16").model
     return batches.label_loss(model, *batches.collate(data, first, base.pad)).item()
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import math
 import multiprocessing
@@ -124,17 +125,44 @@ def test_no_pairs(base, frame):
         training.fine_tune(base, frame[:0])
 
 
-def test_batches_hold_each_example_once_in_like_lengths():
-    lengths = [(7 * n) % 61 + 1 for n in range(500)]
-    found = batches.batches(lengths, 8, seed=0)
+def test_batches_are_drawn_at_random_and_hold_each_example_once():
+    found = batches.batches(500, 8, seed=0)
     assert sorted(i for batch in found for i in batch) == list(range(500))
-    assert found == batches.batches(lengths, 8, seed=0)
-    assert found != batches.batches(lengths, 8, seed=1) != batches.batches(lengths, 8, 0, 1)
-    assert [len(batch) for batch in found].count(8) == 62 and len(found) == 63
-    padded = sum(len(b) * max(lengths[i] for i in b) for b in found)
-    assert padded < 1.1 * sum(lengths)
-    longest = [max(lengths[i] for i in b) for b in found]
-    assert longest != sorted(longest) != longest[::-1]
+    assert found == batches.batches(500, 8, seed=0)
+    assert found != batches.batches(500, 8, seed=1) != batches.batches(500, 8, 0, 1)
+    assert [len(batch) for batch in found] == [8] * 62 + [4]
+    # The means of batches spread as those of random draws do: by 1/√8 of the numbers themselves.
+    spread = pd.Series(found[:-1]).map(lambda batch: sum(batch) / 8).std()
+    assert spread == pytest.approx(500 / math.sqrt(12 * 8), rel=0.25)
+
+
+def padded(lengths, parts, processes=1):
+    return [math.ceil(len(part) / processes) * max(lengths[i] for i in part) for part in parts]
+
+
+@pytest.mark.parametrize("limit", [math.inf, 300, 90, 1])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_batch_is_cut_as_is_fastest(limit, processes):
+    lengths = [(7 * n * n) % 61 + 40 for n in range(50)]
+    batch = list(range(3, 40, 2))
+    parts = batches.micro_batches(lengths, batch, limit, processes)
+    assert sorted(i for part in parts for i in part) == batch
+    for part, tokens in zip(parts, padded(lengths, parts, processes), strict=True):
+        assert tokens <= limit or len(part) <= processes
+    longest = [max(lengths[i] for i in part) for part in parts]
+    assert longest == sorted(longest, reverse=True)
+    assert all(len(part) % processes == 0 for part in parts[:-1])
+
+    def cost(parts):
+        sizes = padded(lengths, parts, processes)
+        fits = all(n <= limit or len(p) <= processes for p, n in zip(parts, sizes, strict=True))
+        return sum(sizes) + batches.OVERHEAD * len(parts) if fits else math.inf
+
+    order = [i for part in parts for i in part]
+    cuts = range(processes, len(order), processes)
+    for one, other in itertools.combinations_with_replacement(cuts, 2):
+        rest = [order[:one], order[one:other], order[other:]]
+        assert cost(parts) <= cost([part for part in rest if part])
 
 
 @pytest.mark.parametrize("strategy", ["full", "lora"])
@@ -261,6 +289,7 @@ def test_nan_stops_the_run(folder, frame, monkeypatch, step):
         )  # one of no step
 
     monkeypatch.setattr(training, "label_loss", broken)
+    monkeypatch.setattr(batches, "OVERHEAD", 10_000)  # so that each batch is computed at once
     base = modeling.load(folder)
     with pytest.raises(FloatingPointError, match=f"step {step} of 10, learning rate .*nan"):
         training.fine_tune(base, frame, "full", SCHEDULE, progress=False)
@@ -268,20 +297,24 @@ def test_nan_stops_the_run(folder, frame, monkeypatch, step):
 
 
 def test_out_of_memory_takes_smaller_parts_of_the_same_batches(folder, frame, monkeypatch):
-    """A device that holds three examples at once: other parts, the same gradients."""
+    """A device that holds 250 tokens at once: other parts, the same gradients."""
     whole, real, sizes = tune(folder, frame, "full"), training.label_loss, []
 
     def small(model, ids, labels, **options):
-        sizes.append(len(ids))
-        if len(ids) > 3:
+        sizes.append(ids.numel())
+        if ids.numel() > 250:
             raise torch.OutOfMemoryError("no room")
         return real(model, ids, labels, **options)
 
     monkeypatch.setattr(training, "label_loss", small)
-    with pytest.warns(UserWarning, match="out of memory with 8 examples") as warned:
+    with pytest.warns(UserWarning, match=r"out of memory with \d+ tokens at once") as warned:
         parts = tune(folder, frame, "full")
-    assert [str(w.message).split(" from here on")[0][-1] for w in warned] == ["4", "2"]
-    assert sizes[:3] == [8, 4, 2] and set(sizes[3:]) == {2}  # and it does not try again
+    whole_size = whole.micro_batch_tokens
+    assert 500 < whole_size < 1000 and sizes[0] == whole_size
+    said = [int(str(w.message).split(" from here on")[0].split()[-1]) for w in warned]
+    assert said == [whole_size // 2, whole_size // 4]
+    assert parts.micro_batch_tokens == whole_size // 4
+    assert sum(size > 250 for size in sizes) == 2  # and it does not try again
     assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
     weights = whole.model.model.state_dict()
     for name, weight in parts.model.model.state_dict().items():
@@ -294,26 +327,29 @@ def test_activations_are_computed_twice_where_one_example_does_not_fit(
 ):
     """Which changes no gradient, whatever is frozen."""
     whole, real = tune(folder, frame, strategy), training.label_loss
+    longest = []
 
     def small(model, ids, labels, **options):
         layer = next(m for n, m in model.named_modules() if n.endswith("layers.0"))
         if not layer.gradient_checkpointing:
+            longest.append(ids.shape)
             raise torch.OutOfMemoryError("no room")
         return real(model, ids, labels, **options)
 
     monkeypatch.setattr(training, "label_loss", small)
     with pytest.warns(UserWarning, match="with one example: activations are computed twice"):
-        parts = tune(folder, frame, strategy, micro_batch=2)
-    assert (whole.micro_batch, parts.micro_batch) == (8, 1)
+        parts = tune(folder, frame, strategy)
+    assert len(longest[-1]) == 2 and longest[-1][0] == 1 and len(longest) < 6
+    assert parts.micro_batch_tokens == whole.micro_batch_tokens
     assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
 
 
 def test_a_smaller_micro_batch_changes_no_result(folder, frame):
-    whole, parts = tune(folder, frame), tune(folder, frame, micro_batch=3)
-    assert (parts.micro_batch, len(parts.losses)) == (3, len(whole.losses))
+    whole, parts = tune(folder, frame), tune(folder, frame, micro_batch_tokens=100)
+    assert (parts.micro_batch_tokens, len(parts.losses)) == (100, len(whole.losses))
     assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
-    with pytest.raises(ValueError, match="micro_batch must be 1 or more, not 0"):
-        tune(folder, frame, micro_batch=0)
+    with pytest.raises(ValueError, match="micro_batch_tokens must be 1 or more, not 0"):
+        tune(folder, frame, micro_batch_tokens=0)
 
 
 OUT_OF_MEMORY = [
@@ -369,7 +405,7 @@ def test_attempts_that_failed_count_neither_as_time_nor_as_memory(
 
     def small(model, ids, labels, **options):
         calls.append(None)
-        if len(ids) > 3 and len(calls) > fitting:
+        if ids.numel() > 250 and len(calls) > fitting:
             held = torch.ones(100 * 2**20)  # 400 MB
             waited[0] += 1000
             raise torch.OutOfMemoryError(f"no room beside {held.shape}")
@@ -380,7 +416,7 @@ def test_attempts_that_failed_count_neither_as_time_nor_as_memory(
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + waited[0])
     with pytest.warns(UserWarning, match="out of memory"):
         parts = tune(folder, frame, "full")
-    assert waited == [2000] and parts.micro_batch == 2
+    assert waited == [2000] and parts.micro_batch_tokens <= 250
     assert parts.seconds < 1000 and parts.estimated_seconds < 1000
     if whole.peak_bytes is not None:
         for peak in (parts.peak_bytes, parts.estimated_peak_bytes):
@@ -392,7 +428,7 @@ def test_an_example_that_does_not_fit_is_an_error(folder, frame, monkeypatch):
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(training, "label_loss", full)
-    message = "out of memory in the dry run of training: .*micro_batch.*block"
+    message = "out of memory in the dry run of training: .*block.*micro_batch_tokens"
     with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError, match=message):
         tune(folder, frame)
 
