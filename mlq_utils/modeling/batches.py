@@ -18,11 +18,10 @@ from mlq_utils.modeling.loading import Model
 
 IGNORED = -100
 """Label of tokens that are not trained on, as in transformers."""
-OVERHEAD = 160
-"""What a micro-batch costs beyond its tokens, in tokens. With the mini base on a CPU a forward and
-a backward pass take as long as n tokens and 157 more in Embed FT, and 179 more in full FT. The
-number must not depend on the machine, since what is added up in another order rounds differently.
-"""
+OVERHEAD = 300
+"""What a micro-batch costs beyond its tokens, in tokens. Of 60, 160, 300 and 500, it and the next
+make training of the mini base fastest on a CPU. It must not depend on the machine, since sums
+in another order are rounded differently."""
 LOGITS = 2**27
 """Largest number of logits that are computed at once, which take 14 bytes each, 2 GB in all."""
 

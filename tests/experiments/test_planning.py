@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mlq_utils import experiments, modeling, tokenization
 from mlq_utils.experiments import Spec, planning, sizes
 from mlq_utils.experiments.planning import by_group, plan, totals
 from mlq_utils.experiments.sizes import size
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import prompts
+from mlq_utils.modeling import batches, precision, prompts
 
 LLAMA = "huggyllama/llama-7b"
 TWELVE = ("af", "et", "ha", "he", "km", "luo", "mi", "ro", "ta", "th", "tr", "zh")
@@ -104,12 +104,51 @@ def test_parameters_are_those_of_the_model(family, options, tmp_path):
 def test_memory_is_known_arithmetic():
     """16 bytes for what is trained, 2 for what is not; within the cards that the paper's need."""
     full, embed = size(LLAMA, "full"), size(LLAMA, "embed")
-    activations = 34 * 32 * 4096 * sizes.AT_ONCE
-    assert full.memory == 16 * full.trained + 2 * full.matrices + activations
+    tokens = 4096 * sizes.AT_ONCE
+    states = 16 * full.trained + 2 * full.matrices
+    assert full.memory == states + round(45.6 * 32 * tokens)
     untrained = full.trained - 131_072_000
-    assert embed.memory == 2 * untrained + 16 * 131_072_000 + activations
+    assert embed.memory == 2 * untrained + 16 * 131_072_000 + round(32.2 * 32 * tokens)
+    above = {layers: size(LLAMA, "layers", layers) for layers in ((20,), (20, 31))}
+    one, two = (found.memory - 16 * found.trained for found in above.values())
+    layer = above[20,].trained
+    matrices = 4 * 4096**2 + 3 * 4096 * 11008
+    assert two - one == pytest.approx(2 * matrices - 2 * layer + 13.4 * tokens)
+    assert one == pytest.approx(2 * (full.trained - layer + matrices) + (32.2 * 12 + 13.4) * tokens)
     assert full.memory / 2**30 < 139
     assert embed.memory / 2**30 < 40
+
+
+@pytest.mark.parametrize(
+    "strategy, layers",
+    [("embed", None), ("full", None), ("lora", None), ("layers", (2,)), ("layers", (1, 3))],
+)
+def test_what_layers_keep_for_the_backward_pass(strategy, layers):
+    """Against what torch keeps, in a LLaMA of 4 layers; embeddings and head keep a little more."""
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=192, intermediate_size=516, num_hidden_layers=4,
+        num_attention_heads=4, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    tuned = modeling.prepare(model, strategy, layers=layers)
+    ids = torch.randint(0, 50, (8, 64))
+    kept = {}  # the tensors too, lest another takes the place of one that is freed
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with precision.computing_in(model, torch.bfloat16):
+        model.set_attn_implementation("sdpa")  # which keeps no scores, as on a GPU
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = batches.label_loss(tuned, ids, ids.where(ids < 2, batches.IGNORED))
+        for weight in tuned.parameters():
+            kept.pop(weight.data_ptr(), None)
+    assert loss.requires_grad
+    found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    passed, own = (4 - layers[0], len(layers)) if layers else (4, 4)
+    expected = sizes.KEPT * passed + sizes.KEPT_FOR_WEIGHTS[strategy] * own
+    assert 0 < found / (ids.numel() * 192) - expected < 7
 
 
 def test_the_price_of_llama_7b():

@@ -14,7 +14,7 @@ from mlq_utils import experiments, modeling, tokenization
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import prompts, training, translation
+from mlq_utils.modeling import batches, prompts, training, translation
 from mlq_utils.modeling.batches import IGNORED
 
 VOCABULARY, CONTEXT = 400, 512
@@ -112,14 +112,23 @@ def theirs(family):
     return AutoModelForCausalLM.from_pretrained(family).eval()
 
 
-def test_the_model_computes_what_transformers_computes(base, theirs):
-    """Untied or not, and with whatever its head does beyond a matrix."""
+@pytest.mark.parametrize("at_once", [batches.LOGITS, 11 * VOCABULARY])
+def test_the_model_computes_what_transformers_computes(base, theirs, monkeypatch, at_once):
+    """Untied or not, with whatever its head does beyond a matrix, and at few labels at once."""
+    monkeypatch.setattr(batches, "LOGITS", at_once)
     torch.manual_seed(0)
     ids = torch.randint(3, VOCABULARY, (3, 20))
     labels = ids.clone()
     labels[:, :7] = IGNORED
     loss = training.label_loss(base.model, ids, labels)
     torch.testing.assert_close(loss, theirs(ids, labels=labels).loss)
+    layer = next(name for name, _ in theirs.named_parameters() if ".0." in name)
+    gradients = []
+    for model, found in ((base.model, loss), (theirs, theirs(ids, labels=labels).loss)):
+        (gradient,) = torch.autograd.grad(found, [model.get_parameter(layer)])
+        gradients.append(gradient)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+    assert base.model.get_decoder() in base.model.children()  # it is put back
 
 
 def test_no_opening_token_but_the_tokenizer_s(base):

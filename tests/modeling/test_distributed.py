@@ -18,7 +18,7 @@ from accelerate.utils import gather_object
 from mlq_utils import experiments, modeling
 from mlq_utils.experiments.spec import spec_of
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import distributed, prompts, training
+from mlq_utils.modeling import batches, distributed, prompts, training
 
 STRATEGIES = ["embed", "full", "lora", "layers"]
 TEXTS = ["May 3", "France", "10 euros", "x", "Peru"]
@@ -52,6 +52,9 @@ def everything(folder, out, checkpoint):
     state = distributed.state()
     found = {strategy: tune(folder, strategy, progress=True) for strategy in STRATEGIES}
     found["bf16"] = {s: tune(folder, s, precision="bf16", progress=True) for s in STRATEGIES}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "LOGITS", 5_000)
+        found["few logits at once"] = tune(folder, "full")
     found["rank"], found["of"] = state.process_index, state.num_processes
     # The other process sees no file, or the one that the main process finds damaged.
     checkpoint, damaged = Path(checkpoint), Path(out) / f"damaged {state.process_index}"
@@ -150,6 +153,7 @@ def test_two_processes_compute_what_one_does(one, two, strategy):
     assert places == [(0, 2, 0), (1, 2, 0)]
     for found in two:
         assert_same(found[strategy], one[strategy], rel=1e-4)
+        assert_same(found["few logits at once"], one["full"], rel=1e-4)
 
 
 def test_bf16_with_fp32_masters(base, one, two):

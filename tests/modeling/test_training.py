@@ -197,6 +197,35 @@ def test_a_batch_without_labels_is_no_nan(base):
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
+def test_the_memory_of_logits_is_bounded(monkeypatch):
+    """Those of a large vocabulary are computed at few labels at once, and the loss is the same."""
+    config = LlamaConfig(
+        vocab_size=50_000, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+        num_attention_heads=4, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    ids = torch.randint(0, 50_000, (10, 101))
+    found = {}
+    for at_once in (2**22, 2**27):
+        monkeypatch.setattr(batches, "LOGITS", at_once)
+        model.zero_grad()
+        kept, computed = [], []
+        hook = model.lm_head.register_forward_hook(lambda *given, to=computed: to.append(given[2]))
+        pack = torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, to=kept: to.append(tensor.numel()) or tensor, lambda tensor: tensor
+        )
+        with pack, hook:
+            loss = training.label_loss(model, ids, ids)
+        loss.backward()
+        largest = max(logits.numel() for logits in computed)
+        found[at_once] = loss, model.lm_head.weight.grad, largest, sum(kept)
+    few, whole = found.values()
+    torch.testing.assert_close(few[:2], whole[:2], rtol=1e-4, atol=1e-7)
+    assert few[2] <= 2**22 < 50e6 <= whole[2]
+    assert few[3] < 2e6 < 50e6 < whole[3]  # what is kept for the backward pass
+
+
 @pytest.mark.parametrize("warmup", [0, 3, 0.1])
 def test_the_rate_is_that_of_transformers(warmup):
     schedule = modeling.Schedule(1.0, warmup_steps=warmup)
