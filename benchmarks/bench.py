@@ -13,18 +13,20 @@ Other figures have `seconds` (the median) or `megabytes` instead of a ratio.
 
 import datetime
 import json
+import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
+from scipy.stats import t
 
 from benchmarks.bench_at_size import SHAPES, at_size
 from mlq_utils import corpora, experiments, modeling, scoring, tokenization
@@ -37,6 +39,10 @@ RUNS = 7
 OUTPUT = Path("_build/bench.json")
 RECORD = PACKAGE_DATA / "bench.json"
 """The figures that the book shows, measured on a machine that did nothing else."""
+RATES = {"embed": 3e-3, "full": 1e-3}
+"""Learning rates at which training is compared with the Trainer."""
+EQUAL = 1.05
+"""Ratio of held-out losses up to which training is as good as the Trainer's."""
 PAIRS = 1000
 SENTENCES = 200
 TWELVE = ("af", "et", "ha", "he", "km", "luo", "mi", "ro", "ta", "th", "tr", "zh")
@@ -137,10 +143,40 @@ def held_out_loss(base: modeling.Model) -> float:
     return batches.label_loss(base.model.eval(), ids, labels).item()
 
 
+def quality(losses: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return whether one program's losses are as good as another's, or whether that is undecided.
+
+    Args:
+        losses: The held-out losses of each program, first "ours", with one number per seed.
+
+    Returns:
+        `held_out_loss`, the means; `standard_error`, theirs; `loss_ratio`, the 95% interval of the
+        ratio of the means, ours to the other; and `equal_loss`: "yes" if the interval ends at
+        `EQUAL` or below, "no" if it begins above, and otherwise "undecided".
+    """
+    means = {name: fmean(some) for name, some in losses.items()}
+    errors = {name: stdev(some) / len(some) ** 0.5 for name, some in losses.items()}
+    ours, other = means
+    # The logarithm of a mean has the mean's relative error.
+    error = math.hypot(*(errors[name] / means[name] for name in means))
+    half = float(t.ppf(0.975, sum(map(len, losses.values())) - 2)) * error
+    low, high = (means[ours] / means[other] * math.exp(sign * half) for sign in (-1, 1))
+    verdict = "yes" if high <= EQUAL else "no" if low > EQUAL else "undecided"
+    return {
+        "held_out_loss": means,
+        "standard_error": errors,
+        "loss_ratio": [low, high],
+        "equal_loss": verdict,
+    }
+
+
 def fine_tuning() -> dict[str, dict]:
     """Measure Embed FT and full FT against `transformers.Trainer`, and against each other.
 
-    Each run has its own seed, which both programs share. The losses are means over the seeds.
+    Speed is compared at equal quality if the mean held-out loss is at most 5% above the Trainer's
+    (see `quality`). Each run has its own seed, which both programs share, and both draw batches at
+    random. Both train at `RATES`: at the mini world's rate for full FT the loss of one seed is up
+    to four times that of another, so that nothing could be told from a few.
     """
     frame = prompts.mixture({"ro": PAIRS})
     results, seconds = {}, {}
@@ -148,25 +184,25 @@ def fine_tuning() -> dict[str, dict]:
         tuned: dict[str, list[modeling.Model]] = {"ours": [], "trainer": []}
 
         def ours(strategy=strategy, tuned=tuned["ours"]) -> None:
-            schedule = modeling.Schedule.mini(strategy, seed=len(tuned))
+            schedule = modeling.Schedule(RATES[strategy], seed=len(tuned))
             done = modeling.fine_tune(
                 modeling.load("mini"), frame, strategy, schedule, progress=False
             )
             tuned.append(done.model)
 
         def theirs(strategy=strategy, tuned=tuned["trainer"]) -> None:
-            schedule = modeling.Schedule.mini(strategy, seed=len(tuned))
+            schedule = modeling.Schedule(RATES[strategy], seed=len(tuned))
             base = modeling.load("mini")
             modeling.prepare(base.model, strategy)
             trainer(base, batches.examples(frame, base), schedule)
             tuned.append(base)
 
         key = "training_vs_trainer" + ("" if strategy == "full" else f"_{strategy}")
-        epochs = modeling.Schedule.mini(strategy).epochs
-        results[key] = compare(theirs, ours, 3) | {
-            "what": f"{strategy} FT of the mini base, {PAIRS} pairs, {epochs} epochs",
-            "held_out_loss": {n: fmean(map(held_out_loss, bases)) for n, bases in tuned.items()},
-        }
+        rate, epochs = RATES[strategy], modeling.Schedule(RATES[strategy]).epochs
+        what = f"{strategy} FT of the mini base, {PAIRS} pairs, {epochs} epochs, rate {rate:g}"
+        times = compare(theirs, ours, 3)
+        losses = {name: list(map(held_out_loss, bases)) for name, bases in tuned.items()}
+        results[key] = times | {"what": what} | quality(losses)
         seconds[strategy] = results[key]["medians"][1]
     results["full_vs_embed"] = {
         "ratio": seconds["full"] / seconds["embed"],
@@ -269,6 +305,8 @@ BENCHMARKS: dict[str, Callable[..., dict[str, dict]]] = {
 }
 FIGURES = ("ratio", "teraflops", "seconds", "megabytes")
 """Kinds of figures. The first kind that a result has is printed."""
+QUALITY = ("held_out_loss", "standard_error", "loss_ratio", "equal_loss", "spbleu")
+"""What is printed in addition."""
 
 
 def load() -> pd.DataFrame:
@@ -276,7 +314,7 @@ def load() -> pd.DataFrame:
 
     Returns:
         One row per key: one or more of `FIGURES`; `runs`; `what` was measured; `hardware`;
-        `versions`; `date`; and `held_out_loss` or `spbleu` if quality matters.
+        `versions`; `date`; and what `quality` returns, or `spbleu`, if quality matters.
     """
     return pd.DataFrame.from_dict(json.loads(RECORD.read_text("utf8")), orient="index")
 
@@ -300,7 +338,7 @@ def main(
         found = BENCHMARKS[name](**options)
         for key, result in found.items():
             figure = next(result[k] for k in FIGURES if k in result)
-            more = {k: v for k, v in result.items() if k in ("held_out_loss", "spbleu")}
+            more = {k: v for k, v in result.items() if k in QUALITY}
             print(f"{key}: {figure:.3f} ({result['what']}; {hardware()}) {more or ''}", flush=True)
         keep(found)
     if record:

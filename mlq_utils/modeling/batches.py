@@ -89,41 +89,25 @@ def batches(count: int, size: int, seed: int, epoch: int = 0) -> list[list[int]]
     return [order[start : start + size] for start in range(0, count, size)]
 
 
-def micro_batches(
-    lengths: Sequence[int], batch: Sequence[int], limit: float = math.inf, processes: int = 1
-) -> list[list[int]]:
+def micro_batches(lengths: Sequence[int], limit: float = math.inf) -> list[slice]:
     """Cut a batch into micro-batches of similar length, which are computed one after another.
 
-    Of all cuts it is the one with the least cost: of each micro-batch its tokens, padding included,
-    and `OVERHEAD`.
+    Of all cuts it is the one with the fewest tokens, those of padding and `OVERHEAD` included.
 
     Args:
-        lengths: Length of each example.
-        batch: Indices of the examples of the batch.
-        limit: Largest number of tokens, padding included, of a micro-batch in each process. A
-            longer example is computed alone. Defaults to no limit.
-        processes: Number of processes, which share every micro-batch. Defaults to 1.
-
-    Returns:
-        Lists of indices, the longest examples first.
+        lengths: Length of each example of the batch, the longest first.
+        limit: Largest number of tokens of a micro-batch, padding included. A longer example is
+            computed alone. Defaults to no limit.
     """
-    order = sorted(batch, key=lengths.__getitem__, reverse=True)
-    rows = [lengths[i] for i in order[::processes]]  # of each row, the longest over processes
-    best = [(0.0, 0)]  # the least cost of the first rows, and where their last micro-batch starts
-    for end in range(1, len(rows) + 1):
-        sizes = [(start, (end - start) * rows[start]) for start in range(end)]
-        best.append(
-            min(
-                (best[start][0] + tokens + OVERHEAD, start)
-                for start, tokens in sizes
-                if tokens <= limit or start == end - 1
-            )
-        )
-    found, end = [], len(rows)
+    best = [(0, 0)]  # the least cost of the first examples, and where their last part starts
+    for end in range(1, len(lengths) + 1):
+        tokens = [(end - start) * lengths[start] for start in range(end)]
+        starts = [start for start in range(end) if tokens[start] <= limit] or [end - 1]
+        best.append(min((best[start][0] + tokens[start] + OVERHEAD, start) for start in starts))
+    found, end = [], len(lengths)
     while end:
-        start = best[end][1]
-        found.insert(0, order[start * processes : end * processes])
-        end = start
+        found.insert(0, slice(best[end][1], end))
+        end = best[end][1]
     return found
 
 
@@ -163,43 +147,27 @@ def label_loss(
         labels: Labels of the same shape, `IGNORED` where nothing is trained.
     """
     model = model.get_base_model() if isinstance(model, PeftModel) else model
+    decoder, rows = model.get_decoder(), model.get_output_embeddings().weight.shape[0]
+    name = next(name for name, child in model.named_children() if child is decoder)
     targets = labels[:, 1:]
     trained = targets != IGNORED
     # No attention mask: padding is on the right, where causal attention cannot see it.
-    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    hidden, targets = hidden[:, :-1][trained], targets[trained]
+    hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][trained]
 
     def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(_logits(model, hidden).float(), targets, reduction="sum")
+        # The model goes on from what is given, since the head is not all: Gemma 2 caps its logits.
+        given = torch.nn.Identity()
+        given.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden[None])
+        setattr(model, name, given)
+        try:
+            logits = model(input_ids=ids).logits[0]
+        finally:
+            setattr(model, name, decoder)
+        return cross_entropy(logits.float(), targets, reduction="sum")
 
-    size = max(1, LOGITS // model.get_output_embeddings().weight.shape[0])
+    targets, size = targets[trained], max(1, LOGITS // rows)
     if len(targets) <= size:
         return loss(hidden, targets) / max(1, len(targets))
     # The logits of a part are dropped, and computed again in the backward pass.
     parts = zip(hidden.split(size), targets.split(size), strict=True)
     return sum(checkpoint(loss, *part, use_reentrant=False) for part in parts) / len(targets)
-
-
-class _Given(torch.nn.Module):
-    """Hidden states that stand in for the decoder that has computed them."""
-
-    def __init__(self, hidden: torch.Tensor) -> None:
-        super().__init__()
-        self.output = BaseModelOutputWithPast(last_hidden_state=hidden[None])
-
-    def forward(self, *_: object, **__: object) -> BaseModelOutputWithPast:
-        return self.output
-
-
-def _logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Return the logits of hidden states of shape (tokens, width).
-
-    The model computes them, because its head is not all: Gemma 2 caps logits, Granite scales them.
-    """
-    decoder = model.get_decoder()
-    name = next(name for name, child in model.named_children() if child is decoder)
-    try:
-        setattr(model, name, _Given(hidden))
-        return model(input_ids=hidden.new_zeros(1, len(hidden), dtype=torch.long)).logits[0]
-    finally:
-        setattr(model, name, decoder)

@@ -10,7 +10,6 @@ not been, but for the rounding of a GPU (see `fine_tune`).
 """
 
 import dataclasses
-import math
 import sys
 import time
 import warnings
@@ -27,14 +26,7 @@ from tqdm import tqdm
 
 from mlq_utils.modeling import checkpoint as checkpoints
 from mlq_utils.modeling import distributed
-from mlq_utils.modeling.batches import (
-    OVERHEAD,
-    batches,
-    collate,
-    examples,
-    label_loss,
-    micro_batches,
-)
+from mlq_utils.modeling.batches import batches, collate, examples, label_loss, micro_batches
 from mlq_utils.modeling.loading import Model
 from mlq_utils.modeling.memory import halving, phase, track_peak_memory
 from mlq_utils.modeling.precision import DTYPES, cast, choose_precision, computing_in
@@ -42,9 +34,7 @@ from mlq_utils.modeling.strategies import Schedule, prepare, trainable
 
 SAVING = 20
 """Time between checkpoints is at least so many times what the last one took to save."""
-SMALLER = (
-    "give a smaller block or micro_batch_tokens, train less (embed, lora), or use more processes"
-)
+SMALLER = "lower micro_batch_tokens or the block, train less (embed, lora), or use more processes"
 """What helps when memory runs out in training."""
 
 
@@ -149,16 +139,9 @@ class _Trainer:
 
     @phase("preparing to train", SMALLER)
     def __init__(
-        self,
-        base: Model,
-        frame: pd.DataFrame,
-        strategy: str,
-        schedule: Schedule | None,
-        layers: Sequence[int] | None,
-        precision: str,
-        limit: int | None,
-        checkpoint: Path | None,
-    ) -> None:
+        self, base: Model, frame: pd.DataFrame, strategy: str, schedule: Schedule | None,
+        layers: Sequence[int] | None, precision: str, limit: int | None, checkpoint: Path | None,
+    ) -> None:  # fmt: skip
         if limit is not None and limit < 1:
             raise ValueError(f"micro_batch_tokens must be 1 or more, not {limit}")
         if distributed.is_spread(base.model):
@@ -169,7 +152,7 @@ class _Trainer:
         self.data = examples(frame, base, schedule.block)
         self.lengths = list(map(len, self.data.ids))
         self.plan = [
-            batch
+            sorted(batch, key=self.lengths.__getitem__, reverse=True)
             for epoch in range(schedule.epochs)
             for batch in batches(len(self.lengths), schedule.batch_size, schedule.seed, epoch)
         ]
@@ -256,25 +239,25 @@ class _Trainer:
         Returns:
             The expected time for all steps in seconds, and the expected peak memory in bytes.
         """
-        cuts = [[self.tokens(part) for part in self.cut(batch, self.limit)] for batch in self.plan]
-        largest = max(range(len(cuts)), key=lambda step: max(cuts[step]))
-        self.limit = min(self.limit, max(cuts[largest]))  # the number to halve
+
+        def most(batch: list[int]) -> int:
+            parts = map(self.rows(batch).__getitem__, micro_batches(self.rows(batch), self.limit))
+            return max(part[0] * len(part) for part in parts)
+
+        largest = max(self.plan, key=most)
+        self.limit = min(self.limit, most(largest))  # the number to halve
         if self.model.device.type == "cuda":
-            self.gradients(self.plan[largest][: self.processes])  # loads and chooses kernels
+            self.gradients(largest[: self.processes])  # loads and chooses kernels
         start = self.clock()
-        self.gradients(self.plan[largest]).item()  # waits for the GPU
+        self.gradients(largest).item()  # waits for the GPU
         seconds = self.clock() - start
         self.optimizer.zero_grad()
-        costs = [sum(cut) + OVERHEAD * len(cut) for cut in cuts]
-        return seconds * sum(costs) / costs[largest], self.peak()
+        share = sum(self.lengths[i] for i in largest) / sum(self.lengths) / self.schedule.epochs
+        return seconds / share, self.peak()
 
-    def cut(self, batch: list[int], limit: int) -> list[list[int]]:
-        """Return the parts of a batch that are computed one after another, the longest first."""
-        return micro_batches(self.lengths, batch, limit, self.processes)
-
-    def tokens(self, part: list[int]) -> int:
-        """Return the number of tokens, padding included, that each process computes of a part."""
-        return math.ceil(len(part) / self.processes) * self.lengths[part[0]]
+    def rows(self, batch: list[int]) -> list[int]:
+        """Return the lengths of the rows of a batch. Each process computes one example of a row."""
+        return [self.lengths[i] for i in batch[:: self.processes]]
 
     def step(self, step: int, check: bool) -> float:
         """Take one step and return its loss; check that all weights have a gradient if asked."""
@@ -298,8 +281,8 @@ class _Trainer:
 
     def gradients(self, batch: list[int]) -> torch.Tensor:
         """Compute the gradients of a batch, and return its loss."""
-        device, rank = self.model.device, distributed.state().process_index
-        total = self.data.labels(batch)
+        device, total, rows = self.model.device, self.data.labels(batch), self.rows(batch)
+        own = batch[distributed.state().process_index :: self.processes]
 
         @computing_in(self.base.model, self.dtype)
         def accumulate(limit: int) -> torch.Tensor:
@@ -310,12 +293,11 @@ class _Trainer:
             self.began = now
             self.optimizer.zero_grad()  # an attempt that ran out of memory has left some
             loss = torch.zeros((), device=device)
-            for part in self.cut(batch, limit):
-                # Each process gets the same number of rows, because all must take the same steps.
-                rows, own = math.ceil(len(part) / self.processes), part[rank :: self.processes]
-                ids, labels = collate(self.data, own, self.base.pad, rows)
+            for part in micro_batches(rows, limit):
+                # All processes take the same rows, because they must take the same steps.
+                ids, labels = collate(self.data, own[part], self.base.pad, len(rows[part]))
                 mean = label_loss(self.model, ids.to(device), labels.to(device))
-                share = mean * (self.data.labels(own) / total)
+                share = mean * (self.data.labels(own[part]) / total)
                 (share * self.processes).backward()  # FSDP takes the mean over processes
                 loss += share.detach()
             self.began = None
@@ -323,9 +305,8 @@ class _Trainer:
 
         if self.processes > 1:  # the others wait for this one's part, so it cannot try again
             return reduce(accumulate(self.limit), "sum")
-        longest = max(self.lengths[i] for i in batch)
         try:
-            loss, self.limit = halving(accumulate, self.limit, "tokens", longest)
+            loss, self.limit = halving(accumulate, self.limit, "tokens", least=rows[0])
             return loss
         except torch.OutOfMemoryError:
             if self.recompute or not self.base.model.supports_gradient_checkpointing:

@@ -19,6 +19,24 @@ def test_compare_gives_the_ratio_of_medians(monkeypatch):
     assert calls == ["a", "b"] * 4
 
 
+@pytest.mark.parametrize(
+    "ours, verdict",
+    [
+        ([1.00, 1.01, 0.99, 1.00], "yes"),
+        ([0.50, 0.60, 0.40, 0.50], "yes"),  # better is good enough
+        ([1.20, 1.21, 1.19, 1.20], "no"),
+        ([1.00, 1.40, 0.60, 1.00], "undecided"),
+        ([1.04, 1.06, 1.03, 1.05], "undecided"),
+    ],
+)
+def test_equal_quality_is_claimed_only_where_seeds_tell(ours, verdict):
+    found = bench.quality({"ours": ours, "trainer": [1.01, 0.99, 1.00, 1.00]})
+    assert found["equal_loss"] == verdict
+    low, high = found["loss_ratio"]
+    assert low < found["held_out_loss"]["ours"] < high
+    assert found["standard_error"]["trainer"] == pytest.approx(0.0041, abs=1e-4)
+
+
 def test_bench_writes_its_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(corpora, "find", lambda _: None)
