@@ -19,11 +19,10 @@ TOKENS = 256
 AT_ONCE = 4096
 """Number of tokens in a micro-batch, for the peak of memory."""
 KEPT = 32.2
-"""Bytes per token and unit of width that a layer keeps for its backward pass, in bf16 and without
-the scores of attention. This and the next are those of a LLaMA whose inner layer is 2.7 times as
-wide, as torch keeps them on a CPU."""
+"""Bytes per token and unit of width that a layer of LLaMA's shape keeps for its backward pass, in
+bf16 and without the scores of attention, as counted on a CPU."""
 KEPT_FOR_WEIGHTS = {"embed": 0.0, "lora": 2.1, "full": 13.4, "layers": 13.4}
-"""Bytes that it keeps in addition, by strategy, if some of its own weights are trained."""
+"""Bytes that it keeps in addition, by strategy, if weights of its own are trained."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,8 @@ def size(
     # What is trained takes 4 bytes in fp32, 4 for its gradient, 8 for AdamW's moments and, in a
     # matrix, 2 for the bf16 copy that is computed with; what is not takes 2.
     states = 2 * (every - changed) + 16 * changed + 2 * in_matrices(trained)
-    # Below the lowest layer that is trained nothing is kept.
-    count = config.num_hidden_layers
-    passed, own = (count - min(layers), len(set(layers))) if layers else (count, count)
-    kept = KEPT * passed + KEPT_FOR_WEIGHTS[strategy] * own
+    own = layers or range(config.num_hidden_layers)  # below the lowest of them nothing is kept
+    kept = KEPT * (config.num_hidden_layers - min(own)) + KEPT_FOR_WEIGHTS[strategy] * len(own)
     activations = round(kept * config.hidden_size * AT_ONCE)
     return Size(
         matrices=in_matrices(whole),

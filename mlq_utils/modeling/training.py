@@ -128,10 +128,8 @@ def fine_tune(
             model that `device_map` has put on several devices.
         OSError: The disk has no room for the checkpoint and the next one beside it.
     """
-    trainer = _Trainer(
-        base, frame, strategy, schedule, layers, precision, micro_batch_tokens, checkpoint
-    )
-    return trainer.train(checkpoint_seconds, progress)
+    how = strategy, schedule, layers, precision, micro_batch_tokens
+    return _Trainer(base, frame, *how, checkpoint).train(checkpoint_seconds, progress)
 
 
 class _Trainer:
@@ -241,8 +239,8 @@ class _Trainer:
         """
 
         def most(batch: list[int]) -> int:
-            parts = map(self.rows(batch).__getitem__, micro_batches(self.rows(batch), self.limit))
-            return max(part[0] * len(part) for part in parts)
+            rows = self.rows(batch)
+            return max(rows[p][0] * len(rows[p]) for p in micro_batches(rows, self.limit))
 
         largest = max(self.plan, key=most)
         self.limit = min(self.limit, most(largest))  # the number to halve
