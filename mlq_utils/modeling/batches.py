@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from mlq_utils.modeling import distributed
 from mlq_utils.modeling.loading import Model
 
 IGNORED = -100
@@ -165,9 +167,14 @@ def label_loss(
             setattr(model, name, decoder)
         return cross_entropy(logits.float(), targets, reduction="sum")
 
-    targets, size = targets[trained], max(1, LOGITS // rows)
-    if len(targets) <= size:
+    targets = targets[trained]
+    most = len(targets)
+    if distributed.state().num_processes > 1:  # each call of the head gathers its shards from all
+        most = max(gather_object([most]))
+    count = max(1, math.ceil(most * rows / LOGITS))
+    if count == 1:
         return loss(hidden, targets) / max(1, len(targets))
     # The logits of a part are dropped, and computed again in the backward pass.
-    parts = zip(hidden.split(size), targets.split(size), strict=True)
-    return sum(checkpoint(loss, *part, use_reentrant=False) for part in parts) / len(targets)
+    parts = zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True)
+    found = sum(checkpoint(loss, *part, use_reentrant=False) for part in parts)
+    return found / max(1, len(targets))
