@@ -171,8 +171,8 @@ def label_loss(
     most = len(targets)
     if distributed.state().num_processes > 1:  # each call of the head gathers its shards from all
         most = max(gather_object([most]))
-    count = max(1, math.ceil(most * rows / LOGITS))
-    if count == 1:
+    count = math.ceil(most / max(1, LOGITS // rows))
+    if count <= 1:
         return loss(hidden, targets) / max(1, len(targets))
     # The logits of a part are dropped, and computed again in the backward pass.
     parts = zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True)
