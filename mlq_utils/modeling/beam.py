@@ -3,27 +3,35 @@
 `model.generate` computes the prompt once per beam, copies the whole cache at every step, and
 carries finished sentences along. Here a sentence is one row of the batch, and its beams are queries
 side by side. The prompt is computed once (and its beginning, if all prompts of a batch share it,
-once for the batch). Keys and values are written once and never moved: the attention mask alone says
-which of them a beam sees, and only the mask is reordered. Finished sentences leave the batch.
+once for the batch). Keys and values are written into free places of the cache: the attention mask
+alone says which of them a beam sees, and only the mask is reordered. When no place is free, those
+that no beam sees any more are given up: beams soon share all but their last tokens, so the cache
+grows by about one place a step, and not by one per beam. Finished sentences leave the batch.
 
 The search is that of `model.generate(num_beams=…, do_sample=False, early_stopping=False,
 length_penalty=1.0)` of transformers 5. In fp32 it finds the same tokens, except where hypotheses
 are so close that rounding decides, which is often in lower precisions.
 """
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-ENGINE = "mlq_utils beam search 1"
+ENGINE = "mlq_utils beam search 2"
 """Name of the search in records. The number is raised when results can change."""
 DROP = 1 / 8
 """Share of finished sentences at which they leave the batch, which costs a copy of the rest."""
+STEPS = 8
+"""Steps for which the cache gets free places when it is packed, which costs a copy."""
+WIDTH = 16
+"""What the length of the cache is a multiple of: shapes repeat, and the mask is aligned as kernels
+on a GPU need it, which would otherwise copy it."""
 
 
 @dataclass(frozen=True)
@@ -43,32 +51,31 @@ class Output:
 
 
 class _Layer(DynamicLayer):
-    """A cache layer that grows in place, in a buffer that is copied only when it is full."""
+    """A cache layer that holds the prompts, and after `pack` has free places at its end."""
+
+    start: int | None = None
+    """First free place, once there are any."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append keys and values of shape (batch, heads, new, width); return all so far."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.length, self.buffers = 0, (key_states[:, :, :0], value_states[:, :, :0])
-        start, self.length = self.length, self.length + key_states.shape[2]
-        if self.length > self.buffers[0].shape[2]:
-            spare = key_states.shape[0], key_states.shape[1], 64 + self.length // 4
-            self.buffers = tuple(
-                torch.cat([old[:, :, :start], new, new.new_empty(*spare, new.shape[3])], 2)
-                for old, new in zip(self.buffers, (key_states, value_states), strict=True)
-            )
-        else:
-            self.buffers[0][:, :, start : self.length] = key_states
-            self.buffers[1][:, :, start : self.length] = value_states
-        self.keys, self.values = (b[:, :, : self.length] for b in self.buffers)
+        """Add keys and values of shape (batch, heads, new, width); return all, free places too."""
+        if self.start is None:
+            return super().update(key_states, value_states)
+        first, self.start = self.start, self.start + key_states.shape[2]
+        self.keys[:, :, first : self.start] = key_states
+        self.values[:, :, first : self.start] = value_states
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these rows of the batch."""
-        self.buffers = tuple(b[indices] for b in self.buffers)
-        self.keys, self.values = (b[:, :, : self.length] for b in self.buffers)
+    def pack(self, rows: torch.Tensor, places: torch.Tensor, start: int) -> None:
+        """Keep these rows, and of each row these places, of shape (rows, places)."""
+        _, heads, length, width = self.keys.shape
+        lines = rows[:, None] * heads + torch.arange(heads, device=rows.device)
+        lines = (lines[..., None] * length + places[:, None]).flatten()
+        size = len(rows), heads, places.shape[1], width
+        self.keys = self.keys.reshape(-1, width).index_select(0, lines).view(size)
+        self.values = self.values.reshape(-1, width).index_select(0, lines).view(size)
+        self.start = start
 
 
 class Batch:
@@ -82,77 +89,76 @@ class Batch:
         scores: Their summed log-probabilities, of shape (B, K).
         ended: Mean log-probabilities of the best ended hypotheses, of shape (B, K), filled up with
             -1e9.
-        best: Tokens and score of the best ended hypothesis of each sentence.
-        mask: Added to attention: 0 where a beam sees a key, of shape (B, 1, K, prompt + K * cap).
+        best: Number of tokens of the best ended hypothesis, and these, of shape (B, 1 + cap).
+        seen: Whether a beam sees a place of the cache, of shape (B, K, places).
+        start: First free place of the cache.
+        done: Whether the search for a sentence is over, of shape (B,).
     """
 
     def __init__(
         self, model: PreTrainedModel, prompts: list[list[int]], caps: list[int], beams: int
     ) -> None:
         """Compute the prompts. `translation.beam_search` has checked the arguments."""
-        self.model, self.beams, device = model, beams, model.device
-        self.cache = Cache(layer_class_to_replicate=_Layer)
+        self.beams, self.cache, device = beams, Cache(layer_class_to_replicate=_Layer), model.device
+        self.compute = partial(model, past_key_values=self.cache, use_cache=True)
         last = min(map(len, prompts)) - 1
         shared = next((i for i in range(last) if len({p[i] for p in prompts}) > 1), last)
         if shared:  # all prompts begin with it: computed once, and copied to every row
-            self._call(torch.tensor([prompts[0][:shared]], device=device), logits_to_keep=1)
-            self.cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long))
-        width = max(map(len, prompts))
+            self.compute(torch.tensor([prompts[0][:shared]], device=device), logits_to_keep=1)
+            self.cache.batch_repeat_interleave(len(prompts))
         ids = pad_sequence([torch.tensor(p[shared:]) for p in prompts], True, 0, "left")
         self.lengths = torch.tensor([len(p) for p in prompts], device=device)
+        self.start = width = shared + ids.shape[1]
         seen = torch.arange(width, device=device) >= (width - self.lengths + shared)[:, None]
         seen[:, :shared] = True
         positions = (seen.cumsum(1) - 1).clamp(min=0)[:, shared:]
         # Logits of shape (B, 1, V): the prompt is one beam, which becomes K at the first step.
-        self._call(
-            ids.to(device), attention_mask=seen.long(), position_ids=positions, logits_to_keep=1
-        )
+        # The last logits are taken by a list: of a slice, whose rows are not neighbours, torch
+        # would multiply each row with a copy of the head of its own.
+        self.logits = self.compute(
+            ids.to(device),
+            attention_mask=seen.long(),
+            position_ids=positions,
+            logits_to_keep=torch.tensor([-1], device=device),
+        ).logits
         if not torch.isfinite(self.logits).all():
             raise ValueError("the model returns NaN or infinity: its weights are damaged")
-        kind = self.logits.dtype
-        size = len(prompts), 1, beams, width + beams * max(caps)
-        self.mask = torch.full(size, torch.finfo(kind).min, dtype=kind, device=device)
-        self.mask[..., :width].masked_fill_(seen[:, None, None], 0)
-        self.own = torch.eye(beams, device=device, dtype=torch.bool)
+        self.seen = seen[:, None]
         self.live = torch.arange(len(prompts), device=device)
         self.caps = torch.tensor(caps, device=device)
         self.tokens = torch.zeros(len(prompts), 1, 0, dtype=torch.long, device=device)
         self.scores = torch.zeros(len(prompts), 1, device=device)
         self.ended = torch.full((len(prompts), beams), -1e9, device=device)
-        self.best: list[tuple[list[int], float]] = [([], -math.inf)] * len(prompts)
+        self.best = torch.zeros(len(prompts), max(caps) + 1, dtype=torch.long, device=device)
+        self.done = torch.zeros_like(self.live, dtype=torch.bool)
 
     def run(self, eos: int) -> list[Output]:
         """Search until every sentence is done."""
-        done = torch.zeros_like(self.live, dtype=torch.bool)
+        found = {}
         while True:
-            parents = self._extend(eos, done)
+            parents = self._extend(eos)
             generated = self.tokens.shape[2]
-            if self.beams == 1:
-                hopeless = self.ended[:, 0] > -1e9
-            else:
-                # The rule of transformers: stop when no running beam beats the worst of K ended
-                # ones at its present mean. The second bound changes no result: log-probabilities
-                # are negative, so no later mean exceeds the best sum now, divided by the cap.
-                running = self.scores[:, 0]
-                hopeless = running / generated <= self.ended[:, -1]
-                hopeless |= running / self.caps < self.ended[:, 0]
-            done |= hopeless | (self.caps <= generated)
-            count = int(done.sum())
-            if count == len(done):
-                break
-            if count >= len(done) * DROP:
-                keep = (~done).nonzero()[:, 0]
-                for name in ("lengths", "mask", "live", "caps", "tokens", "scores", "ended"):
-                    setattr(self, name, getattr(self, name)[keep])
-                self.cache.batch_select_indices(keep)
-                parents, done = parents[keep], done[keep]
-            self._forward(parents)
-        return [
-            Output(ids[:-1] if ids[-1] == eos else ids, score, ids[-1] == eos)
-            for ids, score in self.best
-        ]
+            # The rule of transformers: stop when no running beam beats the worst of K ended ones at
+            # its present mean. The second bound changes no result: log-probabilities are negative,
+            # so no later mean exceeds the best sum now, divided by the cap.
+            running = self.scores[:, 0]
+            hopeless = running / generated <= self.ended[:, -1]
+            hopeless |= running / self.caps < self.ended[:, 0]
+            self.done |= hopeless | (self.caps <= generated)
+            count = int(self.done.sum())  # in most steps a GPU is waited for only here
+            self.seen = self.seen.gather(1, parents[..., None].expand(-1, -1, self.seen.shape[2]))
+            full = self.start + self.beams > self.seen.shape[2]
+            if full or count >= len(self.done) * DROP:
+                over = (each[self.done].tolist() for each in (self.live, self.best, self.ended))
+                for i, (length, *ids), (score, *_) in zip(*over, strict=True):
+                    finished = ids[length - 1] == eos
+                    found[i] = Output(ids[: length - finished], score, finished)
+                if count == len(self.done):
+                    return [output for _, output in sorted(found.items())]
+                self._pack()
+            self._forward()
 
-    def _extend(self, eos: int, done: torch.Tensor) -> torch.Tensor:
+    def _extend(self, eos: int) -> torch.Tensor:
         """Extend every beam by a token and record what ends.
 
         Of 2 K candidates the K best that do not end run on. Those that end count only if they are
@@ -163,51 +169,51 @@ class Batch:
         """
         beams, rows = self.beams, torch.arange(len(self.live), device=self.live.device)[:, None]
         candidates = 2 * beams if beams > 1 else 1
-        logs = self.logits.float().log_softmax(-1) + self.scores[..., None]
         # The best of each beam first, which is cheaper than one search among K * V and as exact.
-        logs, ids = logs.topk(candidates, dim=-1)
-        logs, picked = logs.flatten(1).topk(candidates, dim=-1)
+        logs, ids = self.logits.log_softmax(-1, torch.float).topk(candidates, dim=-1)
+        logs = (logs + self.scores[..., None]).flatten(1)
+        logs, picked = logs.topk(candidates, dim=-1)
         parents, ids = picked // candidates, ids.flatten(1).gather(1, picked)
-        generated = self.tokens.shape[2] + 1
-        capped = (self.caps <= generated)[:, None]
-        ends = (ids == eos) | capped
-        news = (ends & ~done[:, None])[:, :beams]
-        if news.any():
-            means = torch.where(news, logs[:, :beams] / generated, -1e9)
-            self.ended, where = torch.cat([self.ended, means], 1).topk(beams, dim=-1)
-            better = (where[:, 0] >= beams).nonzero()[:, 0]
-            beam = where[better, 0] - beams
-            past = self.tokens[better, parents[better, beam]]
-            found = torch.cat([past, ids[better, beam][:, None]], dim=1).tolist()
-            for i, *best in zip(
-                self.live[better].tolist(), found, self.ended[better, 0].tolist(), strict=True
-            ):
-                self.best[i] = tuple(best)
-        if beams > 1:
-            logs = logs - 1e9 * ends.float()
-            self.scores, kept = logs.topk(beams, dim=-1)
-            parents, ids = parents.gather(1, kept), ids.gather(1, kept)
-        else:
-            self.scores = logs
-        self.tokens = torch.cat([self.tokens[rows, parents], ids[..., None]], dim=2)
-        return parents
+        extended = torch.cat([self.tokens[rows, parents], ids[..., None]], dim=2)
+        generated = extended.shape[2]
+        ends = (ids == eos) | (self.caps <= generated)[:, None]
+        news = (ends & ~self.done[:, None])[:, :beams]
+        means = torch.where(news, logs[:, :beams] / generated, -1e9)
+        mean, beam = means.max(1, keepdim=True)
+        new = torch.cat([torch.full_like(beam, generated), extended[rows, beam][:, 0]], 1)
+        old = self.best[:, : generated + 1]
+        old.copy_(torch.where(mean > self.ended[:, :1], new, old))
+        self.ended = torch.cat([self.ended, means], 1).topk(beams, dim=-1).values
+        self.scores, kept = (logs - 1e9 * ends.float()).topk(beams, dim=-1)
+        self.tokens = extended[rows, kept]
+        return parents.gather(1, kept)
 
-    def _forward(self, parents: torch.Tensor) -> None:
+    def _pack(self) -> None:
+        """Keep what is not done, and of the cache the places that a beam sees; add free places."""
+        rows = (~self.done).nonzero()[:, 0]
+        for name in ("live", "lengths", "caps", "tokens", "scores", "ended", "best", "seen"):
+            setattr(self, name, getattr(self, name)[rows])
+        self.done = torch.zeros_like(rows, dtype=torch.bool)
+        seen = self.seen.any(1)
+        self.start = int(seen.sum(1).max())
+        size = -(-(self.start + STEPS * self.beams) // WIDTH) * WIDTH
+        order = seen.byte().argsort(dim=1, descending=True, stable=True)[:, : self.start]
+        # What lies in a free place is seen by no beam, but it has to be finite.
+        places = pad(order, (0, size - self.start))
+        for layer in self.cache.layers:
+            layer.pack(rows, places, self.start)
+        self.seen = self.seen.gather(2, order[:, None].expand(-1, self.beams, -1))
+        self.seen = pad(self.seen, (0, size - self.start))
+
+    def _forward(self) -> None:
         """Feed the last token of every beam, which sees what its parent saw, and itself."""
-        start = self.cache.get_seq_length()
-        stop = start + self.beams
-        seen = self.mask[..., :start]
-        if self.tokens.shape[2] > 1:  # at the first step every beam has seen just the prompt
-            seen.copy_(seen.gather(2, parents[:, None, :, None].expand_as(seen)))
-        self.mask[..., start:stop].masked_fill_(self.own, 0)
+        start, self.start = self.start, self.start + self.beams
+        self.seen[..., start : self.start] = torch.eye(self.beams, device=self.seen.device)
+        hidden = torch.zeros(self.seen.shape, dtype=self.logits.dtype, device=self.seen.device)
+        hidden.masked_fill_(~self.seen, torch.finfo(hidden.dtype).min)
         positions = self.lengths[:, None] + self.tokens.shape[2] - 1
-        self._call(
+        self.logits = self.compute(
             self.tokens[..., -1],
-            attention_mask=self.mask[..., :stop],
+            attention_mask=hidden[:, None],
             position_ids=positions.expand(-1, self.beams),
-        )
-
-    def _call(self, ids: torch.Tensor, **options: Any) -> None:
-        self.logits = self.model(
-            input_ids=ids, past_key_values=self.cache, use_cache=True, **options
         ).logits

@@ -91,11 +91,6 @@ def placement() -> tuple[torch.device, torch.dtype]:
     return device, torch.bfloat16 if narrow else torch.float32
 
 
-def is_spread(model: torch.nn.Module) -> bool:
-    """Return whether `device_map` has put the layers of a model on several devices."""
-    return len(set(getattr(model, "hf_device_map", {}).values())) > 1
-
-
 def hardware() -> str:
     """Return a description of the hardware of this process, as records name it."""
     processor = f"{os.cpu_count()} {platform.machine()} cores, {torch.get_num_threads()} threads"

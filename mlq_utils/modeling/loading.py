@@ -58,9 +58,8 @@ def load(
     revision: str | None = None,
     dtype: torch.dtype | None = torch.float32,
     spare_rows: int = 0,
-    device_map: str | None = None,
 ) -> Model:
-    """Load a model and its tokenizer, in evaluation mode.
+    """Load a model and its tokenizer to the CPU, in evaluation mode.
 
     Args:
         name_or_path: "mini" for the packaged base; a folder in Hugging Face's format or written by
@@ -70,8 +69,6 @@ def load(
             starts from just these. Defaults to fp32.
         spare_rows: Largest number of embeddings beyond the tokenizer's vocabulary. Some models
             round the number up; for LLaMA any difference means the wrong tokenizer. Defaults to 0.
-        device_map: Devices for the weights, as in transformers: "auto" spreads the model over all
-            there are. Defaults to the CPU.
 
     Raises:
         FileNotFoundError: There is no such model, or a file is missing.
@@ -81,12 +78,12 @@ def load(
     """
     folder = find(str(name_or_path), revision)
     if (folder / SAVED).is_file():
-        return _load_tuned(folder, dtype, device_map)
+        return _load_tuned(folder, dtype)
     config = configuration(str(folder))
     stored = _stored_type(folder)
     words = tokenization.load(folder)
     tied, config.tie_word_embeddings = config.tie_word_embeddings, False
-    model, missing = _read(folder, config=config, dtype=dtype or stored, device_map=device_map)
+    model, missing = _read(folder, config=config, dtype=dtype or stored)
     if tied:
         # Embed FT would otherwise train the head, too, without anyone noticing.
         warnings.warn(
@@ -100,7 +97,15 @@ def load(
                 model.get_output_embeddings().weight.copy_(model.get_input_embeddings().weight)
     if missing:  # transformers has filled them with noise
         raise ValueError(f"{folder}: the weights lack {', '.join(sorted(missing)[:3])}")
-    _check_model(model, words, folder, spare_rows)
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"{folder}: {name} holds NaN or infinite weights")
+    rows = model.get_input_embeddings().num_embeddings
+    if not 0 <= rows - len(words) <= spare_rows:
+        raise ValueError(
+            f"the model has {rows:,} embeddings, its tokenizer {len(words):,} tokens: they do not "
+            "belong together; for a model that rounds up, allow the difference with spare_rows"
+        )
     return Model(model.eval(), words, str(name_or_path), *_special_tokens(model, words))
 
 
@@ -185,7 +190,7 @@ def save(
         aside.write_text(json.dumps(about | notes, indent=1), "utf8")
 
 
-def _load_tuned(folder: Path, dtype: torch.dtype | None, device_map: str | None) -> Model:
+def _load_tuned(folder: Path, dtype: torch.dtype | None) -> Model:
     """Load a model that `save` wrote."""
     about = saved_as(folder)
     name = about["base"]
@@ -197,7 +202,7 @@ def _load_tuned(folder: Path, dtype: torch.dtype | None, device_map: str | None)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / 'trained.safetensors'} is damaged: {error}") from error
     given = {key: about[key] for key in ("revision", "spare_rows")}
-    base = load(name, dtype=dtype, device_map=device_map, **given)
+    base = load(name, dtype=dtype, **given)
     model = prepare(base.model, about["strategy"], layers=about["layers"])
     weights = trainable(model)
     if {n: p.shape for n, p in weights.items()} != {n: t.shape for n, t in tensors.items()}:
@@ -237,21 +242,6 @@ def _stored_type(folder: Path) -> torch.dtype:
     # Not what the configuration says, which can be another. Only fp32 holds several types.
     narrow = {"F16": torch.float16, "BF16": torch.bfloat16}
     return narrow.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
-
-
-def _check_model(
-    model: PreTrainedModel, words: tokenization.Tokenizer, folder: Path, spare_rows: int
-) -> None:
-    """Refuse weights that are not finite and vocabularies that do not match."""
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise ValueError(f"{folder}: {name} holds NaN or infinite weights")
-    rows = model.get_input_embeddings().num_embeddings
-    if not 0 <= rows - len(words) <= spare_rows:
-        raise ValueError(
-            f"the model has {rows:,} embeddings, its tokenizer {len(words):,} tokens: they do not "
-            "belong together; for a model that rounds up, allow the difference with spare_rows"
-        )
 
 
 def _special_tokens(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.distributed.tensor import DTensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from mlq_utils.data import one_of
@@ -77,6 +78,23 @@ def for_translation(base: "Model", precision: str = "auto") -> "Model":
 
 
 @contextlib.contextmanager
+def attention(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
+    """Compute attention by what is fastest on the model's device, for ever new shapes."""
+    usual = model.config._attn_implementation
+    if dtype == torch.bfloat16 and model.device.type == "cpu":
+        # In bf16 torch 2.13's fused kernel takes twice the time of plain products on a CPU, and
+        # with the backward pass five times.
+        model.set_attn_implementation("eager")
+    # Without cuDNN, which torch prefers on Hopper: it plans for some 30 ms at each new shape.
+    kernels = SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH
+    try:
+        with sdpa_kernel(list(kernels)):
+            yield
+    finally:
+        model.set_attn_implementation(usual)
+
+
+@contextlib.contextmanager
 def computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
     """Put copies in the place of a model's weights, whose gradients the weights themselves get.
 
@@ -88,7 +106,7 @@ def computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
         model: The model, without peft's wrapper.
         dtype: Type of the copies.
     """
-    embeddings, attention = model.get_input_embeddings(), model.config._attn_implementation
+    embeddings = model.get_input_embeddings()
     places = [
         (module, name, weight)
         for module in model.modules()
@@ -102,18 +120,14 @@ def computing_in(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
         weight.grad = new if weight.grad is None else weight.grad.add_(new)
 
     try:
-        if dtype == torch.bfloat16 and model.device.type == "cpu":
-            # The backward pass of torch 2.13's fused attention takes five times as long in bf16 as
-            # in fp32 on a CPU: half of a step's time, and a tenth with plain matrix products.
-            model.set_attn_implementation("eager")
         for module, name, weight in places:
             copied = torch.nn.Parameter(weight.detach().to(dtype), weight.requires_grad)
             if weight.requires_grad:
                 copied.register_post_accumulate_grad_hook(partial(add, weight))
             setattr(module, name, copied)
-        with embeddings.register_forward_hook(lambda _, ids, found: found.to(dtype)):
+        hook = embeddings.register_forward_hook(lambda _, ids, found: found.to(dtype))
+        with hook, attention(model, dtype):
             yield
     finally:
-        model.set_attn_implementation(attention)
         for module, name, weight in places:
             setattr(module, name, weight)

@@ -124,8 +124,7 @@ def fine_tune(
         RuntimeError: A trained parameter gets no gradient.
         torch.OutOfMemoryError: The model, the optimizer or a single example does not fit, or one of
             several processes runs out of memory, which cannot try again by itself.
-        ValueError: Unknown strategy or precision, unusable data, another run's checkpoint, or a
-            model that `device_map` has put on several devices.
+        ValueError: Unknown strategy or precision, unusable data, or another run's checkpoint.
         OSError: The disk has no room for the checkpoint and the next one beside it.
     """
     how = strategy, schedule, layers, precision, micro_batch_tokens
@@ -142,9 +141,6 @@ class _Trainer:
     ) -> None:  # fmt: skip
         if limit is not None and limit < 1:
             raise ValueError(f"micro_batch_tokens must be 1 or more, not {limit}")
-        if distributed.is_spread(base.model):
-            remedy = "leave device_map out, and shard the model with accelerate launch"
-            raise ValueError(f"a model on several devices cannot be tuned: {remedy}")
         self.base, self.strategy, self.checkpoint = base, strategy, checkpoint
         self.schedule = schedule = schedule or Schedule.mini(strategy)
         self.data = examples(frame, base, schedule.block)

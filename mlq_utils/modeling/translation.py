@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 import torch
@@ -15,9 +16,15 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from mlq_utils import tokenization
 from mlq_utils.modeling import distributed
-from mlq_utils.modeling.beam import ENGINE, Batch, Output
+from mlq_utils.modeling.beam import ENGINE, STEPS, Batch, Output
 from mlq_utils.modeling.memory import halving, phase
+from mlq_utils.modeling.precision import attention
 from mlq_utils.modeling.strategies import PAPER_CAP
+
+SHARE = 0.8
+"""Share of the free memory of a GPU that the keys and values of a search may take."""
+_FITTED: WeakKeyDictionary[PreTrainedModel, int] = WeakKeyDictionary()
+"""Numbers of sentences that fitted when the memory for a model had run out."""
 
 
 @torch.inference_mode()
@@ -28,7 +35,7 @@ def beam_search(
     beam_size: int = 4,
     max_new_tokens: int | Sequence[int],
     eos_id: int,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     engine: Literal["own", "generate"] = "own",
 ) -> list[Output]:
     """Continue each prompt by the most probable continuation that beam search finds.
@@ -40,43 +47,61 @@ def beam_search(
         max_new_tokens: Largest number of new tokens, EOS included: one number, or one per prompt.
         eos_id: Id of the end-of-sentence token.
         batch_size: Number of sentences searched at once, halved when memory runs out. In fp32 it
-            does not change the result. Defaults to 128.
-        engine: "own" (the default) for `beam.Batch`, which cannot search models with ALiBi, on
-            several devices, or with attention windows shorter than a sentence; "generate" for
-            transformers' search, slower but for every model. Its scores are NaN for one beam.
+            does not change the result. Defaults to 128 on a CPU and to what fits into a GPU's free
+            memory, at most 256, or to what fitted for this model when memory ran out before.
+        engine: "own" (the default) for `beam.Batch`, which cannot search models with ALiBi or with
+            attention windows shorter than a sentence; "generate" for transformers' search, slower
+            but for every model. Its scores are NaN for one beam.
 
     Returns:
         One output per prompt, in the order of the prompts.
 
     Raises:
-        ValueError: An empty list or prompt, a prompt that exceeds the context with its new tokens,
-            a wrong number of caps, a number below 1, or a model that cannot be searched or that
-            returns NaN.
+        ValueError: An empty list or prompt, a prompt too long for the context, a wrong number of
+            caps, a number below 1, or a model that cannot be searched or that returns NaN.
     """
     caps = _caps(max_new_tokens, len(prompts))
-    prompts = _checked(model, prompts, caps, beam_size, batch_size)
-    if engine == "own" and (reason := _unsearchable(model, prompts, caps)):
+    prompts, longest = _checked(model, prompts, caps, beam_size, batch_size)
+    if engine == "own" and (reason := _unsearchable(model, longest)):
         raise ValueError(f"the package's beam search cannot search this model: {reason}")
     # Largest first: lengths within a batch are similar, and what does not fit fails early.
     order = sorted(range(len(prompts)), key=lambda i: (-caps[i], -len(prompts[i])))
-    outputs, size, training = [], min(batch_size, len(order)), model.training
+    most = batch_size or _fitting(model, longest, beam_size, engine)
+    outputs, size, training = [], min(most, len(order)), model.training
 
     def search(size: int) -> list[Output]:
         rows = order[len(outputs) :][:size]
         some = [prompts[i] for i in rows], [caps[i] for i in rows]
         if engine == "generate":
             return _generate(model, *some, beam_size, eos_id)
-        return Batch(model, *some, beam_size).run(eos_id)
+        with attention(model, model.dtype):
+            return Batch(model, *some, beam_size).run(eos_id)
 
     model.eval()
     try:
         while len(outputs) < len(order):
             with phase("translating one sentence at a time", "give fewer beams or a lower cap"):
-                found, size = halving(search, size, "sentences")
+                found, fitted = halving(search, size, "sentences")
+            if fitted < size:
+                size = _FITTED[model] = fitted
             outputs += found
     finally:
         model.train(training)
     return [output for _, output in sorted(zip(order, outputs, strict=True))]
+
+
+def _fitting(model: PreTrainedModel, longest: int, beam_size: int, engine: str) -> int:
+    """Return how many sentences of at most `longest` tokens to search at once."""
+    most = _FITTED.get(model, 256 if model.device.type == "cuda" else 128)
+    if model.device.type != "cuda":
+        return most
+    # Beams share all but their last tokens, and `generate` keeps each apart.
+    places = longest + 2 * STEPS * beam_size if engine == "own" else longest * beam_size
+    config = model.config.get_text_config()
+    place = 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
+    unused = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    free = torch.cuda.mem_get_info(model.device)[0] + unused
+    return max(1, min(most, int(SHARE * free / (place * places))))
 
 
 def _generate(
@@ -127,11 +152,11 @@ def _checked(
     prompts: Sequence[Sequence[int]],
     caps: list[int],
     beam_size: int,
-    batch_size: int,
-) -> list[list[int]]:
-    """Return prompts as lists, or raise the errors of `beam_search`."""
+    batch_size: int | None,
+) -> tuple[list[list[int]], int]:
+    """Return prompts as lists, and the most tokens, or raise the errors of `beam_search`."""
     for name, value in (("beam_size", beam_size), ("batch_size", batch_size)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name} must be 1 or more, not {value}")
     context = context_length(model)
     for i, (prompt, cap) in enumerate(zip(prompts, caps, strict=True)):
@@ -144,16 +169,12 @@ def _checked(
             )
     if model.config.get_text_config().vocab_size < 2 * beam_size:
         raise ValueError(f"{beam_size} beams need a vocabulary of {2 * beam_size} tokens or more")
-    return list(map(list, prompts))
+    return list(map(list, prompts)), max(len(p) + c for p, c in zip(prompts, caps, strict=True))
 
 
-def _unsearchable(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], caps: Sequence[int]
-) -> str | None:
-    """Return why the package's own search cannot search a model, or None if it can."""
+def _unsearchable(model: PreTrainedModel, longest: int) -> str | None:
+    """Return why the package's own search cannot search so many tokens, or None if it can."""
     config = model.config.get_text_config()
-    if distributed.is_spread(model):
-        return "its layers are on several devices"
     if config._attn_implementation not in ("sdpa", "eager"):
         return f"its attention is {config._attn_implementation}, neither sdpa nor eager"
     # The tokens of a beam are not neighbours in the cache, so models must not count places there.
@@ -163,7 +184,6 @@ def _unsearchable(
     if other := kinds - {"full_attention", "sliding_attention"}:
         return f"its layers attend by {', '.join(sorted(other))}"
     window = getattr(config, "sliding_window", None)
-    longest = max((len(p) + cap for p, cap in zip(prompts, caps, strict=True)), default=0)
     if window and window < longest:
         return f"it attends to the last {window} tokens, of {longest}"
     return None
@@ -220,7 +240,7 @@ def translate(
     ids = [start + encoded for encoded in tokenizer.encode(list(prompts))]
     limits = [min(c, context_length(model) - len(p)) for p, c in zip(ids, caps, strict=True)]
     fit = [i for i, limit in enumerate(limits) if limit > 0]
-    own = not _unsearchable(model, [ids[i] for i in fit], [limits[i] for i in fit])
+    own = not _unsearchable(model, max((len(ids[i]) + limits[i] for i in fit), default=0))
     outputs = []
     if share := distributed.share(fit):
         outputs = beam_search(

@@ -102,15 +102,6 @@ def test_long_pairs_are_skipped_and_counted(base, folder, frame):
     assert (result.skipped, result.examples, len(result.losses)) == (1, 40, 5)
 
 
-def test_a_model_on_several_devices_is_refused(base, frame):
-    base.model.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1, "lm_head": 1}
-    with pytest.raises(ValueError, match=r"several devices.*leave device_map out"):
-        training.fine_tune(base, frame, "full", SCHEDULE, progress=False)
-    assert all(weight.requires_grad for weight in base.model.parameters())  # nothing was touched
-    base.model.hf_device_map = {"": 0}
-    assert training.fine_tune(base, frame[:8], "full", SCHEDULE, progress=False).losses
-
-
 @pytest.mark.parametrize("bad", [None, float("nan"), 3])
 def test_a_pair_without_text_is_named(base, frame, bad):
     frame = frame.astype(object)

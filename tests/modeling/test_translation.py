@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.modeling import translation
+from mlq_utils.modeling import beam, precision, translation
 from mlq_utils.modeling.translation import Output, beam_search, scaled_cap, translate
 from mlq_utils.tokenization import tokenizer
 
@@ -206,8 +206,7 @@ def test_bad_input_is_refused(arguments, message):
 
 
 def test_models_that_it_cannot_search_are_refused():
-    windowed, flash, damaged, spread = llama(), llama(), llama(), llama()
-    spread.hf_device_map = {"model.embed_tokens": 0, "model.layers": 1}
+    windowed, flash, damaged = llama(), llama(), llama()
     windowed.config.sliding_window = 8
     flash.config._attn_implementation = "flash_attention_2"
     with torch.no_grad():
@@ -216,21 +215,9 @@ def test_models_that_it_cannot_search_are_refused():
         (windowed, "attends to the last 8 tokens, of 9"),
         (flash, "neither sdpa nor eager"),
         (damaged, "NaN"),
-        (spread, "several devices"),
     ):
         with pytest.raises(ValueError, match=message):
             beam_search(model, [[5]], max_new_tokens=8, eos_id=EOS)
-
-
-def test_a_model_on_several_devices_is_searched_by_transformers(pieces, talker, monkeypatch):
-    asked = {"cap": 9, "bos_id": 1, "eos_id": EOS}
-    plain = translate(talker, pieces, ["May"], **asked)
-    monkeypatch.setattr(talker, "hf_device_map", {"": 0}, raising=False)
-    assert translate(talker, pieces, ["May"], **asked).attrs == plain.attrs
-    monkeypatch.setattr(talker, "hf_device_map", {"model": 0, "lm_head": 1})
-    spread = translate(talker, pieces, ["May"], **asked)
-    assert spread.attrs["engine"].endswith("generate")
-    assert spread["hypothesis"].tolist() == plain["hypothesis"].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -302,8 +289,9 @@ def test_the_cap_follows_the_language(pieces):
 def test_out_of_memory_takes_fewer_sentences_at_once(monkeypatch):
     """A device that holds three: the same translations, and it does not try more again."""
     model, prompts = llama(), prompts_of(3)
-    options = {"beam_size": 2, "max_new_tokens": 6, "eos_id": EOS, "batch_size": 8}
+    options = {"beam_size": 2, "max_new_tokens": 6, "eos_id": EOS}
     expected, real, sizes = beam_search(model, prompts, **options), translation.Batch, []
+    options["batch_size"] = 8
 
     def small(model, prompts, *rest):
         sizes.append(len(prompts))
@@ -316,8 +304,70 @@ def test_out_of_memory_takes_fewer_sentences_at_once(monkeypatch):
         found = beam_search(model, prompts, **options)
     assert [output.ids for output in found] == [output.ids for output in expected]
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    sizes.clear()  # the next target starts with what fitted
+    assert beam_search(model, prompts, **options | {"batch_size": None}) == found
+    assert sizes == [2, 2, 2, 2, 2, 1]
     monkeypatch.setattr(translation, "Batch", lambda *_: (_ for _ in ()).throw(
         torch.OutOfMemoryError("no room")))  # fmt: skip
     message = "translating one sentence at a time: give fewer beams"
     with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError, match=message):
         beam_search(model, prompts, **options)
+
+
+@pytest.mark.parametrize(
+    ("free", "engine", "expected"),
+    [(1e12, "own", 256), (8e6, "own", 55), (8e6, "generate", 19), (1e3, "own", 1)],
+)
+def test_on_a_gpu_the_first_batch_follows_from_its_free_memory(free, engine, expected, monkeypatch):
+    model = llama()
+    monkeypatch.setattr(LlamaForCausalLM, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free - 2e3, 2e12))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5e3)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3e3)
+    # Keys and values in fp32 of two layers with a width of 32.
+    assert 0.8 * 8e6 // (2 * 2 * 32 * 4 * (163 + 64)) == 55
+    assert translation._fitting(model, 163, 4, engine) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "attention"),
+    [
+        ("cuda", torch.bfloat16, "sdpa"),
+        ("cpu", torch.bfloat16, "eager"),
+        ("cpu", torch.float32, "sdpa"),
+    ],
+)
+def test_attention_suits_the_device(device, dtype, attention, monkeypatch):
+    """The kernels of cuDNN, which plan anew for each shape, are not among them."""
+    model = llama().to(dtype)
+    monkeypatch.setattr(LlamaForCausalLM, "device", torch.device(device))
+    usual = torch.backends.cuda.cudnn_sdp_enabled()
+    with precision.attention(model, dtype):
+        assert model.config._attn_implementation == attention
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+    assert model.config._attn_implementation == "sdpa"
+    assert torch.backends.cuda.cudnn_sdp_enabled() == usual
+
+
+def test_the_cache_keeps_what_a_beam_sees_and_its_shapes_repeat(monkeypatch):
+    """Four beams of 60 tokens would take 240 places. Of 6 rows none ends before the cap."""
+    model, shapes, forward = llama(3), [], LlamaForCausalLM.forward
+    with torch.no_grad():
+        model.lm_head.weight[EOS] = 0
+
+    def watched(self, *ids, position_ids=None, **options):
+        found = forward(self, *ids, position_ids=position_ids, **options)
+        shapes.append(tuple(options["past_key_values"].layers[-1].keys.shape))
+        if len(shapes) > 1:  # after the prompts
+            assert options["attention_mask"].shape[-1] == shapes[-1][2]
+        return found
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", watched)
+    prompts = [[5 + i] * 10 for i in range(6)]
+    found = beam_search(model, prompts, max_new_tokens=60, eos_id=EOS)
+    steps = shapes[1:]
+    assert len(steps) == 59 and not any(output.finished for output in found)
+    assert all(length % beam.WIDTH == 0 for _, _, length, _ in steps)
+    assert max(length for _, _, length, _ in steps) < 10 + 4 * 60 - 64
+    assert len(set(steps)) <= 10
