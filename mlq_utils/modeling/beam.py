@@ -27,11 +27,9 @@ ENGINE = "mlq_utils beam search 2"
 """Name of the search in records. The number is raised when results can change."""
 DROP = 1 / 8
 """Share of finished sentences at which they leave the batch, which costs a copy of the rest."""
-STEPS = 8
-"""Steps for which the cache gets free places when it is packed, which costs a copy."""
-WIDTH = 16
-"""What the length of the cache is a multiple of: shapes repeat, and the mask is aligned as kernels
-on a GPU need it, which would otherwise copy it."""
+STEPS, WIDTH = 8, 16
+"""Steps for which the cache gets free places when it is packed, which costs a copy; and what its
+length is a multiple of, so that shapes repeat and kernels on a GPU need not copy the mask."""
 
 
 @dataclass(frozen=True)

@@ -92,16 +92,15 @@ def beam_search(
 
 def _fitting(model: PreTrainedModel, longest: int, beam_size: int, engine: str) -> int:
     """Return how many sentences of at most `longest` tokens to search at once."""
-    most = _FITTED.get(model, 256 if model.device.type == "cuda" else 128)
     if model.device.type != "cuda":
-        return most
+        return _FITTED.get(model, 128)
     # Beams share all but their last tokens, and `generate` keeps each apart.
     places = longest + 2 * STEPS * beam_size if engine == "own" else longest * beam_size
     config = model.config.get_text_config()
     place = 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize
     unused = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     free = torch.cuda.mem_get_info(model.device)[0] + unused
-    return max(1, min(most, int(SHARE * free / (place * places))))
+    return max(1, min(_FITTED.get(model, 256), int(SHARE * free / (place * places))))
 
 
 def _generate(
