@@ -105,7 +105,7 @@ def trainer(base: modeling.Model, data: batches.Examples, schedule: modeling.Sch
     import transformers
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
-        ids, labels = batches.collate(data, indices, base.pad)
+        ids, labels, _ = batches.collate(data, [[i] for i in indices], base.pad)
         lengths = torch.tensor([len(data.ids[i]) for i in indices])
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         return {"input_ids": ids, "labels": labels, "attention_mask": mask.long()}
@@ -139,7 +139,7 @@ def trainer(base: modeling.Model, data: batches.Examples, schedule: modeling.Sch
 def held_out_loss(base: modeling.Model) -> float:
     """Return a model's loss on English–Romanian pairs of the test split, in nats per label."""
     data = batches.examples(prompts.mixture({"ro": SENTENCES}, split="test"), base)
-    ids, labels = batches.collate(data, range(len(data.ids)), base.pad)
+    ids, labels, _ = batches.collate(data, [[i] for i in range(len(data.ids))], base.pad)
     return batches.label_loss(base.model.eval(), ids, labels).item()
 
 

@@ -192,7 +192,7 @@ def against_recipe(shape: str, pairs: int) -> dict[str, dict]:
 
 def _recipe(base: modeling.Model, data: batches.Examples, schedule: modeling.Schedule) -> float:
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
-        ids, labels = batches.collate(data, indices, base.pad)
+        ids, labels, _ = batches.collate(data, [[i] for i in indices], base.pad)
         room = BLOCK - ids.shape[1]
         mask = torch.arange(BLOCK) < torch.tensor([len(data.ids[i]) for i in indices])[:, None]
         pad = torch.nn.functional.pad

@@ -16,8 +16,9 @@ LLAMA = "huggyllama/llama-7b"
 """The paper's base. The defaults of `LlamaConfig` are its numbers, so no network is needed."""
 TOKENS = 256
 """Number of tokens in the example whose operations are counted."""
-AT_ONCE = 4096
-"""Number of tokens in a micro-batch, for the peak of memory."""
+AT_ONCE = 2048
+"""Number of tokens in a micro-batch, for the peak of memory. Training starts with whole batches and
+halves them until they fit, so a card with less room than for this many is too small."""
 KEPT = 32.2
 """Bytes per token and unit of width that a layer of LLaMA's shape keeps for its backward pass, in
 bf16 and without the scores of attention, as counted on a CPU."""

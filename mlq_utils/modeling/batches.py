@@ -1,5 +1,6 @@
-"""Tuning data as a model reads it: encoded, drawn in batches, cut by length, and labelled."""
+"""Tuning data as a model reads it: encoded, drawn in batches, packed into rows, and labelled."""
 
+import inspect
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,6 @@ import torch
 from accelerate.utils import gather_object
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -20,10 +20,9 @@ from mlq_utils.modeling.loading import Model
 
 IGNORED = -100
 """Label of tokens that are not trained on, as in transformers."""
-OVERHEAD = 300
-"""What a micro-batch costs beyond its tokens, in tokens. Of 60, 160, 300 and 500, it and the next
-make training of the mini base fastest on a CPU. It must not depend on the machine, since sums
-in another order are rounded differently."""
+ROW = 128
+"""Least number of tokens that a row of several examples may have. Of 96 to 384, it and 96 make
+training of the mini base fastest on a CPU. Longer rows are padded less and attend to more."""
 LOGITS = 2**27
 """Largest number of logits that are computed at once, which take 14 bytes each, 2 GB in all."""
 
@@ -91,53 +90,90 @@ def batches(count: int, size: int, seed: int, epoch: int = 0) -> list[list[int]]
     return [order[start : start + size] for start in range(0, count, size)]
 
 
-def micro_batches(lengths: Sequence[int], limit: float = math.inf) -> list[slice]:
-    """Cut a batch into micro-batches of similar length, which are computed one after another.
-
-    Of all cuts it is the one with the fewest tokens, those of padding and `OVERHEAD` included.
+def pack(lengths: Sequence[int], length: int) -> list[list[int]]:
+    """Put examples into few rows: the longest first, each into the first row that has room.
 
     Args:
-        lengths: Length of each example of the batch, the longest first.
-        limit: Largest number of tokens of a micro-batch, padding included. A longer example is
-            computed alone. Defaults to no limit.
+        lengths: Length of each example.
+        length: Largest length of a row of several examples. With 0 each has a row of its own.
+
+    Returns:
+        For each row, the indices of its examples.
     """
-    best = [(0, 0)]  # the least cost of the first examples, and where their last part starts
-    for end in range(1, len(lengths) + 1):
-        tokens = [(end - start) * lengths[start] for start in range(end)]
-        starts = [start for start in range(end) if tokens[start] <= limit] or [end - 1]
-        best.append(min((best[start][0] + tokens[start] + OVERHEAD, start) for start in starts))
-    found, end = [], len(lengths)
-    while end:
-        found.insert(0, slice(best[end][1], end))
-        end = best[end][1]
-    return found
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        row = next((n for n, left in enumerate(room) if left >= lengths[i]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(length)
+        rows[row].append(i)
+        room[row] -= lengths[i]
+    return rows
 
 
 def collate(
-    data: Examples, indices: Sequence[int], pad: int, rows: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the ids and labels of a batch, padded on the right.
+    data: Examples, rows: Sequence[Sequence[int]], pad: int, shape: tuple[int, int] = (0, 0)
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the ids, labels and positions of rows of examples, padded on the right.
 
     Args:
         data: The examples.
-        indices: Indices of the examples of the batch.
+        rows: For each row, the indices of its examples.
         pad: Id of the padding token.
-        rows: Least number of rows. Missing ones are padding, which trains nothing.
+        shape: Least number of rows and of tokens. What is missing is padding.
 
     Returns:
-        Two integer tensors of shape (rows, longest example). Labels are `IGNORED` for prompts and
-        padding.
+        Three integer tensors of shape (rows, longest row). Labels are `IGNORED` for prompts and
+        padding. Positions start from 0 in each example.
     """
-    known = [(data.ids[i], data.prompts[i]) for i in indices]
-    known += [([pad, pad], 2)] * (rows - len(known))
-    ids = [torch.tensor(tokens) for tokens, _ in known]
-    # Masked by position and never by token: EOS is trained even where it is also the padding.
-    labels = [torch.tensor([IGNORED] * prompt + tokens[prompt:]) for tokens, prompt in known]
-    return pad_sequence(ids, True, pad), pad_sequence(labels, True, IGNORED)
+    longest = max((sum(len(data.ids[i]) for i in row) for row in rows), default=0)
+    count, length = max(len(rows), shape[0]), max(longest, shape[1])
+    ids, labels = torch.full((count, length), pad), torch.full((count, length), IGNORED)
+    positions = torch.arange(length).repeat(count, 1)
+    for n, row in enumerate(rows):
+        end = 0
+        for i in row:
+            start, end = end, end + len(data.ids[i])
+            ids[n, start:end] = torch.tensor(data.ids[i])
+            # Masked by position and never by token: EOS is trained even where it is the padding.
+            labels[n, start + data.prompts[i] : end] = ids[n, start + data.prompts[i] : end]
+            positions[n, start:end] -= start
+        positions[n, end:] -= end
+    return ids, labels, positions
+
+
+def keeps_apart(model: PreTrainedModel | PeftModel, first: list[int], second: list[int]) -> bool:
+    """Return whether a model computes the same for an example that has others in its row.
+
+    Most do if positions start anew in each. Recurrent layers do not, nor does ALiBi.
+
+    Args:
+        model: A causal language model, wrapped by peft or not, without dropout.
+        first: Ids of the example that stands before the other one.
+        second: Ids of the other one, whose hidden states are compared.
+    """
+    decoder = _decoder(model)
+    if "position_ids" not in inspect.signature(decoder.forward).parameters:
+        return False
+    ids = torch.tensor([first + second], device=model.device)
+    places = torch.tensor([[*range(len(first)), *range(len(second))]], device=model.device)
+    with torch.no_grad():
+        alone = decoder(input_ids=ids[:, len(first) :], use_cache=False).last_hidden_state
+        found = decoder(input_ids=ids, position_ids=places, use_cache=False).last_hidden_state
+    difference = (found[:, len(first) :] - alone).abs().mean() / alone.abs().mean()
+    return bool(difference < 0.05)  # rounding to bf16 is well below, and another example above
+
+
+def _decoder(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
+    return (model.get_base_model() if isinstance(model, PeftModel) else model).get_decoder()
 
 
 def label_loss(
-    model: PreTrainedModel | PeftModel, ids: torch.Tensor, labels: torch.Tensor
+    model: PreTrainedModel | PeftModel,
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    positions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the loss of `model(ids, labels=labels)`, with the head computed at labels only.
 
@@ -147,20 +183,23 @@ def label_loss(
         model: A causal language model, wrapped by peft or not.
         ids: Token ids of shape (examples, tokens), padded on the right.
         labels: Labels of the same shape, `IGNORED` where nothing is trained.
+        positions: Positions of the same shape if rows hold several examples, which are kept apart
+            by the positions that start anew (see `keeps_apart`).
     """
     model = model.get_base_model() if isinstance(model, PeftModel) else model
-    decoder, rows = model.get_decoder(), model.get_output_embeddings().weight.shape[0]
+    decoder, rows = _decoder(model), model.get_output_embeddings().weight.shape[0]
     name = next(name for name, child in model.named_children() if child is decoder)
     targets = labels[:, 1:]
     trained = targets != IGNORED
     # No attention mask: padding is on the right, where causal attention cannot see it.
-    hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][trained]
+    given = {} if positions is None else {"position_ids": positions}
+    hidden = decoder(input_ids=ids, use_cache=False, **given).last_hidden_state[:, :-1][trained]
 
     def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         # The model goes on from what is given, since the head is not all: Gemma 2 caps its logits.
-        given = torch.nn.Identity()
-        given.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden[None])
-        setattr(model, name, given)
+        known = torch.nn.Identity()
+        known.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden[None])
+        setattr(model, name, known)
         try:
             logits = model(input_ids=ids).logits[0]
         finally:

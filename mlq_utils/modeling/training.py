@@ -3,13 +3,14 @@
     base = modeling.load("mini")
     result = fine_tune(base, mixture({"ro": 600}), "embed")
 
-It is fast because a batch is computed in parts of similar length, there is no attention mask, the
-head is computed only where a label is, and computation is in bf16 where the processor is fast at
-it. Batches and all noise depend on seed and step alone, so a run that was killed ends as if it had
-not been, but for the rounding of a GPU (see `fine_tune`).
+It is fast because short examples share a row, so that little is padded, the head is computed only
+where a label is, and computation is in bf16 where the processor is fast at it. Batches and all
+noise depend on seed and step alone, so a run that was killed ends as if it had not been, but for
+the rounding of a GPU (see `fine_tune`).
 """
 
 import dataclasses
+import math
 import sys
 import time
 import warnings
@@ -26,7 +27,15 @@ from tqdm import tqdm
 
 from mlq_utils.modeling import checkpoint as checkpoints
 from mlq_utils.modeling import distributed
-from mlq_utils.modeling.batches import batches, collate, examples, label_loss, micro_batches
+from mlq_utils.modeling.batches import (
+    ROW,
+    batches,
+    collate,
+    examples,
+    keeps_apart,
+    label_loss,
+    pack,
+)
 from mlq_utils.modeling.loading import Model
 from mlq_utils.modeling.memory import halving, phase, track_peak_memory
 from mlq_utils.modeling.precision import DTYPES, cast, choose_precision, computing_in
@@ -58,7 +67,7 @@ class Result:
         skipped: Number of pairs left out because they are longer than the block.
         precision: "bf16" (with fp32 masters of what is trained) or "fp32".
         micro_batch_tokens: Largest number of tokens, padding included, that a process computes at
-            once. Only a longer example may be computed alone.
+            once. Only a single row may have more.
         trained: The trained parameters by name in fp32, for `modeling.save`; LoRA's before merging.
     """
 
@@ -103,9 +112,9 @@ def fine_tune(
         layers: Decoder layers for the strategy "layers", see `modeling.prepare`.
         precision: See `modeling.choose_precision`. Defaults to "auto".
         micro_batch_tokens: Largest number of tokens, padding included, that a process computes at
-            once. It does not change the result, since gradients are accumulated. By default batches
-            are cut as is fastest, and the number is halved while memory runs out; if the longest
-            example does not fit, gradient checkpointing is used.
+            once. It does not change the result, since gradients are accumulated. By default it is
+            the whole batch, halved while memory runs out; if a single row does not fit, gradient
+            checkpointing is used.
         checkpoint: File for the state of the run. If it exists, the run resumes from it. The caller
             deletes it once the results are safe.
         checkpoint_seconds: Least seconds between checkpoints, at least `SAVING` times what the last
@@ -146,12 +155,12 @@ class _Trainer:
         self.data = examples(frame, base, schedule.block)
         self.lengths = list(map(len, self.data.ids))
         self.plan = [
-            sorted(batch, key=self.lengths.__getitem__, reverse=True)
+            batch
             for epoch in range(schedule.epochs)
             for batch in batches(len(self.lengths), schedule.batch_size, schedule.seed, epoch)
         ]
         self.processes = distributed.state().num_processes
-        self.limit, self.recompute = limit or sys.maxsize, False
+        self.limit, self.recompute, self.row = limit or sys.maxsize, False, 0
         self.model = prepare(base.model, strategy, layers=layers, seed=schedule.seed)
         device = distributed.state().device if self.processes > 1 else self.model.device
         self.precision = choose_precision(self.model, precision, device)
@@ -171,6 +180,10 @@ class _Trainer:
 
     def train(self, save_every: float, progress: bool | None) -> Result:
         """Take the steps that the checkpoint does not have yet."""
+        with phase("before training", SMALLER), computing_in(self.base.model, self.dtype):
+            shortest = min(self.data.ids, key=len)
+            if keeps_apart(self.model.eval(), shortest[::-1], shortest):
+                self.row = ROW
         self.model.train()
         cuda = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(cuda):
@@ -228,30 +241,32 @@ class _Trainer:
         self.optimizer.zero_grad()
 
     def dry_run(self) -> tuple[float, int | None]:
-        """Compute the batch with the largest part, so that no later step takes more memory.
+        """Compute the largest batch, so that running out of memory shows before the first step.
 
         Returns:
             The expected time for all steps in seconds, and the expected peak memory in bytes.
         """
 
-        def most(batch: list[int]) -> int:
-            rows = self.rows(batch)
-            return max(rows[p][0] * len(rows[p]) for p in micro_batches(rows, self.limit))
+        def tokens(batch: list[int]) -> int:
+            rows, length = self.rows(batch)
+            return math.ceil(len(rows) / self.processes) * length  # padding included
 
-        largest = max(self.plan, key=most)
-        self.limit = min(self.limit, most(largest))  # the number to halve
+        largest = max(self.plan, key=tokens)
+        self.limit = min(self.limit, tokens(largest))  # the number to halve
         if self.model.device.type == "cuda":
             self.gradients(largest[: self.processes])  # loads and chooses kernels
         start = self.clock()
         self.gradients(largest).item()  # waits for the GPU
         seconds = self.clock() - start
         self.optimizer.zero_grad()
-        share = sum(self.lengths[i] for i in largest) / sum(self.lengths) / self.schedule.epochs
-        return seconds / share, self.peak()
+        return seconds * sum(map(tokens, self.plan)) / tokens(largest), self.peak()
 
-    def rows(self, batch: list[int]) -> list[int]:
-        """Return the lengths of the rows of a batch. Each process computes one example of a row."""
-        return [self.lengths[i] for i in batch[:: self.processes]]
+    def rows(self, batch: list[int]) -> tuple[list[list[int]], int]:
+        """Return the rows that a batch is packed into, and the length of the longest."""
+        lengths = [self.lengths[i] for i in batch]
+        rows = pack(lengths, self.row and max(self.row, *lengths))
+        longest = max(sum(lengths[n] for n in row) for row in rows)
+        return [[batch[n] for n in row] for row in rows], longest
 
     def step(self, step: int, check: bool) -> float:
         """Take one step and return its loss; check that all weights have a gradient if asked."""
@@ -275,8 +290,9 @@ class _Trainer:
 
     def gradients(self, batch: list[int]) -> torch.Tensor:
         """Compute the gradients of a batch, and return its loss."""
-        device, total, rows = self.model.device, self.data.labels(batch), self.rows(batch)
-        own = batch[distributed.state().process_index :: self.processes]
+        device, total = self.model.device, self.data.labels(batch)
+        rows, length = self.rows(batch)
+        own = rows[distributed.state().process_index :: self.processes]
 
         @computing_in(self.base.model, self.dtype)
         def accumulate(limit: int) -> torch.Tensor:
@@ -287,11 +303,15 @@ class _Trainer:
             self.began = now
             self.optimizer.zero_grad()  # an attempt that ran out of memory has left some
             loss = torch.zeros((), device=device)
-            for part in micro_batches(rows, limit):
-                # All processes take the same rows, because they must take the same steps.
-                ids, labels = collate(self.data, own[part], self.base.pad, len(rows[part]))
-                mean = label_loss(self.model, ids.to(device), labels.to(device))
-                share = mean * (self.data.labels(own[part]) / total)
+            # All processes take the same number of rows, because they must take the same steps.
+            size, count = max(1, limit // length), math.ceil(len(rows) / self.processes)
+            for start in range(0, count, size):
+                part, shape = own[start : start + size], (min(size, count - start), length)
+                tensors = collate(self.data, part, self.base.pad, shape)
+                if not self.row:
+                    tensors = tensors[:2]  # positions are the model's own
+                mean = label_loss(self.model, *(tensor.to(device) for tensor in tensors))
+                share = mean * (self.data.labels(i for row in part for i in row) / total)
                 (share * self.processes).backward()  # FSDP takes the mean over processes
                 loss += share.detach()
             self.began = None
@@ -300,15 +320,13 @@ class _Trainer:
         if self.processes > 1:  # the others wait for this one's part, so it cannot try again
             return reduce(accumulate(self.limit), "sum")
         try:
-            loss, self.limit = halving(accumulate, self.limit, "tokens", least=rows[0])
+            loss, self.limit = halving(accumulate, self.limit, "tokens", least=length)
             return loss
         except torch.OutOfMemoryError:
             if self.recompute or not self.base.model.supports_gradient_checkpointing:
                 raise
         self.recompute = True  # and as much at once as before, since little of it is kept
-        warnings.warn(
-            "out of memory with one example: activations are computed twice", stacklevel=4
-        )
+        warnings.warn("out of memory with one row: activations are computed twice", stacklevel=4)
         # Re-entrant checkpointing gives no gradients where the embeddings are frozen.
         enable = getattr(self.base.model, "activation_checkpointing_enable", None)  # its later name
         (enable or self.base.model.gradient_checkpointing_enable)({"use_reentrant": False})

@@ -13,7 +13,7 @@ def test_the_operations_counted_are_those_computed():
     """But for attention between tokens, which is left out, and Embed FT's lowest layer."""
     base = bench_at_size.random_base("tiny")
     data = batches.examples(bench_at_size.sentences(1), base)
-    ids, labels = batches.collate(data, [0], base.pad)
+    ids, labels, _ = batches.collate(data, [[0]], base.pad)
     for strategy in ("embed", "full"):
         model = modeling.prepare(base.model, strategy)
         with FlopCounterMode(display=False) as counter:

@@ -131,6 +131,19 @@ def test_the_model_computes_what_transformers_computes(base, theirs, monkeypatch
     assert base.model.get_decoder() in base.model.children()  # it is put back
 
 
+def test_examples_that_share_a_row_are_kept_apart_or_not_put_there(base, theirs):
+    torch.manual_seed(0)
+    first, second = torch.randint(3, VOCABULARY, (2, 9)).tolist()
+    packs = batches.keeps_apart(base.model, first, second)
+    assert packs == (base.model.config.model_type not in PLACES_COUNTED)
+    data = batches.Examples([first, second], [4, 2], 0)
+    rows = [[0, 1]] if packs else [[0], [1]]
+    ids, labels, positions = batches.collate(data, rows, base.pad)
+    found = batches.label_loss(base.model, ids, labels, positions if packs else None)
+    ids, labels, _ = batches.collate(data, [[0], [1]], base.pad)
+    torch.testing.assert_close(found, theirs(ids, labels=labels).loss)
+
+
 def test_no_opening_token_but_the_tokenizer_s(base):
     assert (base.bos, base.eos, base.pad) == (None, 2, 0)
 

@@ -182,7 +182,8 @@ def loss_of(base, frame):
     data = batches.examples(frame, base)
     first = batches.batches(len(data.ids), 8, 0)[0]
     model = modeling.for_translation(base, "bf16").model
-    return batches.label_loss(model, *batches.collate(data, first, base.pad)).item()
+    rows = batches.collate(data, [[i] for i in first], base.pad)
+    return batches.label_loss(model, *rows).item()
 
 
 @pytest.mark.parametrize("kind", [F32, BF16])

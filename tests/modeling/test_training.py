@@ -15,9 +15,16 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from torch.optim import AdamW
-from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    get_cosine_schedule_with_warmup,
+)
 
 from mlq_utils import modeling, tokenization
 from mlq_utils.corpora import loading as corpora
@@ -79,7 +86,7 @@ def test_examples_are_what_inference_will_see(base, frame):
 def test_only_prompts_and_padding_are_masked(base, frame):
     """Also where padding is EOS."""
     data = batches.examples(frame, base)
-    ids, labels = batches.collate(data, [3, 5, 1], pad=base.eos)
+    ids, labels, _ = batches.collate(data, [[3], [5], [1]], pad=base.eos)
     assert ids.shape == labels.shape == (3, max(len(data.ids[i]) for i in (3, 5, 1)))
     for row, i in enumerate((3, 5, 1)):
         size, prompt = len(data.ids[i]), data.prompts[i]
@@ -126,32 +133,66 @@ def test_batches_are_drawn_at_random_and_hold_each_example_once():
     assert spread == pytest.approx(500 / math.sqrt(12 * 8), rel=0.25)
 
 
-@pytest.mark.parametrize("limit", [math.inf, 700, 300, 90, 1])
-def test_a_batch_is_cut_as_is_fastest(limit):
-    lengths = sorted(((7 * n * n) % 61 + 40 for n in range(20)), reverse=True)
-    parts = [lengths[part] for part in batches.micro_batches(lengths, limit)]
-    assert [length for part in parts for length in part] == lengths
-    assert all(len(part) * part[0] <= limit or len(part) == 1 for part in parts)
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(0, 200))
+def test_rows_hold_each_example_once_and_no_more_than_fits(lengths, length):
+    rows = batches.pack(lengths, length)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    filled = [sum(lengths[i] for i in row) for row in rows]
+    assert all(n <= length or len(row) == 1 for n, row in zip(filled, rows, strict=True))
+    # The first example of a row has found no room in the rows before it.
+    for n, row in enumerate(rows):
+        before = [sum(lengths[i] for i in r if lengths[i] >= lengths[row[0]]) for r in rows[:n]]
+        assert all(sum_ + lengths[row[0]] > length for sum_ in before)
 
-    def cost(parts):
-        sizes = [len(part) * part[0] for part in parts]
-        fits = all(n <= limit or len(p) == 1 for p, n in zip(parts, sizes, strict=True))
-        return sum(sizes) + batches.OVERHEAD * len(parts) if fits else math.inf
 
-    def cuts(rest):
-        yield from ([rest[:n], *more] for n in range(1, len(rest)) for more in cuts(rest[n:]))
-        yield [rest]
+def test_a_row_trains_what_its_examples_train_alone(base, frame):
+    """The same loss and gradients, and positions from 0; padding trains nothing."""
+    data = batches.examples(frame, base)
+    lengths = [len(ids) for ids in data.ids[:12]]
+    rows = batches.pack(lengths, 2 * max(lengths))
+    assert len(rows) < 9
+    packed = batches.collate(data, rows, base.pad, (len(rows) + 1, 2 * max(lengths) + 5))
+    assert packed[0].shape == (len(rows) + 1, 2 * max(lengths) + 5)
+    for n, row in enumerate(rows):
+        start = 0
+        for i in row:
+            here = slice(start, start := start + lengths[i])
+            assert packed[0][n, here].tolist() == data.ids[i]
+            assert packed[2][n, here].tolist() == list(range(lengths[i]))
+    alone = batches.collate(data, [[i] for i in range(12)], base.pad)[:2]
+    found = []
+    for tensors in (packed, alone):
+        base.model.zero_grad()
+        loss = batches.label_loss(base.model, *tensors)
+        loss.backward()
+        found.append((loss.item(), [p.grad for p in base.model.parameters()]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    for one, other in zip(*(gradients for _, gradients in found), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
-    for some in (lengths[:9], lengths[9:18]):  # all 256 cuts of each
-        found = [some[part] for part in batches.micro_batches(some, limit)]
-        assert cost(found) == min(map(cost, cuts(some)))
+
+def test_models_that_mix_examples_are_given_one_a_row(base, folder, frame, monkeypatch):
+    ids = batches.examples(frame, base).ids
+    assert batches.keeps_apart(base.model, ids[0], ids[1])
+    monkeypatch.setattr(training, "ROW", 400)
+    whole, real = tune(folder, frame), LlamaModel.forward
+
+    def mixes(self, *, input_ids, position_ids=None, **options):
+        return real(self, input_ids=input_ids, **options)
+
+    monkeypatch.setattr(LlamaModel, "forward", mixes)
+    assert not batches.keeps_apart(base.model, ids[0], ids[1])
+    alone = tune(folder, frame)
+    assert alone.losses == pytest.approx(whole.losses, rel=1e-4)
+    assert whole.micro_batch_tokens != alone.micro_batch_tokens
+    assert alone.micro_batch_tokens == SCHEDULE.batch_size * max(map(len, ids))
 
 
 @pytest.mark.parametrize("strategy", ["full", "lora"])
 def test_the_loss_is_that_of_transformers(base, frame, strategy):
     """With its gradients, and with the mask that this package does without."""
     data = batches.examples(frame, base)
-    ids, labels = batches.collate(data, range(12), base.pad)
+    ids, labels, _ = batches.collate(data, [[i] for i in range(12)], base.pad)
     mask = torch.tensor(
         [[i < len(data.ids[row]) for i in range(ids.shape[1])] for row in range(12)]
     )
@@ -193,7 +234,7 @@ def test_the_memory_of_logits_is_bounded(monkeypatch):
         monkeypatch.setattr(batches, "LOGITS", at_once)
         model.zero_grad()
         kept, computed = [], []
-        hook = model.lm_head.register_forward_hook(lambda *given, to=computed: to.append(given[2]))
+        hook = model.lm_head.register_forward_hook(lambda *seen, to=computed: to.append(seen[2]))
         pack = torch.autograd.graph.saved_tensors_hooks(
             lambda tensor, to=kept: to.append(tensor.numel()) or tensor, lambda tensor: tensor
         )
@@ -300,7 +341,6 @@ def test_nan_stops_the_run(folder, frame, monkeypatch, step):
         )  # one of no step
 
     monkeypatch.setattr(training, "label_loss", broken)
-    monkeypatch.setattr(batches, "OVERHEAD", 10_000)  # so that each batch is computed at once
     base = modeling.load(folder)
     with pytest.raises(FloatingPointError, match=f"step {step} of 10, learning rate .*nan"):
         training.fine_tune(base, frame, "full", SCHEDULE, progress=False)
@@ -311,11 +351,11 @@ def test_out_of_memory_takes_smaller_parts_of_the_same_batches(folder, frame, mo
     """A device that holds 250 tokens at once: other parts, the same gradients."""
     whole, real, sizes = tune(folder, frame, "full"), training.label_loss, []
 
-    def small(model, ids, labels, **options):
+    def small(model, ids, labels, *more):
         sizes.append(ids.numel())
         if ids.numel() > 250:
             raise torch.OutOfMemoryError("no room")
-        return real(model, ids, labels, **options)
+        return real(model, ids, labels, *more)
 
     monkeypatch.setattr(training, "label_loss", small)
     with pytest.warns(UserWarning, match=r"out of memory with \d+ tokens at once") as warned:
@@ -333,22 +373,22 @@ def test_out_of_memory_takes_smaller_parts_of_the_same_batches(folder, frame, mo
 
 
 @pytest.mark.parametrize("strategy", ["embed", "full", "lora"])
-def test_activations_are_computed_twice_where_one_example_does_not_fit(
+def test_activations_are_computed_twice_where_one_row_does_not_fit(
     folder, frame, monkeypatch, strategy
 ):
     """Which changes no gradient, whatever is frozen."""
     whole, real = tune(folder, frame, strategy), training.label_loss
     longest = []
 
-    def small(model, ids, labels, **options):
+    def small(model, ids, labels, *more):
         layer = next(m for n, m in model.named_modules() if n.endswith("layers.0"))
         if not layer.gradient_checkpointing:
             longest.append(ids.shape)
             raise torch.OutOfMemoryError("no room")
-        return real(model, ids, labels, **options)
+        return real(model, ids, labels, *more)
 
     monkeypatch.setattr(training, "label_loss", small)
-    with pytest.warns(UserWarning, match="with one example: activations are computed twice"):
+    with pytest.warns(UserWarning, match="with one row: activations are computed twice"):
         parts = tune(folder, frame, strategy)
     assert len(longest[-1]) == 2 and longest[-1][0] == 1 and len(longest) < 6
     assert parts.micro_batch_tokens == whole.micro_batch_tokens
@@ -414,13 +454,13 @@ def test_attempts_that_failed_count_neither_as_time_nor_as_memory(
     real, calls, clock = training.label_loss, [], time.perf_counter
     waited = [0]
 
-    def small(model, ids, labels, **options):
+    def small(model, ids, labels, *more):
         calls.append(None)
         if ids.numel() > 250 and len(calls) > fitting:
             held = torch.ones(100 * 2**20)  # 400 MB
             waited[0] += 1000
             raise torch.OutOfMemoryError(f"no room beside {held.shape}")
-        return real(model, ids, labels, **options)
+        return real(model, ids, labels, *more)
 
     whole = tune(folder, frame, "full")
     monkeypatch.setattr(training, "label_loss", small)
