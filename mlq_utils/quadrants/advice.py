@@ -115,8 +115,7 @@ def recommend(
     Args:
         language: The paper's code of the language.
         trial: Scores of your model before and after tuning on the language.
-        fertility: What your tokenizer does to the language and to English, as returned by
-            `tokenization.analyse` for texts of the same content.
+        fertility: What your tokenizer does to the language and to English, see `features`.
         pairs: Number of sentence pairs to tune on. Defaults to 10,000, as in the paper.
 
     Raises:
@@ -125,23 +124,27 @@ def recommend(
     """
     if languages.get(language).code == "en":
         raise ValueError("English is the source language; name a language to translate into")
-    rows = examples()
-    known = _known() if fertility is None else features(fertility)
-    columns = PRIOR if fertility is None else [*PRIOR, TOKENIZER]
-    evidence = ["pretraining, family and script", "scores after English tasks"]
-    evidence += ["your tokenizer's fertility and overlap"] if fertility is not None else []
+    known, prior = _known(), PRIOR
+    evidence = "pretraining, family and script; scores after English tasks"
+    if fertility is not None:
+        known, prior = features(fertility), [*PRIOR, TOKENIZER]
+        evidence += "; your tokenizer's fertility and overlap"
     if language not in known.index:
         raise ValueError(f"`fertility` has no row for {language}: measure it and English")
-    own, others = (rows[rows["language"].eq(language) == mine] for mine in (True, False))
-    prior = np.mean([_learned(others, known.loc[[language]], kind) for kind in columns], axis=0)
-    kinds = sorted(QUADRANTS)
-    chances = _posterior(prior, np.array([(own["quadrant"] == kind).sum() for kind in kinds]))
-    evidence.append(f"Table 2 ({', '.join(own['dataset'] + ' ' + own['quadrant']) or 'nothing'})")
+    own = examples().query("language == @language")
+    evidence += f"; Table 2 ({', '.join(own['dataset'] + ' ' + own['quadrant']) or 'nothing'})"
+    unseen = language if len(own) else None  # one fit serves all languages that Table 2 lacks
+    learned = [
+        _fitted(columns, unseen).predict_proba([known.loc[language, list(columns)]])[0]
+        for columns in prior
+    ]
+    record = own["quadrant"].value_counts().reindex(sorted(QUADRANTS), fill_value=0)
+    chance = pd.Series(_posterior(np.mean(learned, axis=0), record.to_numpy()), record.index)
     tried = trial is not None and bool(trial.before or trial.after)
     if tried:
-        chances = chances * _tried(language, trial)[kinds].to_numpy()
-        evidence.append(f"your trial ({len(trial.before)} targets, Equation 1)")
-    chance = pd.Series(chances / chances.sum(), kinds)[list(QUADRANTS)]
+        chance *= _tried(language, trial)
+        evidence += f"; your trial ({len(trial.before)} targets, Equation 1)"
+    chance = (chance / chance.sum())[list(QUADRANTS)]
     first, second = chance.nlargest(2).index
     likely = (first,) if chance[first] - chance[second] > CLOSE else (first, second)
     agreed = own["quadrant"].unique()
@@ -155,15 +158,14 @@ def recommend(
         gains_itself=float(chance["reciprocal"] + chance["selfish"]),
         gains_others=float(chance["reciprocal"] + chance["altruistic"]),
         **plan(language, likely, pairs),
-        evidence="; ".join(evidence),
+        evidence=evidence,
     )
 
 
 def _tried(language: str, trial: Trial) -> pd.Series:
     """Return how probable a trial makes each quadrant, by Equation 1 and the sampling errors."""
     before, after = trial.before, trial.after
-    if set(before) != set(after):
-        differ = ", ".join(sorted(set(before) ^ set(after)))
+    if differ := ", ".join(sorted(set(before) ^ set(after))):
         raise ValueError(f"scores before and after tuning have different targets: {differ}")
     others = [target for target in before if target != language]
     if language not in before or not others:
@@ -238,21 +240,22 @@ def examples() -> pd.DataFrame:
     return rows.merge(_known(), left_on="language", right_index=True).reset_index(drop=True)
 
 
-def _model(columns: Sequence[str]) -> Any:
+def _model(columns: Columns) -> Any:
     """Return a model for these columns, or one that learns the frequencies if there are none."""
     # Imported late because scikit-learn takes a second, and most readers of results do not need it.
-    from sklearn.dummy import DummyClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn import dummy, linear_model, pipeline, preprocessing
 
-    return make_pipeline(StandardScaler(), LogisticRegression()) if columns else DummyClassifier()
+    if not columns:
+        return dummy.DummyClassifier()
+    steps = preprocessing.StandardScaler(), linear_model.LogisticRegression()
+    return pipeline.make_pipeline(*steps)
 
 
-def _learned(examples: pd.DataFrame, known: pd.DataFrame, columns: Columns) -> np.ndarray:
-    """Return the probabilities for the language in `known` by a model of the examples."""
-    model = _model(columns).fit(examples[list(columns)], examples["quadrant"])
-    return model.predict_proba(known[list(columns)])[0]
+@cache
+def _fitted(columns: Columns, unseen: str | None) -> Any:
+    """Return a model for these columns that has seen Table 2 but for one language."""
+    seen = examples()[examples()["language"] != unseen]
+    return _model(columns).fit(seen[list(columns)].to_numpy(), seen["quadrant"])
 
 
 def _posterior(prior: np.ndarray, record: np.ndarray) -> np.ndarray:
@@ -260,7 +263,7 @@ def _posterior(prior: np.ndarray, record: np.ndarray) -> np.ndarray:
 
     The prior counts as a number of datasets, to which the recorded ones are added. Since some
     languages keep to what is known beforehand and others do not, several such numbers are taken as
-    equally likely, and the record tells which of them fit it. None of this is fitted.
+    equally likely, and the record tells which of them fit it.
     """
     from scipy.stats import dirichlet_multinomial
 
@@ -282,9 +285,8 @@ def held_out(
         methods: Kinds of knowledge, whose predictions are averaged. Defaults to `METHODS`.
 
     Returns:
-        The examples with the probability of each quadrant, by `method` and `held_out`. If that is
-        `language`, the prediction is the prior. If it is `dataset`, the language's other datasets
-        are its record.
+        The examples with the probability of each quadrant, by `method` and `held_out`: `language`
+        (the prediction is the prior) or `dataset` (the language's other datasets are its record).
     """
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
@@ -296,7 +298,7 @@ def held_out(
         columns: cross_val_predict(
             _model(columns), examples[list(columns)].to_numpy(), given, **rest
         )
-        for columns in {columns for known in methods.values() for columns in known}
+        for columns in set().union(*methods.values())
     }
     frames = []
     for method, known in methods.items():
@@ -311,16 +313,17 @@ def held_out(
 def evaluate(predictions: pd.DataFrame | None = None, *, samples: int = 2000) -> pd.DataFrame:
     """Measure how well quadrants are predicted.
 
+    The figures of `recommend` are somewhat optimistic, since its kinds of knowledge and the weights
+    of the record were chosen after others had been scored on the same rows of Table 2.
+
     Args:
         predictions: A frame as returned by `held_out`. Defaults to that of Table 2's datasets.
         samples: Number of bootstrap samples, which are drawn by language. Defaults to 2000.
 
     Returns:
-        One row per method and way of holding out: `method`, `held_out`, `log_loss` (mean negative
-        log-probability of the right quadrant, in nats; lower is better) with a 95% interval `low`,
-        `high`, `accuracy` (share of examples whose likeliest quadrant is right),
-        `calibration_error` (mean distance of probability and frequency in ten equal bins of the
-        probability, over all quadrants of all examples) and `n` (examples).
+        One row per `method` and `held_out`: `log_loss` (in nats; lower is better) with a 95%
+        interval `low`, `high`, `accuracy` of the likeliest quadrant, `calibration_error` (mean
+        distance of probability and frequency in ten equal bins) and `n` (examples).
     """
     predictions = held_out(examples()) if predictions is None else predictions
     kinds = [kind for kind in QUADRANTS if kind in predictions]

@@ -16,6 +16,7 @@ from mlq_utils import paper
 QUADRANTS = ("reciprocal", "altruistic", "selfish", "stagnant")
 REFERENCE_TARGETS = ("af", "ro")
 """The targets whose mean score is the paper's multilingual performance (Section 3.2)."""
+Values = float | np.ndarray | pd.Series
 
 
 def threshold(scores: Sequence[float] | None = None) -> float:
@@ -29,18 +30,11 @@ def threshold(scores: Sequence[float] | None = None) -> float:
     """
     scores = paper.table(9)["llama"] if scores is None else scores
     if len(scores) == 0:
-        raise ValueError(
-            "there are no scores to average: T needs the untuned model's score of each target"
-        )
+        raise ValueError("there are no scores: T needs the untuned model's score of each target")
     return float(np.mean(scores))
 
 
-def delta(
-    post: float | np.ndarray | pd.Series,
-    pre: float | np.ndarray | pd.Series,
-    threshold: float | np.ndarray,
-    factor: float = 2.0,
-) -> float | np.ndarray | pd.Series:
+def delta(post: Values, pre: Values, threshold: Values, factor: float = 2.0) -> Values:
     """Return the change of Equation 1, which counts as significant if it is above 0.
 
     If `pre` is at least the threshold, the change is post / pre - factor. Below the threshold it
@@ -62,10 +56,7 @@ def delta(
         return numerator / np.where(numerator == 0, 1.0, pre)
 
 
-def quadrant(
-    bilingual_delta: float | np.ndarray | pd.Series,
-    multilingual_delta: float | np.ndarray | pd.Series,
-) -> str | np.ndarray | pd.Series:
+def quadrant(bilingual_delta: Values, multilingual_delta: Values) -> str | np.ndarray | pd.Series:
     """Return the quadrant of a language from its two changes (Equation 1, Figure 1).
 
     The quadrant is reciprocal if both changes are significant, altruistic if only the multilingual
@@ -175,9 +166,8 @@ def stability(
     Args:
         scores: Scores with the columns of `published`, and standard errors as in `trained`.
         vanilla: The untuned model's score of each target, whose mean is T.
-        standard_error: Sampling error of a score as a share of the score, where `scores` has no
-            standard error. Defaults to 0. The paper prints none, so a larger value is an
-            assumption.
+        standard_error: Sampling error as a share of a score that has none. Defaults to 0. The paper
+            prints none, so a larger value is an assumption.
         rounding: Half of the last printed digit. Defaults to 0.05.
         factor: The significance factor. Defaults to 2.
         samples: Number of bootstrap samples. Defaults to 1000.
@@ -218,25 +208,22 @@ def summarise(assignments: pd.DataFrame) -> pd.DataFrame:
     """Compare the datasets' quadrants with what the summary of Table 2 prints.
 
     The paper keeps the languages that are stable over its datasets, and does not give the rule. Two
-    rules fit: the quadrant is the same in all datasets, or the same side gains in all of them.
+    rules fit: the quadrant is the same in all datasets, or the language itself gains in all.
 
     Args:
         assignments: Columns `dataset`, `quadrant`, `language`, as in Table 2. Rows of the dataset
             `Summary` hold what is printed.
 
     Returns:
-        One row per language that every dataset has, with these columns: `language`; the quadrant in
-        each dataset, by its name; `strict` (the quadrant if all agree, else None); `bilingual_gain`
-        and `multilingual_gain` (whether every dataset shows one); `printed` (from the summary, or
-        None).
+        One row per language that every dataset has: `language`, the quadrant in each dataset by its
+        name, `strict` (the quadrant, if all agree), `bilingual_gain` (whether every dataset shows
+        one) and `printed` (from the summary, if it has the language).
     """
-    printed = assignments[assignments["dataset"] == "Summary"].set_index("language")["quadrant"]
-    datasets = assignments[assignments["dataset"] != "Summary"]
-    wide = datasets.pivot(index="language", columns="dataset", values="quadrant").dropna()
-    agree = wide.nunique(axis=1) == 1
+    wide = assignments.pivot(index="language", columns="dataset", values="quadrant")
+    printed = wide.pop("Summary")
+    wide = wide.dropna()
     return wide.assign(
-        strict=wide.iloc[:, 0].where(agree, None),
+        strict=wide.iloc[:, 0].where(wide.nunique(axis=1) == 1),
         bilingual_gain=wide.isin(["reciprocal", "selfish"]).all(axis=1),
-        multilingual_gain=wide.isin(["reciprocal", "altruistic"]).all(axis=1),
-        printed=printed.reindex(wide.index).astype(object).where(lambda s: s.notna(), None),
+        printed=printed,
     ).reset_index()

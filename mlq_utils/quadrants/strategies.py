@@ -72,15 +72,10 @@ def nearest(language: str, codes: Iterable[str]) -> list[str]:
 
 
 def plan(language: str, likely: Sequence[str], pairs: int) -> dict[str, str]:
-    """Choose a strategy by runs on `pairs` sentence pairs, or the largest printed number below.
+    """Return `strategy`, `expect` and `paper` of `Advice` for a language of the likely quadrants.
 
-    Args:
-        language: The paper's code of the language.
-        likely: Its likeliest quadrants, the first of which decides what the paper recommends.
-        pairs: Number of sentence pairs that there are.
-
-    Returns:
-        The texts of `strategy`, `expect` and `paper` of `Advice`.
+    They rest on runs on `pairs` sentence pairs, or on the largest printed number below. The first
+    quadrant decides what the paper recommends.
     """
     printed, table = runs(), paper.table(2)
     sizes = sorted(printed.index.unique("size"))
@@ -90,16 +85,14 @@ def plan(language: str, likely: Sequence[str], pairs: int) -> dict[str, str]:
     # Table 12 is of another corpus, so its scores are not compared with those of other tables.
     own = at["own"].where(at["tables"] != (12,)).unstack("strategy").reindex(columns=list(NAMES))
     gains = own.sub(own["full"], axis=0)
-    gain = {s: gains[s][nearest(language, gains[s].dropna().index)].mean() for s in NAMES}
-    chosen = recommended = "embed" if likely[0] == "reciprocal" else "full"
-    best = max(NAMES, key=lambda s: np.nan_to_num(gain[s], nan=-np.inf))
-    if not gain[best] <= gain[recommended] + MARGIN:
-        chosen = best
-
+    gain = gains.agg(lambda each: each[nearest(language, each.dropna().index)].mean())
+    best, recommended = gain.idxmax(), "embed" if likely[0] == "reciprocal" else "full"
+    chosen = recommended if gain[best] <= gain[recommended] + MARGIN else best
     strategy = NAMES[chosen]
     expect = _words(printed.loc[chosen], nearest(language, at.loc[chosen].index), size)
-    if missing := [NAMES[s] for s in NAMES if np.isnan(gain[s])]:
-        expect += f"; for such languages nothing is printed of {' and '.join(missing)} at this size"
+    if gain.isna().any():
+        missing = " and ".join(gain.index[gain.isna()].map(NAMES))
+        expect += f"; for such languages nothing is printed of {missing} at this size"
     followed = "; ".join(f"{GUIDANCE[quadrant]} for {quadrant} languages" for quadrant in likely)
     if chosen != recommended:
         lower = gain[chosen] - gain[recommended]
