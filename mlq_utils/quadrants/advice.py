@@ -133,9 +133,8 @@ def recommend(
         raise ValueError(f"`fertility` has no row for {language}: measure it and English")
     own = examples().query("language == @language")
     evidence += f"; Table 2 ({', '.join(own['dataset'] + ' ' + own['quadrant']) or 'nothing'})"
-    unseen = language if len(own) else None  # one fit serves all languages that Table 2 lacks
     learned = [
-        _fitted(columns, unseen).predict_proba([known.loc[language, list(columns)]])[0]
+        _fitted(columns, language).predict_proba([known.loc[language, list(columns)]])[0]
         for columns in prior
     ]
     record = own["quadrant"].value_counts().reindex(sorted(QUADRANTS), fill_value=0)
@@ -212,7 +211,7 @@ def features(fertility: pd.DataFrame | None = None) -> pd.DataFrame:
     tuned = paper.open_scores(["LLaMA-7B", "LLaMA2-7B", "LLaMA2-13B", "LLaMA3-8B"])
     tuned = tuned.query("tuning == 'Alpaca'").pivot(index="target", columns="model")["spbleu"]
     tuned = np.log2(1 + tuned).reindex(known.index)
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "pretraining": known["pretraining"].astype(float),
             "indo_european": (known["family_1"] == "Indo-European").astype(float),
@@ -223,8 +222,7 @@ def features(fertility: pd.DataFrame | None = None) -> pd.DataFrame:
             "byte_token_share": measured["byte_token_share"],
             "of_language_weighted": measured["of_language_weighted"],
         }
-    )
-    return frame.drop(index="en")
+    ).drop(index="en")
 
 
 _known = cache(features)  # of LLaMA's tokenizer
@@ -243,16 +241,16 @@ def examples() -> pd.DataFrame:
 def _model(columns: Columns) -> Any:
     """Return a model for these columns, or one that learns the frequencies if there are none."""
     # Imported late because scikit-learn takes a second, and most readers of results do not need it.
-    from sklearn import dummy, linear_model, pipeline, preprocessing
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    if not columns:
-        return dummy.DummyClassifier()
-    steps = preprocessing.StandardScaler(), linear_model.LogisticRegression()
-    return pipeline.make_pipeline(*steps)
+    return make_pipeline(StandardScaler(), LogisticRegression()) if columns else DummyClassifier()
 
 
 @cache
-def _fitted(columns: Columns, unseen: str | None) -> Any:
+def _fitted(columns: Columns, unseen: str) -> Any:
     """Return a model for these columns that has seen Table 2 but for one language."""
     seen = examples()[examples()["language"] != unseen]
     return _model(columns).fit(seen[list(columns)].to_numpy(), seen["quadrant"])
@@ -291,22 +289,20 @@ def held_out(
     from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
     given, groups = examples["quadrant"], examples["language"]
-    kinds = pd.get_dummies(given)
-    records = (kinds.groupby(groups).transform("sum") - kinds).to_numpy()
+    found = pd.get_dummies(given)
+    records = (found.groupby(groups).transform("sum") - found).to_numpy()
     rest = {"groups": groups, "cv": LeaveOneGroupOut(), "method": "predict_proba"}
     each = {
-        columns: cross_val_predict(
-            _model(columns), examples[list(columns)].to_numpy(), given, **rest
-        )
-        for columns in set().union(*methods.values())
+        kind: cross_val_predict(_model(kind), examples[list(kind)].to_numpy(), given, **rest)
+        for kind in set().union(*methods.values())
     }
     frames = []
     for method, known in methods.items():
-        prior = np.mean([each[columns] for columns in known], axis=0)
-        posterior = list(map(_posterior, prior, records))
+        prior = np.mean([each[kind] for kind in known], axis=0)
+        posterior = np.array(list(map(_posterior, prior, records)))
         for name, chances in {"language": prior, "dataset": posterior}.items():
-            found = pd.DataFrame(chances, examples.index, kinds.columns)
-            frames.append(examples.assign(method=method, held_out=name).join(found))
+            chances = dict(zip(found, chances.T, strict=True))
+            frames.append(examples.assign(method=method, held_out=name, **chances))
     return pd.concat(frames, ignore_index=True)
 
 

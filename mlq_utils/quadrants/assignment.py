@@ -56,7 +56,7 @@ def delta(post: Values, pre: Values, threshold: Values, factor: float = 2.0) -> 
         return numerator / np.where(numerator == 0, 1.0, pre)
 
 
-def quadrant(bilingual_delta: Values, multilingual_delta: Values) -> str | np.ndarray | pd.Series:
+def quadrant(bilingual_delta: Values, multilingual_delta: Values) -> str | np.ndarray:
     """Return the quadrant of a language from its two changes (Equation 1, Figure 1).
 
     The quadrant is reciprocal if both changes are significant, altruistic if only the multilingual
@@ -68,10 +68,7 @@ def quadrant(bilingual_delta: Values, multilingual_delta: Values) -> str | np.nd
     if np.isnan(bilingual_delta).any() or np.isnan(multilingual_delta).any():
         raise ValueError("a change is not a number; a quadrant needs both changes")
     place = (np.asarray(bilingual_delta) <= 0) + 2 * (np.asarray(multilingual_delta) <= 0)
-    names = np.array(QUADRANTS)[place]
-    if isinstance(bilingual_delta, pd.Series):
-        return pd.Series(names, bilingual_delta.index, name="quadrant")
-    return names
+    return np.array(QUADRANTS)[place]
 
 
 def published(targets: Sequence[str] = REFERENCE_TARGETS) -> pd.DataFrame:

@@ -91,9 +91,7 @@ def test_the_four_quadrants():
     assert [quadrants.quadrant(*side) for side in sides] == names
     assert quadrants.quadrant(*np.array(sides).T).tolist() == names
     columns = pd.DataFrame(sides, columns=["b", "m"], index=list("abcdefg"))
-    assert quadrants.quadrant(columns["b"], columns["m"]).to_dict() == dict(
-        zip("abcdefg", names, strict=True)
-    )
+    assert quadrants.quadrant(columns["b"], columns["m"]).tolist() == names
     with pytest.raises(ValueError, match="not a number"):
         quadrants.quadrant(np.nan, 1)
 
