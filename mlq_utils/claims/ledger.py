@@ -64,7 +64,7 @@ class Test:
             return CONSTRUCTED
         *words, undecided = _WORDS[STRANDS[self.evidence]]
         for word, rule in zip(words, self.rules, strict=True):
-            if eval(rule, {}, dict(numbers)):
+            if eval(rule, {"__builtins__": {}}, dict(numbers)):
                 return word or undecided
         return undecided
 
