@@ -75,9 +75,8 @@ def _sides(name: str) -> pd.DataFrame:
 
 def _altruistic_errors() -> pd.DataFrame:
     """Return the errors on altruistic languages, before and after tuning on themselves."""
-    after = frame("outputs").query("own")
-    before = frame("untuned").query("target in @after.target")
-    return pd.concat([before.assign(when="before"), after.assign(when="after")])
+    runs = {"before": "tuned_on == ''", "after": "own"}
+    return pd.concat(frame("outputs").query(rows).assign(when=n) for n, rows in runs.items())
 
 
 def extensions() -> pd.DataFrame:
