@@ -153,7 +153,7 @@ def keeps_apart(model: PreTrainedModel | PeftModel, first: list[int], second: li
         first: Ids of the example that stands before the other one.
         second: Ids of the other one, whose hidden states are compared.
     """
-    decoder = _decoder(model)
+    decoder = _unwrapped(model).get_decoder()
     if "position_ids" not in inspect.signature(decoder.forward).parameters:
         return False
     ids = torch.tensor([first + second], device=model.device)
@@ -165,8 +165,8 @@ def keeps_apart(model: PreTrainedModel | PeftModel, first: list[int], second: li
     return bool(difference < 0.05)  # rounding to bf16 is well below, and another example above
 
 
-def _decoder(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
-    return (model.get_base_model() if isinstance(model, PeftModel) else model).get_decoder()
+def _unwrapped(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def label_loss(
@@ -186,8 +186,8 @@ def label_loss(
         positions: Positions of the same shape if rows hold several examples, which are kept apart
             by the positions that start anew (see `keeps_apart`).
     """
-    model = model.get_base_model() if isinstance(model, PeftModel) else model
-    decoder, rows = _decoder(model), model.get_output_embeddings().weight.shape[0]
+    model = _unwrapped(model)
+    decoder, rows = model.get_decoder(), model.get_output_embeddings().weight.shape[0]
     name = next(name for name, child in model.named_children() if child is decoder)
     targets = labels[:, 1:]
     trained = targets != IGNORED

@@ -123,8 +123,7 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     packed, text = pack(tokenizer, seed, recipe)
     torch.manual_seed(seed)
     config = LlamaConfig(vocab_size=len(tokenizer), **ARCHITECTURE)
-    # The backward pass of torch's fused attention is several times slower in bf16 on a CPU.
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model = AutoModelForCausalLM.from_config(config)
     both = optimizers(model, recipe)
     losses, start = [], perf_counter()
     steps = {"num_training_steps": recipe["steps"], "num_decay_steps": recipe["steps"] // 2}

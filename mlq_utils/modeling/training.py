@@ -160,7 +160,7 @@ class _Trainer:
             for batch in batches(len(self.lengths), schedule.batch_size, schedule.seed, epoch)
         ]
         self.processes = distributed.state().num_processes
-        self.limit, self.recompute, self.row = limit or sys.maxsize, False, 0
+        self.limit, self.recompute = limit or sys.maxsize, False
         self.model = prepare(base.model, strategy, layers=layers, seed=schedule.seed)
         device = distributed.state().device if self.processes > 1 else self.model.device
         self.precision = choose_precision(self.model, precision, device)
@@ -177,13 +177,13 @@ class _Trainer:
             self.weights.values(), 0.0, weight_decay=schedule.weight_decay, fused=True
         )
         self.peak, self.began, self.lost = track_peak_memory(self.model.device), None, 0.0
+        shortest = min(self.data.ids, key=len)
+        with computing_in(base.model, self.dtype):
+            apart = keeps_apart(self.model.eval(), shortest[::-1], shortest)
+        self.row = ROW if apart else 0
 
     def train(self, save_every: float, progress: bool | None) -> Result:
         """Take the steps that the checkpoint does not have yet."""
-        with phase("before training", SMALLER), computing_in(self.base.model, self.dtype):
-            shortest = min(self.data.ids, key=len)
-            if keeps_apart(self.model.eval(), shortest[::-1], shortest):
-                self.row = ROW
         self.model.train()
         cuda = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(cuda):
