@@ -330,7 +330,7 @@ def saving(shape: str) -> dict[str, Any]:
         trained = {name: weight.detach() for name, weight in weights.items()}
         save = timed(lambda: modeling.save(path, trained, strategy="embed"))
         state = path / "checkpoint.safetensors"
-        point = timed(lambda: checkpoint.save(state, "run", {}, weights, optimizer))
+        point = timed(lambda: checkpoint.save(state, "run", {}, weights, optimizer.state))
         return {
             "seconds_to_save": save,
             "gigabytes": (path / "trained.safetensors").stat().st_size / 1e9,

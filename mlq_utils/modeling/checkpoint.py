@@ -20,6 +20,8 @@ from mlq_utils.data import atomic_write
 from mlq_utils.modeling import distributed
 
 Weights = Mapping[str, torch.nn.Parameter]
+Moments = Mapping[torch.nn.Parameter, Mapping[str, torch.Tensor]]
+"""What optimizers keep of each weight: the `state` of an optimizer, or of several."""
 
 
 def identity(model: torch.nn.Module, *description: Any) -> str:
@@ -43,7 +45,7 @@ def save(
     run: str,
     progress: Mapping[str, Any],
     weights: Weights,
-    optimizer: torch.optim.Optimizer | None = None,
+    moments: Moments,
 ) -> None:
     """Write a checkpoint atomically: a kill leaves the old one or the new one.
 
@@ -56,10 +58,10 @@ def save(
         run: The run's `identity`.
         progress: Anything else that is needed to resume, as JSON can hold it.
         weights: The trained parameters by name.
-        optimizer: The optimizer, if its state is still needed.
+        moments: The optimizer's state, or nothing if it is no longer needed.
     """
     tensors = {}
-    for name, tensor in _tensors(weights, optimizer).items():
+    for name, tensor in _tensors(weights, moments).items():
         whole = distributed.whole(tensor)  # by all processes, which drop it at once but for one
         if distributed.state().is_main_process:
             tensors[name] = whole.cpu().contiguous()
@@ -68,12 +70,12 @@ def save(
             save_file(tensors, aside, metadata={"run": run, "progress": json.dumps(progress)})
 
 
-def check_disk(path: Path, weights: Weights, optimizer: torch.optim.Optimizer) -> None:
+def check_disk(path: Path, weights: Weights, moments: Moments) -> None:
     """Raise OSError if the disk has no room for a checkpoint beside the last one."""
 
     def missing() -> str | None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        size = sum(tensor.nbytes for tensor in _tensors(weights, optimizer).values())
+        size = sum(tensor.nbytes for tensor in _tensors(weights, moments).values())
         needed = 2 * size - (path.stat().st_size if path.exists() else 0)
         free = shutil.disk_usage(path.parent).free
         return f"{needed:,} bytes, and {path.parent} has {free:,}" if free < needed else None
@@ -85,16 +87,14 @@ def check_disk(path: Path, weights: Weights, optimizer: torch.optim.Optimizer) -
         )
 
 
-def load(
-    path: Path, run: str, weights: Weights, optimizer: torch.optim.Optimizer
-) -> dict[str, Any] | None:
-    """Restore weights and optimizer from a checkpoint, which the main process alone reads.
+def load(path: Path, run: str, weights: Weights, moments: Moments) -> dict[str, Any] | None:
+    """Restore weights and moments from a checkpoint, which the main process alone reads.
 
     Args:
         path: The file.
         run: The run's `identity`.
         weights: The trained parameters by name, changed in place.
-        optimizer: The optimizer, whose state is allocated already and changed in place.
+        moments: The optimizer's state, which is allocated already and changed in place.
 
     Returns:
         The `progress` that was saved. If there is no file or it is damaged, None, for the latter
@@ -113,18 +113,18 @@ def load(
             " Delete it, or load the base model anew if it was tuned meanwhile"
         )
     file = safe_open(path, "pt") if distributed.state().is_main_process else None
-    kept = _tensors(weights, optimizer)
+    kept = _tensors(weights, moments)
     for key, shape in shapes.items():  # one by one, since all may not fit beside the model
         found = file.get_tensor(key) if file else torch.empty(shape, dtype=kept[key].dtype)
         kept[key].copy_(distributed.from_main(found, kept[key]))
     return progress
 
 
-def _tensors(weights: Weights, optimizer: torch.optim.Optimizer | None) -> dict[str, torch.Tensor]:
+def _tensors(weights: Weights, moments: Moments) -> dict[str, torch.Tensor]:
     """Return what a checkpoint holds, each tensor by what it is ("weight") and of which weight."""
     found = {f"weight {name}": weight.detach() for name, weight in weights.items()}
-    for name, weight in weights.items() if optimizer else ():
-        found |= {f"{k} {name}": v for k, v in optimizer.state.get(weight, {}).items()}
+    for name, weight in weights.items():
+        found |= {f"{k} {name}": v for k, v in moments.get(weight, {}).items()}
     return found
 
 

@@ -4,7 +4,8 @@
 
 Everything follows from the seed. The result is a model folder in Hugging Face's format with
 `pretraining.json`: the recipe, the share of each language in documents and in tokens, the losses,
-and versions.
+and versions. Until it is complete the folder holds a checkpoint, from which an interrupted call
+goes on.
 """
 
 import json
@@ -30,10 +31,11 @@ from transformers import (
 
 from mlq_utils import tokenization
 from mlq_utils.data import PACKAGE_DATA
-from mlq_utils.modeling import pretraining_text
+from mlq_utils.modeling import checkpoint, pretraining_text
 from mlq_utils.modeling.distributed import fast_bf16
 from mlq_utils.modeling.precision import DTYPES, computing_in
 from mlq_utils.modeling.pretraining_text import Mix
+from mlq_utils.modeling.training import allocate
 from mlq_utils.tokenization.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
@@ -41,6 +43,8 @@ ARCHITECTURE = pretraining_text.SETTINGS["architecture"]
 """Arguments of `LlamaConfig` besides the size of the vocabulary."""
 RECIPE = {"mix": asdict(Mix())} | pretraining_text.SETTINGS["recipe"]
 """How the packaged base was made; `pretraining.yaml` in the package data explains it."""
+SAVE_EVERY = 60.0
+"""Seconds between checkpoints."""
 
 
 def train_tokenizer(seed: int, recipe: dict = RECIPE) -> Tokenizer:
@@ -117,6 +121,7 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
 
     Raises:
         FloatingPointError: The loss became NaN or infinite.
+        ValueError: The folder holds the checkpoint of another base.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(seed, recipe)
@@ -125,12 +130,22 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     config = LlamaConfig(vocab_size=len(tokenizer), **ARCHITECTURE)
     model = AutoModelForCausalLM.from_config(config)
     both = optimizers(model, recipe)
-    losses, start = [], perf_counter()
     steps = {"num_training_steps": recipe["steps"], "num_decay_steps": recipe["steps"] // 2}
     steps["num_warmup_steps"] = recipe["warmup_steps"]
     shape = {"decay_type": "linear", "min_lr_ratio": recipe["final_share"]}
     rates = [get_wsd_schedule(optimizer, **steps, **shape) for optimizer in both]
-    for step in tqdm(range(recipe["steps"]), desc="steps", disable=None):
+    for optimizer in both:
+        allocate([p for group in optimizer.param_groups for p in group["params"]], optimizer)
+    path, weights = folder / "checkpoint.safetensors", dict(model.named_parameters())
+    moments = {weight: kept for optimizer in both for weight, kept in optimizer.state.items()}
+    run = checkpoint.identity(model, seed, recipe, ARCHITECTURE)
+    progress = checkpoint.load(path, run, weights, moments) or {"losses": [], "seconds": 0.0}
+    losses, before = progress["losses"], progress["seconds"]
+    for rate in rates:
+        for _ in losses:
+            rate.step()
+    start = saved = perf_counter()
+    for step in tqdm(range(len(losses), recipe["steps"]), desc="steps", disable=None):
         rows = slice(step * recipe["batch_size"], (step + 1) * recipe["batch_size"])
         loss = _step(model, both, torch.from_numpy(packed[rows].astype(np.int64)), recipe)
         if not math.isfinite(loss):
@@ -138,9 +153,15 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
         losses.append(loss)
         for rate in rates:
             rate.step()
-    seconds = round(perf_counter() - start)
+        now = perf_counter()
+        progress["seconds"] = before + now - start
+        if now - saved >= SAVE_EVERY:
+            checkpoint.save(path, run, progress, weights, moments)
+            saved = now
+    seconds = round(progress["seconds"])
     record = {"seed": seed, "recipe": recipe, "text": text, "seconds": seconds}
     _write(folder, model, tokenizer, record, losses)
+    path.unlink(missing_ok=True)
     return model
 
 

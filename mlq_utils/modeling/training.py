@@ -14,7 +14,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -188,11 +188,11 @@ class _Trainer:
         cuda = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(cuda):
             with phase("allocating the optimizer's state", SMALLER):
-                self.allocate()
+                allocate(self.weights.values(), self.optimizer)
             state = {"losses": [], "seconds": 0.0}
             if path := self.checkpoint:
-                checkpoints.check_disk(path, self.weights, self.optimizer)
-                found = checkpoints.load(path, self.identity, self.weights, self.optimizer)
+                checkpoints.check_disk(path, self.weights, self.optimizer.state)
+                found = checkpoints.load(path, self.identity, self.weights, self.optimizer.state)
                 state = found or state
             with phase("in the dry run of training", SMALLER):
                 expected, expected_peak = self.dry_run()
@@ -210,7 +210,7 @@ class _Trainer:
                 state["seconds"] = before + now - began
                 if path and self.is_due(step, now - saved, pause):
                     # After the last step the optimizer's moments are no longer needed.
-                    moments = None if step + 1 == len(self.plan) else self.optimizer
+                    moments = {} if step + 1 == len(self.plan) else self.optimizer.state
                     checkpoints.save(path, self.identity, state, self.weights, moments)
                     saved = self.clock()
                     pause = save_every and max(save_every, SAVING * (saved - now))
@@ -226,19 +226,6 @@ class _Trainer:
     def clock(self) -> float:
         """Return a time in seconds, which attempts that ran out of memory have not taken."""
         return time.perf_counter() - self.lost
-
-    def allocate(self) -> None:
-        """Allocate what the optimizer needs, by a step at rate 0, which changes nothing.
-
-        If a later step ran out of memory half-way, it would leave some of the weights changed.
-        """
-        for weight in self.weights.values():
-            weight.grad = torch.zeros_like(weight)
-        self.optimizer.step()
-        for state in self.optimizer.state.values():
-            for value in state.values():
-                value.zero_()  # the number of steps, since the moments are zero
-        self.optimizer.zero_grad()
 
     def dry_run(self) -> tuple[float, int | None]:
         """Compute the largest batch, so that running out of memory shows before the first step.
@@ -366,6 +353,25 @@ class _Trainer:
             trained=trained,
             **found,
         )
+
+
+def allocate(weights: Iterable[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Allocate what an optimizer needs, by a step at rate 0, which changes nothing.
+
+    If a later step ran out of memory half-way, it would leave some of the weights changed.
+    """
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    optimizer.step()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()  # the number of steps, since the moments are zero
+    optimizer.zero_grad()
 
 
 def _print_cost(what: str, seconds: float, peak_bytes: int | None) -> None:

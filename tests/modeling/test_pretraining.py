@@ -127,7 +127,10 @@ def test_packing_loses_nothing():
     )
 
 
-def test_an_interrupted_run_leaves_no_model_and_another_one_is_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_interrupted_run_leaves_no_model_and_goes_on_to_the_same(tmp_path, monkeypatch, kept):
+    if kept:
+        monkeypatch.setattr(pretraining, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(pretraining, "fast_bf16", lambda _: False)
     monkeypatch.setattr(
         pretraining, "ARCHITECTURE", pretraining.ARCHITECTURE | {"num_hidden_layers": 1}
@@ -146,8 +149,10 @@ def test_an_interrupted_run_leaves_no_model_and_another_one_is_the_same(tmp_path
     with pytest.raises(KeyboardInterrupt):
         pretraining.pretrain(tmp_path / "cut", 0, SMALL)
     assert not (tmp_path / "cut/model.safetensors").exists()
-    monkeypatch.setattr(pretraining, "_step", step)
+    monkeypatch.setattr(pretraining, "_step", lambda *a: (calls.append(1), step(*a))[1])
     again = pretraining.pretrain(tmp_path / "cut", 0, SMALL)
+    assert len(calls) == 4 + (3 if kept else 6)
+    assert not (tmp_path / "cut/checkpoint.safetensors").exists()
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
     records = [
