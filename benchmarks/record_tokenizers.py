@@ -1,4 +1,4 @@
-"""Measure the LLaMA and GPT-NeoX tokenizers on FLORES-200 and write the package's record.
+"""Measure six tokenizers on FLORES-200 and write the package's record.
 
     MLQ_DATA=folder python -m benchmarks.record_tokenizers
 
@@ -16,20 +16,28 @@ from mlq_utils import corpora, languages, tokenization
 from mlq_utils.data import data_folder, sha256
 from mlq_utils.tokenization import record
 
-TOKENIZERS = {"llama": "tokenizer.model", "gpt-neox-20b": "tokenizer.json"}
-"""The measured tokenizers and their files: LLaMA 1 and 2, and GPT-NeoX-20B, also used by MPT."""
+TOKENIZERS = {
+    "llama": "tokenizer.model",
+    "gpt-neox-20b": "tokenizer.json",
+    "mistral-v1": "tokenizer.model",
+    "llama-3": "tokenizer.model",
+    "llama-4": "tokenizer.model",
+    "grok-1": "tokenizer.model",
+}
+"""The measured tokenizers and their files: `llama` is LLaMA-1's and LLaMA-2's, `gpt-neox-20b` also
+MPT's."""
 SPLIT = "devtest"
+PACKAGES = ("sentencepiece", "tokenizers", "tiktoken", "numpy", "pandas")
 
 
 def measure() -> dict[str, pd.DataFrame]:
     """Return the measurements by name, as `tokenization.recorded` returns each."""
     texts = corpora.texts("flores200", SPLIT)
-    loaded = {name: tokenization.load(name) for name in TOKENIZERS}
-    frames = {name: tokenization.analyse(words, texts) for name, words in loaded.items()}
+    frames = {name: tokenization.analyse(tokenization.load(name), texts) for name in TOKENIZERS}
     fertility = pd.concat(frames, names=["tokenizer"]).reset_index("tokenizer")
     return {
         "fertility": fertility.reset_index(drop=True),
-        "shortening": tokenization.gains(loaded["llama"], texts),
+        "shortening": tokenization.gains(tokenization.load("llama"), texts),
     }
 
 
@@ -54,7 +62,7 @@ def main() -> None:
             name: {"file": file, "sha256": sha256(data_folder() / "tokenizers" / name / file)}
             for name, file in TOKENIZERS.items()
         },
-        "versions": {p: version(p) for p in ("sentencepiece", "tokenizers", "numpy", "pandas")},
+        "versions": {p: version(p) for p in PACKAGES},
         "files": files,
     }
     text = json.dumps(provenance, indent=2) + "\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+import tiktoken
 import tokenizers
 from hypothesis import settings
 
@@ -139,9 +140,18 @@ def tokenizers_by_name(mixed_sentences):
             show_progress=False,
         ),
     )
+    wrapped = tokenization.wrap(byte_level, "byte-level")
+    ranks = {piece: i - 1 for i, piece in enumerate(wrapped.token_bytes) if piece}
+    encoding = tiktoken.Encoding(
+        "small",
+        pat_str=r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        mergeable_ranks=ranks,
+        special_tokens={"<|endoftext|>": len(ranks) + 1},  # an id is left free, as in OpenAI's
+    )
     return {
         "sentencepiece": corpora.english_centric_tokenizer(1500, sentences=4000),
-        "byte-level": tokenization.wrap(byte_level, "byte-level"),
+        "byte-level": wrapped,
+        "tiktoken": tokenization.wrap(encoding),
     }
 
 

@@ -1,8 +1,8 @@
 """Tokenizers and how well they serve each language.
 
-This room loads any SentencePiece or Hugging Face tokenizer behind one interface, measures
+This room loads any SentencePiece, Hugging Face or tiktoken tokenizer behind one interface, measures
 fertility and overlap with English, shortens the byte sequences of over-tokenised languages, and
-keeps what was measured of the LLaMA and GPT-NeoX tokenizers on FLORES-200.
+keeps what was measured of six tokenizers on FLORES-200.
 """
 
 from mlq_utils.tokenization.analysis import analyse, fertility, overlap

@@ -1,4 +1,4 @@
-"""Recorded measurements of the LLaMA and GPT-NeoX tokenizers on the FLORES-200 devtest.
+"""Recorded measurements of six tokenizers on the FLORES-200 devtest.
 
 The package ships them with checksums of what was measured, so that the book shows real numbers on
 a machine that has neither the tokenizers nor the corpus. `python -m benchmarks.record_tokenizers`

@@ -1,9 +1,10 @@
-"""One interface to SentencePiece and Hugging Face tokenizers, and loading them."""
+"""One interface to SentencePiece, Hugging Face and tiktoken tokenizers, and loading them."""
 
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +15,35 @@ import sentencepiece
 import tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
 
-from mlq_utils.data import HUB_NAME, data_folder, from_hub
+from mlq_utils.data import HUB_NAME, data_folder, from_hub, sha256
 
 _HUB_FILES = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")
 _Table = tuple[tuple[bytes | None, ...], np.ndarray]
+
+# How LLaMA-3 and LLaMA-4 split text before they merge bytes, as llama-models documents it. Their
+# tiktoken files do not say it, so that the number of tokens has to tell whose file it is.
+_ENDING, _UPPER, _LOWER = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
+)
+_BEFORE, _SPACES = r"[^\r\n\p{L}\p{N}]?", r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_SPLITS = {
+    128_000: rf"{_ENDING}|{_BEFORE}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}",
+    200_000: rf"{_BEFORE}{_UPPER}*{_LOWER}+{_ENDING}?|{_BEFORE}{_UPPER}+{_LOWER}*{_ENDING}?"
+    rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}",
+}
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """One interface to SentencePiece and Hugging Face tokenizers.
+    """One interface to SentencePiece, Hugging Face and tiktoken tokenizers.
 
     Attributes:
         name: The name or path that the tokenizer was loaded from.
-        backend: The SentencePiece or Hugging Face tokenizer.
+        backend: The SentencePiece, Hugging Face or tiktoken tokenizer.
         token_bytes: The bytes of text that each id stands for, or None for special tokens. A
             space is always a plain space, whatever sign the vocabulary uses for it.
         is_byte: Whether each id is a byte token. This is a single fallback byte or, in byte-level
@@ -87,8 +103,9 @@ def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
     """Load a tokenizer from a file, a folder, the data folder or the Hugging Face Hub.
 
     If a folder has a `tokenizer.model`, SentencePiece reads it, because conversions of it differ,
-    for example in how they treat spaces. Otherwise `tokenizer.json` is read, or `AutoTokenizer`
-    converts an older format. The code of a model is never run.
+    for example in how they treat spaces, or tiktoken if it is one of LLaMA-3 or LLaMA-4. Otherwise
+    `tokenizer.json` is read, or `AutoTokenizer` converts an older format. The code of a model is
+    never run.
 
     Args:
         name_or_path: A `.model` or `.json` file, a folder, a name under `$MLQ_DATA/tokenizers`
@@ -99,6 +116,7 @@ def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
         FileNotFoundError: There is no such file or folder.
         ConnectionError: The Hub cannot be reached.
         ValueError: The file is truncated or is not a tokenizer.
+        ModuleNotFoundError: It is a tiktoken file, and tiktoken is not installed.
     """
     path, name = Path(name_or_path).expanduser(), str(name_or_path)
     folder = data_folder()
@@ -156,7 +174,12 @@ def _read(path: Path, name: str) -> Tokenizer:
         try:
             if file.suffix == ".json":
                 return wrap(tokenizers.Tokenizer.from_file(str(file)), name)
+            with file.open("rb") as opened:
+                if _TIKTOKEN_LINE.match(opened.read(4096)):
+                    return wrap(_tiktoken(file), name)
             return wrap(sentencepiece.SentencePieceProcessor(model_file=str(file)), name)
+        except ModuleNotFoundError:
+            raise
         except Exception as error:  # the tokenizers library raises plain Exception
             raise ValueError(f"{file} is truncated or not a tokenizer file: {error}") from error
     from transformers import AutoTokenizer  # imported late because it takes seconds
@@ -170,8 +193,29 @@ def _read(path: Path, name: str) -> Tokenizer:
         ) from error
 
 
+def _tiktoken(file: Path) -> Any:
+    """Read a `tiktoken.Encoding` from the file of LLaMA-3 or LLaMA-4."""
+    try:
+        import tiktoken.load
+    except ModuleNotFoundError as error:
+        remedy = 'pip install "mlq_utils[tiktoken]"'
+        raise ModuleNotFoundError(f"{file} is a tiktoken file; to read it, {remedy}") from error
+    # tiktoken keeps a copy by the path. With the checksum it notices that the file has changed.
+    ranks = tiktoken.load.load_tiktoken_bpe(str(file), sha256(file))
+    if len(ranks) not in _SPLITS:
+        raise ValueError(
+            f"it has {len(ranks):,} tokens, but LLaMA-3 has 128,000 and LLaMA-4 has 200,000; for "
+            "another model, pass a tiktoken.Encoding"
+        )
+    return tiktoken.Encoding(
+        file.name, pat_str=_SPLITS[len(ranks)], mergeable_ranks=ranks, special_tokens={}
+    )
+
+
 def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
-    """Wrap a SentencePiece, `tokenizers` or fast transformers tokenizer as a `Tokenizer`.
+    """Wrap a tokenizer of SentencePiece, `tokenizers`, transformers or tiktoken as a `Tokenizer`.
+
+    Of transformers these are the fast tokenizers and the byte-level one of ByT5.
 
     Args:
         tokenizer: The tokenizer. A `Tokenizer` is returned as it is.
@@ -185,13 +229,24 @@ def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
     if isinstance(tokenizer, sentencepiece.SentencePieceProcessor):
         table = _sentencepiece_bytes(tokenizer)
         return Tokenizer(name, tokenizer, *table, tokenizer.encode, tokenizer.decode)
+    # No object of these classes exists before its module is imported, which may take seconds.
+    if (module := sys.modules.get("tiktoken")) and isinstance(tokenizer, module.Encoding):
+        pieces, encode = _tiktoken_pieces(tokenizer), tokenizer.encode_ordinary_batch
+        return _byte_level(name or tokenizer.name, tokenizer, pieces, encode)
+    if (module := sys.modules.get("transformers")) and isinstance(tokenizer, module.ByT5Tokenizer):
+        first = tokenizer.offset  # the ids are the bytes, after a few special tokens
+        pieces = [None] * first + [bytes([byte]) for byte in range(256)]
+        pieces += [None] * (len(tokenizer) - len(pieces))
+        encode = lambda texts: [[first + byte for byte in text.encode()] for text in texts]  # noqa: E731
+        return _byte_level(name or tokenizer.name_or_path, tokenizer, pieces, encode)
     if hasattr(tokenizer, "backend_tokenizer"):  # a fast transformers tokenizer
         name = name or tokenizer.name_or_path
         tokenizer = tokenizer.backend_tokenizer
     if not isinstance(tokenizer, tokenizers.Tokenizer):
         raise TypeError(
             f"cannot analyse a tokenizer of type {type(tokenizer).__name__}; pass a "
-            "SentencePieceProcessor, a tokenizers.Tokenizer or a fast transformers tokenizer"
+            "SentencePieceProcessor, a tokenizers.Tokenizer, a tiktoken.Encoding or a fast or "
+            "byte-level transformers tokenizer"
         )
     return Tokenizer(
         name,
@@ -200,6 +255,25 @@ def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
         lambda texts: [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)],
         lambda ids: tokenizer.decode(ids, skip_special_tokens=False),
     )
+
+
+def _tiktoken_pieces(encoding: Any) -> Iterator[bytes | None]:
+    for i in range(encoding.n_vocab):
+        try:
+            yield None if encoding.is_special_token(i) else encoding.decode_single_token_bytes(i)
+        except KeyError:  # OpenAI's encodings skip some ids before the special ones
+            yield None
+
+
+def _byte_level(
+    name: str, backend: Any, pieces: Iterable[bytes | None], encode: Callable
+) -> Tokenizer:
+    """Wrap a tokenizer whose pieces are bytes, with None for special tokens."""
+    pieces = tuple(pieces)
+    # A token that is not made of whole characters does not survive decoding.
+    broken = (p is not None and p.decode(errors="ignore").encode() != p for p in pieces)
+    decode = lambda ids: b"".join(pieces[i] or b"" for i in ids).decode(errors="replace")  # noqa: E731
+    return Tokenizer(name, backend, pieces, np.fromiter(broken, bool), encode, decode)
 
 
 def _sentencepiece_bytes(model: sentencepiece.SentencePieceProcessor) -> _Table:

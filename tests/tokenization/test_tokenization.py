@@ -1,13 +1,16 @@
 """Tokenizers: loading against their reference, measures against brute force and the paper."""
 
+import base64
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import sentencepiece
+import tiktoken
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,6 +192,79 @@ def test_a_truncated_tokenizer(tmp_path, tokenizers_by_name, file):
         tokenization.load(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def ranks():
+    """As many tokens as LLaMA-3 has: the bytes, and pairs and triples of them."""
+    pieces = [bytes([a]) for a in range(256)]
+    pieces += [bytes([a, b]) for a in range(256) for b in range(256)]
+    pieces += [b"ab" + bytes([a, b]) for a in range(256) for b in range(256)]
+    return {piece: rank for rank, piece in enumerate(pieces[:128_000])}
+
+
+@pytest.fixture
+def tiktoken_file(tmp_path, ranks):
+    lines = [b"%s %d\n" % (base64.b64encode(piece), rank) for piece, rank in ranks.items()]
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(lines))
+    return tmp_path / "tokenizer.model"
+
+
+def reference(ranks, name, monkeypatch):
+    """The tokens by tiktoken, which splits text as its own encoding of this name does."""
+    from tiktoken_ext import openai_public
+
+    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", lambda *_, **__: {})
+    pattern = getattr(openai_public, name)()["pat_str"]
+    return tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+
+
+def test_a_tiktoken_file_agrees_with_tiktoken(tiktoken_file, ranks, mixed_sentences, monkeypatch):
+    loaded = tokenization.load(tiktoken_file.parent)
+    expected = reference(ranks, "cl100k_base", monkeypatch)
+    sentences = [*mixed_sentences, "I'LL pay 12345 dollars,\n  won't  you?\r\n abab"]
+    assert loaded.encode(sentences) == [expected.encode_ordinary(s) for s in sentences]
+    assert [loaded.decode(ids) for ids in loaded.encode(sentences)] == sentences
+
+
+@pytest.mark.parametrize("end", [-9, -1000, 900_000])
+def test_a_tiktoken_file_cut_short(tiktoken_file, end):
+    whole = tiktoken_file.read_bytes()
+    for cut in (whole[:end], whole[: whole.rindex(b"\n", 0, end) + 1]):
+        tiktoken_file.write_bytes(cut)
+        with pytest.raises(ValueError, match=r"truncated or not a tokenizer file: ") as caught:
+            tokenization.load(tiktoken_file)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_tiktoken_file_of_another_model(tiktoken_file):
+    """It is read again although tiktoken has kept a copy of what was there before."""
+    tokenization.load(tiktoken_file)
+    tiktoken_file.write_bytes(tiktoken_file.read_bytes() + b"YWJhYmFi 128000\n")
+    with pytest.raises(ValueError, match=r"128,001 tokens.*pass a tiktoken\.Encoding"):
+        tokenization.load(tiktoken_file)
+
+
+def test_a_tiktoken_file_without_tiktoken(tiktoken_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tiktoken.load", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install .mlq_utils\[tiktoken\]"):
+        tokenization.load(tiktoken_file)
+
+
+def test_byt5_agrees_with_transformers(mixed_sentences):
+    from transformers import ByT5Tokenizer
+
+    theirs = ByT5Tokenizer()
+    ours = tokenization.wrap(theirs)
+    expected = theirs(mixed_sentences, add_special_tokens=False)["input_ids"]
+    assert ours.encode(mixed_sentences) == expected
+    assert [ours.decode(ids) for ids in expected] == mixed_sentences
+    assert len(ours) == len(theirs) and ours.token_bytes[: theirs.offset] == (None,) * 3
+    measured = tokenization.fertility(ours, mixed_sentences)
+    assert measured["tokens_per_byte"] == 1
+    beyond_ascii = sum(byte > 127 for s in mixed_sentences for byte in s.encode())
+    total = sum(len(s.encode()) for s in mixed_sentences)
+    assert measured["byte_token_share"] == pytest.approx(beyond_ascii / total)
+
+
 def test_what_is_no_tokenizer():
     with pytest.raises(TypeError, match="tokenizer of type str"):
         tokenization.wrap("llama")
@@ -201,6 +277,7 @@ def test_special_tokens_stand_for_no_text(tokenizers_by_name):
     for token in spec["added_tokens"]:
         expected = None if token["special"] else token["content"].encode()
         assert tokenizers_by_name["byte-level"].token_bytes[token["id"]] == expected
+    assert tokenizers_by_name["tiktoken"].token_bytes[-2:] == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -262,6 +339,21 @@ def test_gpt_neox_agrees_with_transformers(data, flores):
             tokenization.fertility(ours, sentences)["tokens_per_sentence"],
             np.mean([len(ids) for ids in expected]),
         )
+
+
+@pytest.mark.parametrize(("name", "split"), [("llama-3", "cl100k_base"), ("llama-4", "o200k_base")])
+def test_the_tiktoken_files_of_llama(data, flores, name, split, mixed_sentences, monkeypatch):
+    file = data / "tokenizers" / name / "tokenizer.model"
+    if not file.is_file():
+        pytest.skip(f"no tokenizer of {name} in the data folder")
+    lines = [line.split() for line in file.read_bytes().splitlines()]
+    expected = reference({base64.b64decode(t): int(n) for t, n in lines}, split, monkeypatch)
+    ours = tokenization.load(name)
+    assert len(ours) == len(lines)
+    for language in ("en", "ro", "km", "ar", "ja", "te"):
+        sentences = flores(language)[:200]
+        assert ours.encode(sentences) == expected.encode_ordinary_batch(sentences)
+    assert ours.encode(mixed_sentences) == expected.encode_ordinary_batch(mixed_sentences)
 
 
 def test_a_folder_is_read_as_its_file_says(tmp_path, data):
