@@ -16,7 +16,7 @@ def same(measured, on_record):
     pd.testing.assert_frame_equal(measured, on_record, rtol=1e-6, check_dtype=False)
 
 
-@pytest.mark.parametrize(("third", "words"), enumerate(record_tokenizers.TOKENIZERS))
+@pytest.mark.parametrize(("third", "words"), [*enumerate(record_tokenizers.TOKENIZERS)])
 def test_the_record_is_what_is_measured_now(flores, data, third, words):
     """A third of the languages for each tokenizer, and all of them together."""
     file = data / "tokenizers" / words / record_tokenizers.TOKENIZERS[words]
