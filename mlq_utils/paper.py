@@ -243,12 +243,64 @@ def _compare(folder: Path, rule: dict) -> pd.DataFrame:
     )
 
 
+def _published(name: str) -> pd.DataFrame:
+    """Read figures of others that stand in a column per language, and return one row per figure."""
+    path = PACKAGE_DATA / "published" / f"{name}.csv"
+    codes = ["en", *table(9)["target"]]
+    frame = pd.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(codes, ""))
+    if absent := [code for code in codes if code not in frame]:
+        raise ValueError(f"{path} has no figures for {', '.join(absent)}; {_REMEDY}")
+    return frame.melt([name for name in frame if name not in codes], codes, "language", "value")
+
+
+def published_scores(direction: str = "en-x", metric: str = "spBLEU") -> pd.DataFrame:
+    """Return what 18 systems score on FLORES-101, as the LLaMAX project published it.
+
+    These are its experiment results (CONE-MT/LLaMAX at commit 0eeec0be, MIT licence). The authors
+    tuned some of the systems and scored all. Two of them they scored with Chinese or Japanese only.
+
+    Args:
+        direction: `en-x` for translation from English and `x-en` for translation into it. The same
+            with `zh` and `ja`. Defaults to "en-x".
+        metric: `spBLEU` (0 to 100) or `comet` (in percent). Defaults to "spBLEU".
+
+    Returns:
+        One row per system and language: `system`, `language` and `score`.
+
+    Raises:
+        ValueError: The direction or metric is unknown, or the file lacks a score.
+    """
+    scores = _published("llamax").rename(columns={"value": "score"})
+    one_of("metric", metric, scores["metric"].unique())
+    one_of("direction", direction, scores["direction"].unique())
+    scores = scores[scores["metric"].eq(metric) & scores["direction"].eq(direction)]
+    scores = scores[~scores["language"].isin(direction.split("-"))].reset_index(drop=True)
+    if (absent := scores[scores["score"].isna()]).size:
+        system, language = absent[["system", "language"]].iloc[0]
+        raise ValueError(
+            f"llamax.csv has no {direction} score of {system} in {language}; {_REMEDY}"
+        )
+    return scores[["system", "language", "score"]]
+
+
+def token_counts() -> pd.DataFrame:
+    """Return how many tokens 27 tokenizers need for FLORES-200, its dev and devtest together.
+
+    The counts were published beside "Language Model Tokenizers Introduce Unfairness Between
+    Languages" (AleksandarPetrov/tokenization-fairness at commit 365c3f85, MIT licence).
+
+    Returns:
+        One row per tokenizer and language: `tokenizer`, `language`, `tokens` and `unknown`, the
+        share of unknown tokens from 0 to 1. A tokenizer that knows few tokens needs few.
+    """
+    counts = _published("fairness").pivot(index=["tokenizer", "language"], columns="measure")
+    return counts["value"].reset_index().rename_axis(columns=None)
+
+
 def open_scores(models: Sequence[str]) -> pd.DataFrame:
     """Return en→x spBLEU on FLORES-101 of LLaMA models, untuned and Alpaca-tuned.
 
-    The scores of LLaMA-7B are the paper's (Table 9). Those of the other models are from the LLaMAX
-    project's published experiment results (CONE-MT/LLaMAX, MIT licence), whose authors tuned and
-    scored the models.
+    The scores of LLaMA-7B are the paper's (Table 9). Those of the others are `published_scores`.
 
     Args:
         models: Some of `LLaMA-7B`, `LLaMA2-7B`, `LLaMA2-13B` and `LLaMA3-8B`.
@@ -262,7 +314,9 @@ def open_scores(models: Sequence[str]) -> pd.DataFrame:
     """
     ours = table(9).rename(columns={"llama": "none", "alpaca": "Alpaca"})
     ours = ours.melt("target", ["none", "Alpaca"], "tuning", "spbleu").assign(model="LLaMA-7B")
-    others = pd.read_csv(PACKAGE_DATA / "published/llamax_en_x.csv", keep_default_na=False)
+    others = published_scores().rename(columns={"language": "target", "score": "spbleu"})
+    others[["model", "tuning"]] = others.pop("system").str.extract(r"^(LLaMA\d-\d+B)(?:-(\w+))?$")
+    others = others.dropna(subset="model").fillna({"tuning": "none"})
     scores = pd.concat([ours, others], ignore_index=True)
     for model in models:
         one_of("model", model, scores["model"].unique())

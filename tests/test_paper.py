@@ -5,7 +5,8 @@ import shutil
 import pandas as pd
 import pytest
 
-from mlq_utils import paper
+from benchmarks import record_published
+from mlq_utils import paper, tokenization
 
 ALL = range(1, 17)
 
@@ -238,3 +239,83 @@ def test_scores_that_others_published():
     llama2 = scores.query("model == 'LLaMA2-7B' and tuning == 'Alpaca'").set_index("target")
     assert llama2.loc["af", "spbleu"] == 19.41 and llama2.loc["zu", "spbleu"] == 0.67
     assert scores["spbleu"].between(0, 100).all()
+
+
+def test_the_published_scores_of_all_systems():
+    scores = paper.published_scores()
+    assert scores["system"].nunique() == 16
+    assert scores.groupby("system")["language"].nunique().eq(101).all()
+    from_chinese, from_japanese = (
+        set(paper.published_scores(d)["system"]) for d in ("zh-x", "ja-x")
+    )
+    assert len({*scores["system"]} | from_chinese | from_japanese) == 18
+    assert "Swallow-7B-Instruct-v0.1" in from_japanese - from_chinese
+    one = {
+        (d, m): paper.published_scores(d, m).set_index(["system", "language"])["score"]
+        for d in ("en-x", "x-en")
+        for m in ("spBLEU", "comet")
+    }
+    assert one["en-x", "spBLEU"]["Aya-101", "af"] == 37.24
+    assert one["x-en", "spBLEU"]["Aya-101", "zu"] == 35.21
+    assert one["en-x", "comet"]["PolyLM", "af"] == 72.04
+    assert all(values.between(0, 100).all() for values in one.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("en-y",), "unknown direction 'en-y'. Did you mean"),
+        (("en-x", "bleu"), "unknown metric 'bleu'.*There are: spBLEU, comet"),
+    ],
+)
+def test_published_scores_that_there_are_not(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        paper.published_scores(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",af,", ",,", "no figures for af; restore the file"),
+        ("en-x,31.94,", "en-x,,", "no en-x score of Aya-101 in hy; restore the file"),
+    ],
+)
+def test_a_file_of_scores_that_lacks_a_language(tmp_path, monkeypatch, old, new, message):
+    shutil.copytree(paper.PACKAGE_DATA / "published", tmp_path / "published")
+    path = tmp_path / "published/llamax.csv"
+    path.write_text(path.read_text().replace(old, new, 1))
+    monkeypatch.setattr(paper, "PACKAGE_DATA", tmp_path)
+    with pytest.raises(ValueError, match=message):
+        paper.published_scores()
+
+
+def test_the_published_token_counts():
+    counts = paper.token_counts()
+    assert counts["tokenizer"].nunique() == 27 and len(counts) == 27 * 102
+    assert counts["unknown"].between(0, 1).all() and counts["tokens"].gt(0).all()
+    # They agree with what is measured here: dev and devtest have 2009 sentences.
+    measured = tokenization.recorded("fertility").query("tokenizer == 'llama'")
+    measured = measured.set_index("language")["tokens_per_sentence"] * 2009
+    theirs = counts.query("tokenizer == 'LLAMA'").set_index("language")["tokens"]
+    assert (theirs / measured).between(0.9, 1.02).all()
+
+
+def test_the_published_figures_are_those_of_the_publishers(data):
+    if not (data / "llamax/Aya-101").is_dir() or not (data / "fairness").is_dir():
+        pytest.skip("no llamax or fairness in the data folder")
+    for name, theirs in (
+        ("llamax", record_published.scores(data / "llamax")),
+        ("fairness", record_published.counts(data / "fairness")),
+    ):
+        text = theirs.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        assert (paper.PACKAGE_DATA / f"published/{name}.csv").read_text() == text
+
+
+def test_a_publishers_file_that_lacks_a_language(data, tmp_path):
+    if not (data / "llamax/Aya-101").is_dir():
+        pytest.skip("no llamax in the data folder")
+    shutil.copytree(data / "llamax/Aya-101", tmp_path / "Aya-101", copy_function=shutil.copyfile)
+    path = tmp_path / "Aya-101/comet.csv"
+    path.write_text(path.read_text().replace(",te,", ",xx,", 1))
+    with pytest.raises(ValueError, match=r"comet\.csv has no scores for te"):
+        record_published.scores(tmp_path)
