@@ -13,28 +13,15 @@ from typing import Any
 import numpy as np
 import sentencepiece
 import tokenizers
+import yaml
 from tokenizers.pre_tokenizers import ByteLevel
 
-from mlq_utils.data import HUB_NAME, data_folder, from_hub, sha256
+from mlq_utils.data import HUB_NAME, PACKAGE_DATA, data_folder, from_hub, sha256
 
 _HUB_FILES = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")
 _Table = tuple[tuple[bytes | None, ...], np.ndarray]
-
-# How LLaMA-3 and LLaMA-4 split text before they merge bytes, as llama-models documents it. Their
-# tiktoken files do not say it, so that the number of tokens has to tell whose file it is.
-_ENDING, _UPPER, _LOWER = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
-    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
-    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
-)
-_BEFORE, _SPACES = r"[^\r\n\p{L}\p{N}]?", r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_SPLITS = {
-    128_000: rf"{_ENDING}|{_BEFORE}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}",
-    200_000: rf"{_BEFORE}{_UPPER}*{_LOWER}+{_ENDING}?|{_BEFORE}{_UPPER}+{_LOWER}*{_ENDING}?"
-    rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}",
-}
 
 
 @dataclass(frozen=True)
@@ -202,13 +189,14 @@ def _tiktoken(file: Path) -> Any:
         raise ModuleNotFoundError(f"{file} is a tiktoken file; to read it, {remedy}") from error
     # tiktoken keeps a copy by the path. With the checksum it notices that the file has changed.
     ranks = tiktoken.load.load_tiktoken_bpe(str(file), sha256(file))
-    if len(ranks) not in _SPLITS:
+    splits = yaml.safe_load((PACKAGE_DATA / "splits.yaml").read_text("utf8"))
+    if len(ranks) not in splits:
         raise ValueError(
             f"it has {len(ranks):,} tokens, but LLaMA-3 has 128,000 and LLaMA-4 has 200,000; for "
             "another model, pass a tiktoken.Encoding"
         )
     return tiktoken.Encoding(
-        file.name, pat_str=_SPLITS[len(ranks)], mergeable_ranks=ranks, special_tokens={}
+        file.name, pat_str=splits[len(ranks)], mergeable_ranks=ranks, special_tokens={}
     )
 
 
