@@ -253,7 +253,9 @@ def _published(name: str) -> pd.DataFrame:
     return frame.melt([name for name in frame if name not in codes], codes, "language", "value")
 
 
-def published_scores(direction: str = "en-x", metric: str = "spBLEU") -> pd.DataFrame:
+def published_scores(
+    direction: str = "en-x", metric: str = "spBLEU", systems: Sequence[str] = ()
+) -> pd.DataFrame:
     """Return what 18 systems score on FLORES-101, as the LLaMAX project published it.
 
     These are its experiment results (CONE-MT/LLaMAX at commit 0eeec0be, MIT licence). The authors
@@ -263,17 +265,21 @@ def published_scores(direction: str = "en-x", metric: str = "spBLEU") -> pd.Data
         direction: `en-x` for translation from English and `x-en` for translation into it. The same
             with `zh` and `ja`. Defaults to "en-x".
         metric: `spBLEU` (0 to 100) or `comet` (in percent). Defaults to "spBLEU".
+        systems: Names of systems. Defaults to all that were scored in this direction.
 
     Returns:
         One row per system and language: `system`, `language` and `score`.
 
     Raises:
-        ValueError: The direction or metric is unknown, or the file lacks a score.
+        ValueError: A system, direction or metric is unknown, or the file lacks a score.
     """
     scores = _published("llamax").rename(columns={"value": "score"})
     one_of("metric", metric, scores["metric"].unique())
     one_of("direction", direction, scores["direction"].unique())
     scores = scores[scores["metric"].eq(metric) & scores["direction"].eq(direction)]
+    for system in systems:
+        one_of(f"system of {direction}", system, scores["system"].unique())
+    scores = scores[scores["system"].isin(systems or scores["system"])]
     scores = scores[~scores["language"].isin(direction.split("-"))].reset_index(drop=True)
     if (absent := scores[scores["score"].isna()]).size:
         system, language = absent[["system", "language"]].iloc[0]

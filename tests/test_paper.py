@@ -258,6 +258,7 @@ def test_the_published_scores_of_all_systems():
     assert one["en-x", "spBLEU"]["Aya-101", "af"] == 37.24
     assert one["x-en", "spBLEU"]["Aya-101", "zu"] == 35.21
     assert one["en-x", "comet"]["PolyLM", "af"] == 72.04
+    assert len(paper.published_scores("ja-x", systems=["LLaMAX2-7B-Alpaca"])) == 101
     assert all(values.between(0, 100).all() for values in one.values())
 
 
@@ -266,6 +267,8 @@ def test_the_published_scores_of_all_systems():
     [
         (("en-y",), "unknown direction 'en-y'. Did you mean"),
         (("en-x", "bleu"), "unknown metric 'bleu'.*There are: spBLEU, comet"),
+        (("en-x", "spBLEU", ["NLLB"]), "unknown system of en-x 'NLLB'.*NLLB-200"),
+        (("en-x", "spBLEU", ["Swallow-7B-Instruct-v0.1"]), "unknown system of en-x 'Swallow"),
     ],
 )
 def test_published_scores_that_there_are_not(arguments, message):

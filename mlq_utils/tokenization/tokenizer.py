@@ -201,9 +201,7 @@ def _tiktoken(file: Path) -> Any:
 
 
 def wrap(tokenizer: Any, name: str = "") -> Tokenizer:
-    """Wrap a tokenizer of SentencePiece, `tokenizers`, transformers or tiktoken as a `Tokenizer`.
-
-    Of transformers these are the fast tokenizers and the byte-level one of ByT5.
+    """Wrap a tokenizer of SentencePiece, tokenizers, tiktoken or transformers (fast or ByT5's).
 
     Args:
         tokenizer: The tokenizer. A `Tokenizer` is returned as it is.
