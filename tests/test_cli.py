@@ -413,7 +413,7 @@ def test_advice_and_claims_are_printed(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert shown.startswith("Welsh (cy): altruistic\n") and "your trial (2 targets" in shown
     assert cli.main(["recommend", "km", "--pairs", "160000"]) == 0
-    assert "with 160,000 pairs km from 1.1 to 13.4" in capsys.readouterr().out
+    assert "with 160,000 pairs Khmer from 1.1 to 13.4" in capsys.readouterr().out
     assert cli.main(["recommend", "or"]) == 0
     assert capsys.readouterr().out.startswith("Odia (or): undecided between altruistic and stag")
     first = claims.read()[:1]  # the others take seconds

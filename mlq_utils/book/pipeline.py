@@ -17,7 +17,7 @@ import nbformat
 import yaml
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from mlq_utils.book import preflight
+from mlq_utils.book import language_pages, preflight, site_search
 from mlq_utils.book.execution import BookError, Chapter, execute, inputs_key, say
 from mlq_utils.book.pages import declarations, validate
 from mlq_utils.data import one_of
@@ -103,6 +103,7 @@ def _stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
             notebook.cells.insert(1, cell)
         (source / chapter.path).parent.mkdir(exist_ok=True)
         nbformat.write(notebook, source / chapter.path)
+    language_pages.write(source)
     return source
 
 
@@ -119,6 +120,7 @@ def _build(source: Path, site: Path) -> Path:
         done = subprocess.run([*command, *options, aside], capture_output=True, text=True, env=env)
         if done.returncode:
             raise BookError(f"the site does not build\n{done.stderr}")  # Sphinx's warnings
+        site_search.write(Path(aside, "_build/html"))
         if site.exists():
             site.rename(Path(aside, "former"))
         Path(aside, "_build/html").rename(site)

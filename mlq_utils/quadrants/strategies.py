@@ -111,14 +111,16 @@ def plan(language: str, likely: Sequence[str], pairs: int) -> dict[str, str]:
 def _words(printed: pd.DataFrame, codes: list[str], size: int) -> str:
     """Return in words which scores are printed of the codes at this size and at the largest one."""
     nine, at = paper.table(9).set_index("target"), printed.loc[size].loc[codes]
-    words = [f"{code} from {nine['llama'][code]:.1f} to {at['own'][code]:.1f}" for code in codes]
+    name = {code: languages.get(code).name for code in (*codes, *REFERENCE_TARGETS)}
+    words = [f"{name[c]} from {nine['llama'][c]:.1f} to {at['own'][c]:.1f}" for c in codes]
     others = [f"{score:.1f}" for score in at["others"].dropna()]
-    start = f"af and ro from {nine['llama'][list(REFERENCE_TARGETS)].mean():.1f} to "
+    both = " and ".join(name[code] for code in REFERENCE_TARGETS)
+    start = f"{both} from {nine['llama'][list(REFERENCE_TARGETS)].mean():.1f} to "
     words.append(start + ", ".join(others) if others else "other languages not printed")
     tables = ", ".join(map(str, sorted({table for tables in at["tables"] for table in tables})))
     text = f"with {size:,} pairs {', '.join(words)} (Table{'s' * (',' in tables)} {tables})"
     wide = printed["own"].unstack("size").loc[codes].dropna(axis=1)
     if wide.columns[-1] > size:
-        more = ", ".join(f"{code} {wide.iloc[:, -1][code]:.1f}" for code in codes)
+        more = ", ".join(f"{name[code]} {wide.iloc[:, -1][code]:.1f}" for code in codes)
         text += f"; with {int(wide.columns[-1]):,} pairs {more}"
     return text

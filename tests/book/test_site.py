@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -10,7 +9,6 @@ import nbformat
 import papermill
 import pytest
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from mlq_utils.book import pages
@@ -20,8 +18,6 @@ ROOT = Path(__file__).parents[2]
 TOC = list(parse_toc_yaml(ROOT / "_toc.yml"))
 NOTEBOOKS = [page for page in TOC if (ROOT / f"{page}.ipynb").exists()]
 PROFILES = ["smoke", "mini", "paper"]
-BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def source(page):
@@ -97,18 +93,6 @@ def test_pages_show_no_machine_and_no_noise(site, machine_paths):
         if path.suffix in {".html", ".ipynb", ".md", ".txt"} and "mathjax" not in path.parts:
             found = never.search(path.read_text("utf8"))
             assert not found, f"{path.relative_to(site)}: {found[0]}"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    quiet = ["background-networking", "component-update", "sync"]
-    flags = ["--no-sandbox", "--disable-gpu", *(f"--disable-{name}" for name in quiet)]
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield started
-        started.close()
 
 
 SIZES = {

@@ -188,8 +188,9 @@ def test_nearest_languages():
 
 def test_khmer_is_told_what_more_data_does():
     little, much = (quadrants.recommend("km", pairs=pairs) for pairs in (10_000, 200_000))
-    assert "km from 1.1 to 1.6" in little.expect and "with 160,000 pairs km 13.4" in little.expect
-    assert "with 160,000 pairs km from 1.1 to 13.4" in much.expect
+    assert "Khmer from 1.1 to 1.6" in little.expect
+    assert "with 160,000 pairs Khmer 13.4" in little.expect
+    assert "with 160,000 pairs Khmer from 1.1 to 13.4" in much.expect
     assert little.strategy.startswith("full FT, with shortened byte sequences if a limit cuts")
     assert "(Tables 5, 13)" in little.expect and "nothing is printed of" in little.expect
 
@@ -200,7 +201,7 @@ def test_the_tables_overrule_the_paper_where_another_strategy_is_better():
     assert little.strategy == "FT of layers 0-14" and more.strategy == "Embed FT"
     layers, embed = (fifteen[name, 10_000, "bg"] for name in ("layers 0-14", "embed"))
     assert f"Embed FT is {layers - embed:.1f} spBLEU worse at this size" in little.paper
-    assert f"bg from 0.7 to {layers}" in little.expect
+    assert f"Bulgarian from 0.7 to {layers}" in little.expect
     assert more.paper == "Embed FT for reciprocal languages"
     most = quadrants.recommend("bg", pairs=100_000)  # no table has Embed FT at 80,000 pairs
     assert most.strategy == "full FT" and "Embed FT is not printed at this size" in most.paper
@@ -211,8 +212,10 @@ def test_the_expectation_is_of_the_strategy_that_is_advised(advice):
     for code in ("cy", "fr", "mk", "ta"):
         name = advice[code].strategy.split(",")[0]
         strategy = next(key for key, value in strategies.NAMES.items() if value == name)
-        first = advice[code].expect.split(" pairs ")[1].split()
-        assert f"{runs.loc[(strategy, 10_000, first[0]), 'own']:.1f}" == first[4].strip(",")
+        first = advice[code].expect.split(" pairs ")[1].split(",")[0]
+        name, _, scores = first.partition(" from ")
+        (nearest,) = [each for each in languages.codes() if languages.get(each).name == name]
+        assert f"{runs.loc[(strategy, 10_000, nearest), 'own']:.1f}" == scores.split()[-1]
 
 
 def test_shortening_is_advised_only_where_a_limit_cuts(advice):
