@@ -110,7 +110,7 @@ def load(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
     for candidate in [path] + ([folder / "tokenizers" / path] if folder else []):
         if candidate.exists():
             return _read(candidate, name)
-    if not HUB_NAME.fullmatch(name) or path.suffix in {".model", ".json"}:
+    if not HUB_NAME.fullmatch(name) or path.suffix in {".model", ".json", ".tiktoken"}:
         raise FileNotFoundError(
             f"no tokenizer at {name!r}: it is neither a file or folder, nor a name under "
             "$MLQ_DATA/tokenizers, nor a name on the Hugging Face Hub (owner/name)"

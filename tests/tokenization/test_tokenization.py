@@ -158,7 +158,14 @@ def test_tokenizer_json_agrees_with_transformers(tmp_path, tokenizers_by_name, m
 
 
 @pytest.mark.parametrize(
-    "name", ["nowhere", "no/such/folder", "missing/tokenizer.model", "missing/tokenizer.json"]
+    "name",
+    [
+        "nowhere",
+        "no/such/folder",
+        "missing/tokenizer.model",
+        "missing/tokenizer.json",
+        "missing/o200k_base.tiktoken",
+    ],
 )
 def test_a_path_that_does_not_exist(name):
     with pytest.raises(FileNotFoundError, match="no tokenizer at"):
