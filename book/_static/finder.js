@@ -6,7 +6,8 @@ const MOST_SHOWN = 8;
 const folded = (text) =>
   text.normalize("NFD").replace(/[\u0300-\u036f]/g, "").normalize("NFC").toLowerCase().trim();
 
-// The languages that a text may mean: a code first, then beginnings of names, then parts of them.
+// The languages that a text may mean: first one of that name or code, then those whose names begin
+// so, then those with such a code or other name, then those with it within their names.
 const languagesLike = (text) => {
   const wanted = folded(text);
   const rank = ([name, own, code, others]) => {
@@ -14,7 +15,7 @@ const languagesLike = (text) => {
     if (code === wanted || names.includes(wanted)) return 0;
     if (names.slice(0, 2).some((each) => each.startsWith(wanted))) return 1;
     if (names.some((each) => each.startsWith(wanted))) return 2;
-    return names.some((each) => each.includes(wanted)) ? 3 : 4;
+    return names.slice(0, 2).some((each) => each.includes(wanted)) ? 3 : 4;
   };
   const ranked = LANGUAGES.map((language) => [rank(language), language]);
   const found = ranked.filter(([place]) => place < 4).sort((a, b) => a[0] - b[0]);

@@ -39,9 +39,14 @@ const sectionsWith = (patterns) => {
 
 // A piece of text around the first term in it, with every term marked.
 const snippet = ({ text, below }, patterns) => {
-  const place = Math.max(0, Math.min(...patterns.map((p) => below.search(p)).filter((n) => n >= 0)));
-  const start = Number.isFinite(place) && place > AROUND ? place - AROUND : 0;
-  const end = Math.min(text.length, (Number.isFinite(place) ? place : 0) + 2 * AROUND);
+  const places = patterns.map((pattern) => below.search(pattern)).filter((place) => place >= 0);
+  const place = places.length ? Math.min(...places) : 0;
+  // A snippet begins and ends between words, in scripts that have spaces between them.
+  const space = place > AROUND ? text.indexOf(" ", place - AROUND) : -1;
+  const start = place <= AROUND ? 0 : space >= 0 && space < place ? space + 1 : place - AROUND;
+  const last = text.lastIndexOf(" ", place + 2 * AROUND);
+  const short = text.length <= place + 2 * AROUND;
+  const end = short ? text.length : last > place + AROUND ? last : place + 2 * AROUND;
   const marks = patterns
     .flatMap((p) => Array.from(below.slice(start, end).matchAll(p)))
     .map((match) => [start + match.index, start + match.index + match[0].length])

@@ -7,7 +7,10 @@ from typing import Any
 
 import lxml.html
 
-_LEFT_OUT = "//script | //style | //a[@class='headerlink'] | //svg | //button"
+_LEFT_OUT = (
+    "//script | //style | //svg | //button | //a[@class='headerlink'] "
+    "| //details[contains(@class, 'above-input')]/summary"
+)
 
 
 def write(site: Path) -> None:
@@ -39,5 +42,5 @@ def _page(site: Path, path: Path) -> list[Any] | None:
 
 
 def _text(element: Any) -> str:
-    words = " ".join(element.itertext() if isinstance(element.tag, str) else ())
-    return unicodedata.normalize("NFC", " ".join(words.split()))
+    words = element.text_content().split() if isinstance(element.tag, str) else ()
+    return unicodedata.normalize("NFC", " ".join(words))
