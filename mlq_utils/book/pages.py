@@ -141,7 +141,8 @@ def sortable(frame: pd.DataFrame, links: Mapping[str, Sequence[str]] | None = No
         targets = pd.Series(addresses, index=shown.index).map(html.escape)
         shown[column] = '<a href="' + targets + '">' + shown[column] + "</a>"
     with pd.option_context("display.max_colwidth", None):
-        return HTML(shown.to_html(index=False, escape=False, classes="sortable"))
+        table = shown.to_html(index=False, escape=False, classes="sortable")
+    return HTML(table.replace("<th>", '<th scope="col">'))
 
 
 def _commit() -> str:

@@ -5,6 +5,7 @@ import shlex
 from functools import partial
 from pathlib import Path
 from unittest import mock
+from urllib.parse import unquote, urlparse
 
 import nbformat
 import pytest
@@ -189,6 +190,19 @@ def test_the_site_is_small_and_says_no_nan(shelf):
         "LLaMA and other real models", "In the toy",
     ]  # fmt: skip
     assert len(welsh.article.find_all("pre")) == 2
+
+
+def test_every_link_leads_to_a_page(shelf):
+    seen = set()
+    for path in shelf.rglob("*.html"):
+        soup = BeautifulSoup(path.read_text("utf8"), "html.parser")
+        for link in soup.find_all("a", href=True):
+            address = urlparse(link["href"])
+            if not address.scheme and address.path:
+                target = (path.parent / unquote(address.path)).resolve()
+                assert target.is_file(), f"{path.name} links to {address.path}"
+                seen.add(target.relative_to(shelf.resolve()).as_posix())
+    assert {f"languages/{code}.html" for code in SHELF} <= seen
 
 
 @pytest.fixture
