@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -55,15 +56,48 @@ def _summary(text: str) -> Command:
     return command
 
 
+def _words(metavar: str) -> tyro.constructors.PrimitiveConstructorSpec:
+    """Return how a flag takes words, from which the command makes a value itself."""
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=metavar,
+        instance_from_str=list,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [str(value)] if value else [],
+    )
+
+
 def _run(args: Sequence[str]) -> Command:
+    from mlq_utils.corpora import Pairs
     from mlq_utils.experiments.spec import STORE, Spec, read_spec
+    from mlq_utils.languages import Language
+
+    def pairs(file: str, second: str = "", third: str = "") -> Pairs:
+        return Pairs(file, columns=(second, third)) if third else Pairs(file, second)
+
+    makers = {"pairs": pairs, "test_pairs": pairs, "language": Language}
+    files = "FILE [FILE | COLUMN COLUMN]"
 
     @dataclass(frozen=True)
     class Flags(Spec):
         __doc__ = Spec.__doc__
+        pairs: Annotated[Pairs | None, _words(files)] = None
+        test_pairs: Annotated[Pairs | None, _words(files)] = None
+        language: Annotated[Language | None, _words("CODE NAME SCRIPT")] = None
 
         def __post_init__(self) -> None:
-            """Leave the check to `run`, since tyro would spread its message over several lines."""
+            """Leave the check to `spec`, since tyro would spread its message over several lines."""
+
+        def spec(self) -> Spec:
+            """Return what is given by the flags, or raise ValueError."""
+            values = dict(vars(self))
+            for name, make in makers.items():
+                if isinstance(values[name], list):
+                    try:
+                        values[name] = make(*values[name])
+                    except TypeError:
+                        raise ValueError(f"--{name.replace('_', '-')} takes other values") from None
+            return Spec(**values)
 
     finder = argparse.ArgumentParser(prog="mlq run", add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)
@@ -76,6 +110,7 @@ def _run(args: Sequence[str]) -> Command:
         config: Path | None = None,
         store: str = STORE,
         save: Path | None = None,
+        export: Path | None = None,
     ) -> str:
         """Tune, translate and score a model.
 
@@ -84,10 +119,11 @@ def _run(args: Sequence[str]) -> Command:
             config: YAML file with fields of the specification, which flags override.
             store: Folder or URL where records are kept.
             save: Folder to save the tuned model in.
+            export: Empty folder to export the tuned model to, in Hugging Face's format.
         """
         from mlq_utils.experiments import Store, runner
 
-        return runner.report(Spec(**vars(spec)), Store(store), save=save)
+        return runner.report(spec.spec(), Store(store), save=save, export=export)
 
     return run
 
@@ -108,7 +144,7 @@ def _recommend(_: Sequence[str]) -> Command:
         """Advise how to tune a language.
 
         Args:
-            language: The paper's code of the language, such as cy.
+            language: The code of the language, the paper's or CLDR's, such as cy or eu.
             trial: Scores of your model before and after tuning on the language.
             tokenizer: Folder or name of your tokenizer, which is measured on CLDR text.
             pairs: Number of sentence pairs to tune on.
@@ -144,6 +180,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], Command]]] = {
     "recommend": ("Advise how to tune a language.", _recommend),
     "claims": ("Show the verdicts on the paper's claims.", _from("claims", "report")),
     "run": ("Tune, translate and score a model.", _run),
+    "export": ("Export a tuned model to take it home.", _from("experiments.exporting", "export")),
     "sweep": ("Plan or make the paper's runs.", _from("experiments.sweep", "report")),
     "nlu": ("Score a model on language understanding.", _from("experiments.nlu", "report")),
     "book": ("Make the book of the current folder.", _from("book.pipeline", "book")),

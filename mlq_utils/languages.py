@@ -14,8 +14,12 @@ footnote 2. These decisions fill what the scan of Table 8 leaves open:
 
 The other columns are our own (see `Language`). FLORES-200 decides what the paper does not say: its
 `ku` is Sorani in Arabic script, and its Portuguese is Brazilian.
+
+Other languages of which CLDR has enough text, such as Basque (eu), are known by their codes as
+well, but are in no table of the paper's. Any further language is a value, `Language(...)`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -40,15 +44,15 @@ COVERAGE = {
 
 @dataclass(frozen=True)
 class Language:
-    """A language of the paper.
+    """A language.
 
     A code of a corpus is empty if the corpus lacks the language or has it in another script.
 
     Attributes:
         code: The paper's code, e.g. "zhtrad".
-        name: The English name, unique.
-        family_1: The widest family of Table 8. `family_2` and `family_3` are below it.
+        name: The English name, unique. Prompts name the language by it.
         script: ISO 15924 code of the script in FLORES-200, e.g. "Latn".
+        family_1: The widest family of Table 8. `family_2` and `family_3` are below it.
         space_separated: Whether the orthography puts spaces between words, or between syllables as
             in Vietnamese. Khmer does not, though its FLORES text has some zero-width spaces.
         pretraining: Whether it is one of the 20 Wikipedia languages of LLaMA (footnote 2).
@@ -62,41 +66,57 @@ class Language:
 
     code: str
     name: str
-    family_1: str
-    family_2: str
-    family_3: str
     script: str
-    space_separated: bool
-    flores: str
-    cldr: str
-    pretraining: bool
-    ntrex: str
-    ted: str
-    wikimatrix: str
-    news_commentary: str
-    flores101: str
-    mc4: str
+    family_1: str = ""
+    family_2: str = ""
+    family_3: str = ""
+    space_separated: bool = True
+    flores: str = ""
+    cldr: str = ""
+    pretraining: bool = False
+    ntrex: str = ""
+    ted: str = ""
+    wikimatrix: str = ""
+    news_commentary: str = ""
+    flores101: str = ""
+    mc4: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no code or script."""
+        if not re.fullmatch(r"[A-Za-z][\w-]*", self.code):
+            raise ValueError(f"a language's code is of letters, not {self.code!r}")
+        if not re.fullmatch(r"[A-Z][a-z]{3}", self.script):
+            raise ValueError(f"script must be an ISO 15924 code such as Latn, not {self.script!r}")
 
 
 @cache
-def _records() -> dict[str, Language]:
+def _records(file: str = "languages.csv") -> dict[str, Language]:
     # An empty family is a blank, not a missing number.
-    frame = pd.read_csv(PACKAGE_DATA / "languages.csv", keep_default_na=False)
+    frame = pd.read_csv(PACKAGE_DATA / file, keep_default_na=False)
     return {row["code"]: Language(**row) for row in frame.to_dict("records")}
 
 
 def table() -> pd.DataFrame:
-    """Return all 102 languages in the order of Table 8, with the attributes of `Language`."""
+    """Return the paper's 102 languages in the order of Table 8, with the fields of `Language`."""
     return pd.DataFrame(list(_records().values()))
 
 
-def get(code: str) -> Language:
-    """Return one language by the paper's code.
+def get(language: str | Language) -> Language:
+    """Return a language by the paper's code, or by CLDR's. A `Language` is returned as it is.
 
     Raises:
-        ValueError: The code is unknown. The message gives the nearest codes and all that exist.
+        ValueError: The code is unknown. The message gives the nearest codes and the paper's.
     """
-    return _records()[one_of("language", code, _records())]
+    if isinstance(language, Language):
+        return language
+    known = _records()
+    further = {} if language in known else _records("languages_cldr.csv")
+    return further.get(language) or known[one_of("language", language, known)]
+
+
+def covers(corpus: str, language: str | Language) -> bool:
+    """Return whether a corpus, a key of `COVERAGE`, has a language."""
+    return bool(getattr(get(language), COVERAGE[corpus]))
 
 
 def codes(covered_by: str | None = None) -> list[str]:
@@ -118,7 +138,7 @@ def _covered(column: str) -> tuple[str, ...]:
     return tuple(code for code, language in _records().items() if getattr(language, column))
 
 
-def check(codes: Iterable[str]) -> list[str]:
+def check(codes: Iterable[str | Language]) -> list[str]:
     """Return the codes as a list, or raise ValueError if one is unknown or repeated."""
     if isinstance(codes, str):  # it would be read letter by letter
         raise TypeError(f"give a list of language codes, not the string {codes!r}")

@@ -128,7 +128,7 @@ def parse_mlq(args):
             return {}
     (call,) = calls
     if isinstance(call.get("spec"), Spec):
-        call["spec"] = Spec(**vars(call["spec"]))  # refuses what the run would refuse
+        call["spec"] = call["spec"].spec()  # refuses what the run would refuse
     if args[0] == "sweep":
         scale = scales.named(call["scale"], base=call["base"], revision=call["revision"])
         assert tables.specs(call["tables"] or None, scale)
@@ -205,6 +205,9 @@ PARSERS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_documented_command_is_understood(command, tmp_path, monkeypatch):
     (tmp_path / "run.yaml").write_text("languages: [cy]\ntargets: [cy, af]\n", "utf8")
+    for name in ("pairs.tsv", "test.tsv", "text.en", "text.eu"):
+        (tmp_path / name).write_text("one house\tetxe bat\n", "utf8")
+    (tmp_path / "pairs.csv").write_text("english,basque\none house,etxe bat\n", "utf8")
     monkeypatch.chdir(tmp_path)
     words = shlex.split(command.replace("{seed}", "0"))
     settings = list(itertools.takewhile(lambda word: "=" in word, words))

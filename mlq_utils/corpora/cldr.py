@@ -30,12 +30,13 @@ from functools import cache, lru_cache
 from typing import Literal
 
 import pandas as pd
-from babel import Locale, localedata
+from babel import Locale, UnknownLocaleError, localedata
 from babel.dates import format_date
 from babel.numbers import format_currency
 
 from mlq_utils.corpora.releases import code_in
 from mlq_utils.data import PACKAGE_DATA, one_of
+from mlq_utils.languages import Language
 
 Item = tuple[str, str, int]
 """Kind, name and value: ("territory", "RO", 0), ("unit", "mass-gram", 7), ("date", "", 731224)."""
@@ -45,6 +46,8 @@ SPLITS = {"train": 10_000, "test": 200}
 """The splits and their default numbers of pairs."""
 LENGTHS = {1: 25, 2: 45, 3: 30}
 """How many items a phrase has, with the weights in percent."""
+LEAST = 0.25
+"""Share of the phrases that a locale must be able to render."""
 KINDS = {"territory": 30, "language": 20, "unit": 12, "currency": 10, "date": 16, "relative": 12}
 """The kinds of items, with their weights in percent."""
 
@@ -181,16 +184,26 @@ def _patterns(kind: str, name: str, data: Mapping) -> Mapping[str, str]:
 
 
 @cache
-def phrasebook(language: str) -> Phrasebook:
+def phrasebook(language: str | Language) -> Phrasebook:
     """Return the phrasebook of a language, or raise ValueError if Babel has too little of it."""
-    return Phrasebook(code_in("cldr", language))
+    locale = code_in("cldr", language)
+    try:
+        book = Phrasebook(locale)
+    except (UnknownLocaleError, ValueError, KeyError) as error:
+        raise ValueError(f"Babel has no locale {locale!r}: {error}") from None
+    some = _first(100, 0, "train")
+    if sum(map(book.can, some)) < LEAST * len(some):
+        raise ValueError(f"CLDR has too little text in {locale!r} to compose phrases from")
+    return book
 
 
-def pairs(language: str, split: Split, size: int | None = None, seed: int = 0) -> pd.DataFrame:
+def pairs(
+    language: str | Language, split: Split, size: int | None = None, seed: int = 0
+) -> pd.DataFrame:
     """Return English phrases and their translations.
 
     Args:
-        language: The paper's code. "en" gives each source as its own target.
+        language: A language, as `languages.get` takes it. "en" gives each source as its own target.
         split: "train" or "test".
         size: Number of pairs, of which there are always enough. Defaults to `SPLITS[split]`.
         seed: Random seed for the stream of combinations, a natural number.

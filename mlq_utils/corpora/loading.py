@@ -10,14 +10,15 @@ from mlq_utils import languages
 from mlq_utils.corpora import cldr, readers, releases
 from mlq_utils.corpora.releases import CORPORA, NAMES
 from mlq_utils.data import one_of, sha256
+from mlq_utils.languages import Language
 
 
-def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
+def load(name: str, language: str | Language, split: str, **options: Any) -> pd.DataFrame:
     """Return English sentences and their translations.
 
     Args:
         name: One of `NAMES`.
-        language: The paper's code. "en" gives each source as its own target.
+        language: A language, as `languages.get` takes it. "en" gives each source as its own target.
         split: A split of the corpus, see `CORPORA`.
         **options: `size` and `seed` of cldr, see `cldr.pairs`. Other corpora have no options.
 
@@ -47,7 +48,8 @@ def load(name: str, language: str, split: str, **options: Any) -> pd.DataFrame:
             raise ValueError(f"{paths[-1]} has no pairs of English and {spoken}")
         frame = pd.DataFrame(rows, columns=["source", "target"])
         frame.attrs = {"files": {path.name: sha256(path) for path in paths}}
-    frame.attrs |= {"corpus": name, "language": language, "split": split, "pairs": len(frame)}
+    frame.attrs |= {"corpus": name, "split": split, "pairs": len(frame)}
+    frame.attrs["language"] = languages.get(language).code
     frame.attrs |= about(name)
     return frame
 
@@ -59,7 +61,12 @@ def about(name: str) -> dict[str, str]:
 
 
 def training_pairs(
-    names: str | Sequence[str], language: str, size: int, seed: int = 0, *, split: str = "train"
+    names: str | Sequence[str],
+    language: str | Language,
+    size: int,
+    seed: int = 0,
+    *,
+    split: str = "train",
 ) -> pd.DataFrame:
     """Draw pairs for tuning from one corpus or from several together.
 
@@ -70,7 +77,7 @@ def training_pairs(
     Args:
         names: Corpora that have the split. Those that lack the language are skipped if another has
             it. The paper's second dataset is `("wikimatrix", "news_commentary")`.
-        language: The paper's code.
+        language: A language, as `languages.get` takes it.
         size: Largest number of pairs.
         seed: Random seed for sampling and shuffling the pairs.
         split: A split of each corpus.
@@ -89,7 +96,7 @@ def training_pairs(
         raise ValueError(f"size must be 1 or more, not {size}")
     for name in names:
         one_of(f"split of {name}", split, CORPORA[one_of("corpus", name, NAMES)].splits)
-    having = [name for name in names if language in languages.codes(name)]
+    having = [name for name in names if languages.covers(name, spoken)]
     if not having:
         raise ValueError(f"{' and '.join(names)} have no {spoken.name}")
     frames = [load(name, language, split, **composed(name, size, seed)) for name in having]

@@ -15,6 +15,7 @@ from babel.core import get_cldr_version
 
 from mlq_utils import languages
 from mlq_utils.data import PACKAGE_DATA, cache_folder, fetch, find_folder, one_of, unpack
+from mlq_utils.languages import Language
 
 
 @dataclass(frozen=True)
@@ -68,21 +69,22 @@ def find(name: str) -> Path | None:
     return find_folder(corpus.folder)
 
 
-def code_in(name: str, language: str) -> str:
+def code_in(name: str, language: str | Language) -> str:
     """Return a language's code in a corpus, or raise ValueError if the corpus lacks it."""
     record = languages.get(language)
-    one_of(f"language of {name}", language, languages.codes(name))
-    return getattr(record, languages.COVERAGE[name])
+    if code := getattr(record, languages.COVERAGE[name]):
+        return code
+    return one_of(f"language of {name}", record.code, languages.codes(name))
 
 
-def file_names(name: str, language: str, split: str) -> tuple[str, ...]:
+def file_names(name: str, language: str | Language, split: str) -> tuple[str, ...]:
     """Return the files that hold a language's pairs, relative to the corpus's folder."""
     code = code_in(name, language)
     first, second = sorted(("en", code))
     names = {"code": code, "split": split, "first": first, "second": second}
     files = [file.format(**names) for file in CORPORA[name].files]
     # English is its own translation: NTREX, for one, has no second file of it.
-    return tuple(files if language != "en" else files[:1] * len(files))
+    return tuple(files if languages.get(language).code != "en" else files[:1] * len(files))
 
 
 def fetched(name: str, files: Sequence[str], by_hand: bool = False) -> list[Path]:

@@ -10,6 +10,7 @@ shared disk, on another one.
     accelerate launch --multi_gpu -m mlq_utils run --languages ro --targets ro fr af --strategy full
 """
 
+import math
 import os
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -20,10 +21,11 @@ from typing import Any
 
 import pandas as pd
 
-from mlq_utils import corpora, modeling, scoring
+from mlq_utils import corpora, languages, modeling, scoring
+from mlq_utils.experiments import exporting
 from mlq_utils.experiments.spec import Spec, default_store, scores
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import distributed, extension, memory, prompts, training, translation
+from mlq_utils.modeling import bases, distributed, extension, memory, prompts, training, translation
 from mlq_utils.scoring import error_types
 from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
@@ -34,6 +36,10 @@ VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
 VOCABULARY_SEED = 1
 CHECKPOINTS = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
 """Folder for checkpoints of unfinished training. A full FT of LLaMA-7B needs 162 GB, for two."""
+MIN_STEPS = 10
+"""Fewest steps of training on own pairs, which are those of the mini world's warm-up."""
+UNKNOWN = 0.05
+"""Largest share of the letters of own pairs that a tokenizer may lack."""
 PART_SECONDS = 10.0
 """Targets that took longer to translate are stored at once, others with the whole record."""
 SAVED = ("strategy", "layers", "base", "revision", "spare_rows")
@@ -49,6 +55,7 @@ def run(
     *,
     progress: bool | None = None,
     save: Path | None = None,
+    export: Path | None = None,
 ) -> dict[str, Any]:
     """Return the record of a run, computing it if the store has none.
 
@@ -58,6 +65,8 @@ def run(
         progress: Whether to show a progress bar. Defaults to showing it outside notebooks.
         save: Folder to save the tuned model in, for `modeling.load`. If the store has the record
             but the folder lacks the model, the model is tuned again.
+        export: Empty folder to export the tuned model to, for Hugging Face's libraries. The
+            untuned model is scored, too; and a model whose record the store has is tuned again.
 
     Returns:
         The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (one
@@ -65,24 +74,28 @@ def run(
         `training` (losses, time, memory), `seconds`, `versions`, `hardware` and `date`.
 
     Raises:
-        ValueError: `save` is given but nothing is tuned, the tokenizer is not the base's, or the
-            folder holds another model.
+        ValueError: `save` or `export` is given but nothing is tuned, its tokenizer cannot be
+            written, or the folder holds something else.
         OSError: The store cannot be written to. Nothing has been computed.
     """
     store = store or default_store()
     key = spec.identity()
     if save is not None:
         save = distributed.broadcast_from_main(lambda: _folder_to_fill(spec, Path(save)))
+    if export is not None:
+        distributed.broadcast_from_main(lambda: _check_export(spec, export))
+        run(spec.untuned(), store, progress=progress)  # the card says what was lost
     known = distributed.broadcast_from_main(lambda: store.get(key))
     if known is not None:
-        if save is not None and known["status"] == "done":
-            _tune(spec, save, progress)
+        if (save or export) and known["status"] == "done":
+            _tune(spec, save, progress, export)
+            _write_card(export, known, store)
         return known
     distributed.broadcast_from_main(store.check)  # before what it would not take is computed
     start = perf_counter()
     record, hypotheses = {"spec": asdict(spec), "identity": key}, None
     try:
-        results, hypotheses = _compute(spec, store, save, progress)
+        results, hypotheses = _compute(spec, store, save, progress, export)
         record |= {"status": "done"} | results
     except FloatingPointError as error:  # it would fail the same way again; others go on
         record |= {"status": "failed", "error": str(error)}
@@ -92,7 +105,24 @@ def run(
         "hardware": modeling.hardware(),
         "versions": {p: version(p) for p in ("mlq_utils", "torch", "transformers", "sacrebleu")},
     }
-    return distributed.broadcast_from_main(lambda: _keep(spec, store, record, hypotheses))
+    kept = distributed.broadcast_from_main(lambda: _keep(spec, store, record, hypotheses))
+    if kept["status"] == "done":
+        _write_card(export, kept, store)
+    return kept
+
+
+def _check_export(spec: Spec, folder: Path) -> None:
+    if not spec.languages or spec.shorten is not None:
+        raise ValueError(
+            "only a model that is tuned, with a tokenizer that others can read, is exported: "
+            f"languages={spec.languages}, shorten={spec.shorten!r}"
+        )
+    exporting.check(folder)
+
+
+def _write_card(folder: Path | None, record: dict[str, Any], store: Store) -> None:
+    if folder is not None and distributed.state().is_main_process:
+        exporting.write_card(folder, record, store)
 
 
 def report(spec: Spec, store: Store, **options: Any) -> str:
@@ -107,11 +137,27 @@ def report(spec: Spec, store: Store, **options: Any) -> str:
     if not distributed.state().is_main_process:
         return ""  # only the first of several processes prints
     lines = [scores([record]).loc[:, "target":].round(1).to_string(index=False)]
+    if spec.pairs and record["training"]:
+        lines.insert(0, f"{left_out(record)}\n")
     examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)
     for row in examples.itertuples():
         lines.append(f"\n{row.target_language}  source      {row.source}")
         lines.append(f"    reference   {row.target}\n    hypothesis  {row.hypothesis}")
     return "\n".join(lines)
+
+
+def left_out(record: dict[str, Any]) -> str:
+    """Return in words which of the own pairs a run was tuned on, and why others were left out."""
+    drawn = record["training"]["drawn"]
+    (code,) = drawn["pairs"]
+    read, used = drawn["read"][code], drawn["pairs"][code]
+    lost = _lost(drawn["left_out"][code])
+    return f"{code}: {read} pairs read, {used} tuned on; left out: {lost}"
+
+
+def _lost(counts: dict[str, int]) -> str:
+    named = [f"{number} {why.replace('_', ' ')}" for why, number in counts.items() if number]
+    return ", ".join(named) or "none"
 
 
 def _keep(
@@ -144,17 +190,20 @@ def _folder_to_fill(spec: Spec, folder: Path) -> Path | None:
     raise ValueError(f"{folder} holds something else: give an empty folder to save the model in")
 
 
-def _compute(spec: Spec, store: Store, save: Path | None, progress: bool | None) -> Part:
+def _compute(
+    spec: Spec, store: Store, save: Path | None, progress: bool | None, export: Path | None
+) -> Part:
     """Return scores, with what training took, and translations."""
     if spec.test[0] != "cldr":  # what cannot be scored is not tuned
         scoring.check_flores101()
         error_types.words_of("flores200")
+    if spec.test[0] != "cldr" or spec.own:
         for target in spec.targets:
             _sentences(spec, target)
     parts = distributed.broadcast_from_main(lambda: _kept(spec, store))
     trained = next((part["training"] for part, _ in parts.values()), None)
-    if len(parts) < len(spec.targets) or save is not None:
-        base, trained = _tune(spec, save, progress)
+    if len(parts) < len(spec.targets) or save or export:
+        base, trained = _tune(spec, save, progress, export)
         base = modeling.for_translation(base)
     for target in spec.targets:
         if target not in parts:
@@ -175,9 +224,13 @@ def _kept(spec: Spec, store: Store) -> dict[str, Part]:
 
 
 def _tune(
-    spec: Spec, save: Path | None = None, progress: bool | None = None
+    spec: Spec,
+    save: Path | None = None,
+    progress: bool | None = None,
+    export: Path | None = None,
 ) -> tuple[modeling.Model, dict[str, Any] | None]:
     """Return the model to translate with, and what training took or None for the untuned base."""
+    frame = _tuning_data(spec) if spec.languages else pd.DataFrame()
     with memory.phase("loading the model"):
         device, dtype = modeling.placement()
         if spec.languages and dtype.itemsize < 4:
@@ -189,7 +242,8 @@ def _tune(
             base.model.to(device)
     if not spec.languages:
         return base, None
-    frame = _tuning_data(spec)
+    if spec.pairs or spec.language:
+        _check_letters(base, frame["prompt" if spec.into_english else "target"])
     if how := spec.extension:
         size = VOCABULARY_SIZES.get(how.text, 1_000_000)
         text = corpora.monolingual(how.text, spec.languages[0], size, VOCABULARY_SEED)
@@ -203,6 +257,9 @@ def _tune(
     if save is not None and distributed.state().is_main_process:
         about = {name: getattr(spec, name) for name in SAVED}
         modeling.save(save, result.trained, **about, run=spec.identity())
+    if export is not None and distributed.state().is_main_process:
+        own = None if spec.extension else bases.find(spec.base, spec.revision)
+        modeling.export(result.model, export, own)
     counts = ("peak_bytes", "estimated_peak_bytes", "examples", "skipped")
     return result.model, {
         "losses": [round(loss, 4) for loss in result.losses],
@@ -219,18 +276,63 @@ def _tuning_data(spec: Spec) -> pd.DataFrame:
     if spec.languages == ("en",):
         tasks = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
         return tasks[spec.corpus[0]](spec.size, spec.seed)
+    if spec.pairs:
+        kept = _own_pairs(spec)
+        drawn = corpora.draw(kept, spec.size, spec.seed)
+        frame = prompts.tuning(drawn, spec.spoken(spec.own), spec.into_english)
+        counts = {"pairs": len(drawn), **kept.attrs}
+        frame.attrs = {name: {spec.own: value} for name, value in counts.items()}
+        return frame
     share, rest = divmod(spec.size, len(spec.languages))
-    pairs = {code: share + (n < rest) for n, code in enumerate(spec.languages)}
+    pairs = {spec.spoken(code): share + (n < rest) for n, code in enumerate(spec.languages)}
     corpus = spec.corpus[0] if len(spec.corpus) == 1 else spec.corpus
-    return prompts.mixture(pairs, corpus=corpus, seed=spec.seed)
+    return prompts.mixture(pairs, corpus=corpus, seed=spec.seed, into_english=spec.into_english)
+
+
+def _own_pairs(spec: Spec) -> pd.DataFrame:
+    """Return the cleaned pairs of a run that are not tested on.
+
+    Raises:
+        ValueError: Too few are left for `MIN_STEPS` steps.
+    """
+    script = languages.get(spec.spoken(spec.own)).script
+    tested = _pairs_to_test(spec, spec.own) if spec.own in spec.targets else None
+    kept = corpora.clean(spec.pairs.read(), script, tested)
+    used = min(len(kept), spec.size)
+    steps = math.ceil(used / spec.batch_size) * spec.epochs
+    if spec.languages and steps < MIN_STEPS:
+        raise ValueError(
+            f"{spec.pairs.file}: {used} of {kept.attrs['read']} pairs are left to tune on (left "
+            f"out: {_lost(kept.attrs['left_out'])}). They make {steps} steps, and fewer than "
+            f"{MIN_STEPS} teach nothing: bring more pairs, or more epochs of smaller batches"
+        )
+    return kept
+
+
+def _check_letters(base: modeling.Model, texts: pd.Series) -> None:
+    """Refuse a tokenizer that cannot represent the letters of texts in the language."""
+    some = texts.head(200).tolist()
+    back = "".join(map(base.tokenizer.decode, base.tokenizer.encode(some))).casefold()
+    letters = [letter for letter in "".join(some).casefold() if letter.isalpha()]
+    lost = [letter for letter in letters if letter not in set(back)]
+    if len(lost) > UNKNOWN * len(letters):
+        shown = " ".join(sorted(set(lost))[:8])
+        raise ValueError(
+            f"the tokenizer of {base.name} has no tokens for {len(lost) / len(letters):.0%} of the "
+            f"letters of your language, such as {shown}: choose a base that has, or with bytes"
+        )
 
 
 def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     """Translate and score one target."""
     test = _sentences(spec, target)
     sources, references = test["source"].tolist(), test["target"].tolist()
-    asked = [prompts.translation(target, source) for source in sources]
-    cap = spec.cap or translation.scaled_cap(base.tokenizer, _longest(spec, target))
+    language = spec.spoken(target)
+    asked = [prompts.translation(language, source, spec.into_english) for source in sources]
+    text = _untested(spec, target)
+    cap = spec.cap or (
+        translation.scaled_cap(base.tokenizer, text) if len(text) else modeling.PAPER_CAP
+    )
     options = {"beam_size": spec.beam_size, "cap": cap, "bos_id": base.bos, "eos_id": base.eos}
     start = perf_counter()
     out = translation.translate(base.model, base.tokenizer, asked, **options)
@@ -239,8 +341,10 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     pieces = scoring.cldr_spm() if spec.test[0] == "cldr" else None
     bleu = scoring.spbleu(found, references, tokenizer=pieces)
     chrf = scoring.chrf(found, references)
-    words = {"cap_hit": out["cap_hit"], "corpus": "cldr" if spec.test[0] == "cldr" else "flores200"}
-    errors = scoring.errors(sources, found, references, target, **words)
+    words = {"cap_hit": out["cap_hit"], "corpus": _words(spec)}
+    if spec.into_english:
+        words["source_language"], language = language, "en"
+    errors = scoring.errors(sources, found, references, language, text=text, **words)
     row = {
         "target": target,
         "spbleu": round(bleu.score, 2),
@@ -260,15 +364,49 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     return row, test.assign(target_language=target, hypothesis=found)
 
 
+def _words(spec: Spec) -> str:
+    """Return the corpus whose words tell languages apart."""
+    return "cldr" if spec.test[0] == "cldr" else "flores200"
+
+
 def _sentences(spec: Spec, target: str) -> pd.DataFrame:
-    name, split = spec.test
+    """Return the sentences that a target is scored on, as `source` and `target`."""
+    return _directed(spec, _pairs_to_test(spec, target))
+
+
+def _directed(spec: Spec, pairs: pd.DataFrame) -> pd.DataFrame:
+    swapped = {"source": "target", "target": "source"}
+    return pairs.rename(columns=swapped) if spec.into_english else pairs
+
+
+def _pairs_to_test(spec: Spec, target: str) -> pd.DataFrame:
+    """Return pairs of English and a target."""
+    (name, split), language = spec.test, spec.spoken(target)
+    if target == spec.own and spec.test_pairs:
+        found = spec.test_pairs.read()
+        return found[found.apply(lambda side: side.str.strip() != "").all(axis=1)].head(
+            spec.test_size
+        )
+    if target == spec.own and spec.held_out:
+        kept = corpora.clean(spec.pairs.read(), languages.get(language).script)
+        return corpora.draw(kept, spec.test_size, TEST_SEED)
     if name == "cldr":
-        return corpora.load(name, target, split, size=spec.test_size, seed=TEST_SEED)
-    return corpora.load(name, target, split).head(spec.test_size)
+        return corpora.load(name, language, split, size=spec.test_size, seed=TEST_SEED)
+    return corpora.load(name, language, split).head(spec.test_size)
 
 
-def _longest(spec: Spec, target: str) -> pd.Series:
-    """Return text of the target, none of it tested, that shows how long its sentences get."""
-    if spec.test[0] == "cldr":
-        return corpora.load("cldr", target, "train", size=200, seed=TEST_SEED)["target"]
-    return corpora.load("flores200", target, "dev")["target"]
+def _untested(spec: Spec, target: str) -> pd.Series:
+    """Return text, none of it tested, that shows how long and in which words a target is written.
+
+    There is none of a language that has only a test set.
+    """
+    language = spec.spoken(target)
+    if target == spec.own and spec.pairs:
+        frame = _own_pairs(spec)
+    elif not languages.covers(name := _words(spec), language):
+        return pd.Series(dtype=str)
+    elif name == "cldr":
+        frame = corpora.load("cldr", language, "train", size=200, seed=TEST_SEED)
+    else:
+        frame = corpora.load("flores200", language, "dev")
+    return _directed(spec, frame)["target"]

@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from babel.core import get_cldr_version
 from pydantic import TypeAdapter, ValidationError
 
 from mlq_utils import corpora, languages
+from mlq_utils.corpora import Pairs
 from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of
 from mlq_utils.experiments.store import Store
+from mlq_utils.languages import Language
 from mlq_utils.modeling.bases import digest
 from mlq_utils.modeling.extension import Extension
 from mlq_utils.modeling.strategies import Schedule
@@ -37,6 +39,7 @@ SEMANTICS = 2
 ENGLISH = ("cldr", "alpaca")
 """Sources of English-only instructions (Appendix C)."""
 LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
+LATER += ("pairs", "test_pairs", "language", "into_english")
 """Fields of `Spec` that are omitted from the hash at their default, so that old keys stay valid."""
 STORE = os.environ.get("MLQ_STORE") or "_build/store"
 """The default store: a folder, or a URL such as s3://bucket/runs. MLQ_STORE sets it."""
@@ -76,6 +79,14 @@ class Spec:
         revision: Commit of a base on the Hub. Branches and tags are refused, since they can move.
         spare_rows: Number of embedding rows that the base may have beyond its tokenizer's
             vocabulary. Defaults to 0.
+        pairs: Your own pairs of English and the language that is tuned on. Before tuning they are
+            cleaned (`corpora.clean`). If `test` is cldr and there are no `test_pairs`, the first
+            `test_size` of them in a drawn order are tested on instead. An untuned model is tested
+            on them in its first target.
+        test_pairs: Your own test set of that language, of which the first `test_size` are taken.
+            Scores count the pieces that belong to `test`: for prose, let that be flores200.
+        language: A language that is neither in the paper nor in CLDR, used by its code.
+        into_english: Whether the languages are translated into English instead.
     """
 
     languages: tuple[str, ...] = ()
@@ -98,6 +109,10 @@ class Spec:
     schedule: str = "mini"
     revision: str | None = None
     spare_rows: int = 0
+    pairs: Pairs | None = None
+    test_pairs: Pairs | None = None
+    language: Language | None = None
+    into_english: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything.
@@ -106,8 +121,11 @@ class Spec:
             ValueError: A name is unknown or repeated, a corpus lacks a language or split, a number
                 is below 1, or settings contradict each other.
         """
-        languages.check(self.languages)
-        if not languages.check(self.targets):
+        if self.language is not None and self.language.code in languages.codes():
+            taken = f"{self.language.code!r} is taken by {languages.get(self.language.code).name}"
+            raise ValueError(f"the code {taken}: choose another one")
+        languages.check(map(self.spoken, self.languages))
+        if not languages.check(map(self.spoken, self.targets)):
             raise ValueError("no targets: name the languages to score")
         for name in ("size", "test_size", "epochs", "batch_size", "beam_size", "cap"):
             value = getattr(self, name)
@@ -136,22 +154,54 @@ class Spec:
                 f"{self.revision!r}: a branch moves, and the record would be of another model"
             )
 
+    def spoken(self, code: str) -> str | Language:
+        """Return the language of this run with a code, as `languages.get` takes it."""
+        return self.language if self.language and self.language.code == code else code
+
+    @property
+    def own(self) -> str:
+        """The code of the language of `pairs` and `test_pairs`, or "" if there are none."""
+        return (self.languages or self.targets)[0] if self.pairs or self.test_pairs else ""
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the test sentences of the own language are taken from `pairs`."""
+        return bool(self.pairs and not self.test_pairs and self.test[0] == "cldr")
+
+    def untuned(self) -> "Spec":
+        """Return the run of the base model that this run's scores are compared with."""
+        tuning = ("languages", "strategy", "size", "learning_rate", "epochs", "batch_size")
+        tuning += ("layers", "seed", "shorten", "extension", "corpus", "schedule")
+        usual = {name: getattr(Spec, name) for name in tuning}
+        if self.own in self.targets:  # own pairs are those of an untuned run's first target
+            usual["targets"] = tuple(sorted(self.targets, key=lambda code: code != self.own))
+        else:
+            usual |= {"pairs": None, "test_pairs": None}
+        return replace(self, **usual)
+
     def _check_corpora(self) -> None:
-        used, wanted = [self.test], [(self.test[:1], self.targets)]
+        if self.own and (len(self.languages) > 1 or self.own == "en"):
+            raise ValueError(f"own pairs are of one language, not of {'+'.join(self.languages)}")
+        if self.into_english and self.languages == ("en",):
+            raise ValueError("English is translated into another language, not into itself")
+        elsewhere = self.own if self.held_out or self.test_pairs else ""
+        targets = [code for code in self.targets if code != elsewhere]
+        used, wanted = [self.test], [(self.test[:1], targets)]
         if self.extension is not None:
             wanted.append(((self.extension.text,), self.languages[:1]))
         if self.languages == ("en",):
             one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
-        else:
+        elif not self.pairs:
             used += [(name, "train") for name in self.corpus]
             wanted.append((self.corpus, self.languages))
         for name, split in used:
             one_of("corpus", name, corpora.NAMES)
             one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
         for names, codes in wanted:
-            covered = [code for name in names for code in languages.codes(name)]
             for code in codes:
-                one_of(f"language of {'+'.join(names)}", code, covered)
+                if not any(languages.covers(name, self.spoken(code)) for name in names):
+                    covered = [code for name in names for code in languages.codes(name)]
+                    one_of(f"language of {'+'.join(names)}", code, covered)
 
     def steps(self) -> Schedule:
         """Return the training schedule."""
@@ -175,6 +225,13 @@ class Spec:
         for name in LATER:
             if getattr(self, name) == getattr(Spec, name):
                 del values[name]
+        for name in ("pairs", "test_pairs"):
+            if given := getattr(self, name):
+                values[name] = given.sha256  # wherever the file lies
+        if self.language is not None:
+            blank = asdict(Language("x", "x", "Latn"))
+            given = asdict(self.language).items()
+            values["language"] = {k: v for k, v in given if v != blank[k]}
         if self.extension is not None and self.extension.text == Extension.text:
             del values["extension"]["text"]  # this field was added after the first records, too
         parts = {
@@ -205,10 +262,11 @@ def read_spec(path: str | Path) -> Spec:
         values = yaml.safe_load(Path(path).read_text("utf8"))
         if not isinstance(values, dict):
             raise ValueError("expected the fields of a run, one `name: value` per line")
-        extension = values.get("extension")
-        nested = extension if isinstance(extension, dict) else {}
-        for kind, given, known in (("a run", values, Spec), ("an extension", nested, Extension)):
-            for name in given:
+        groups = [("a run", values, Spec), ("an extension", values.get("extension"), Extension)]
+        groups += [(f"`{name}`", values.get(name), Pairs) for name in ("pairs", "test_pairs")]
+        groups += [("a language", values.get("language"), Language)]
+        for kind, given, known in groups:
+            for name in given if isinstance(given, dict) else ():
                 one_of(f"field of {kind}", str(name), [field.name for field in fields(known)])
         # JSON has no tuples, so that a list is one; strict mode converts no other types.
         return _READER.validate_json(json.dumps(values), strict=True)
@@ -233,11 +291,11 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
     Returns:
         One row per run and target. The columns are settings (`tuned_on`, which is "" for the
-        untuned model; `layers`, `corpus` and `test` as text; `strategy`, `size`, `epochs`,
-        `learning_rate`, `seed`, `shorten`, `cap`; the fields of `Extension`), then `target`,
-        `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of `sentences`,
-        the number of sentences with each kind of error, and the numbers of sentences by language
-        `found` (a dictionary, or None in records that are older than it).
+        untuned model; `layers`, `corpus` and `test` as text; `into_english`; `strategy`, `size`,
+        `epochs`, `learning_rate`, `seed`, `shorten`, `cap`; the fields of `Extension`), then
+        `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of
+        `sentences`, the number of them with each kind of error, and the numbers of sentences by
+        language `found` (a dictionary, or None in records that are older than it).
     """
     rows = []
     for record in records:
@@ -281,6 +339,7 @@ def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
         "layers": "+".join(map(str, spec.layers or ())),
         "corpus": "+".join(spec.corpus),
         "test": " ".join(spec.test),
+        "into_english": spec.into_english,
         **{name: getattr(spec, name) for name in names},
         **{field.name: getattr(spec.extension, field.name, None) for field in fields(Extension)},
     }

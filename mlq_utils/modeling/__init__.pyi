@@ -1,6 +1,7 @@
 from .bases import MINI, digest, saved_as
 from .beam import Output
 from .distributed import hardware, placement
+from .exporting import export, export_saved
 from .extension import METHODS, STARTS, Extension, extend, learn, reached
 from .loading import Model, configuration, load, save
 from .precision import choose_precision, for_translation
@@ -11,10 +12,10 @@ from .training import Result, fine_tune
 from .translation import beam_search, context_length, scaled_cap, translate
 
 __all__ = [
-    "METHODS", "MINI", "PAPER_CAP", "STARTS", "STRATEGIES", "Extension", "Mix", "Model", "Output",
-    "Result", "Schedule", "alpaca", "beam_search", "choose_precision", "configuration",
-    "context_length", "decoder_layers", "digest", "english_tasks", "extend", "fine_tune",
-    "for_translation", "hardware", "learn", "load", "mixture", "placement", "prepare",
-    "pretraining_languages", "reached", "save", "saved_as", "scaled_cap", "shares",
-    "trace_languages", "trainable", "translate",
+    "METHODS", "MINI", "PAPER_CAP", "STARTS", "STRATEGIES", "Extension", "Mix", "Model",
+    "Output", "Result", "Schedule", "alpaca", "beam_search", "choose_precision",
+    "configuration", "context_length", "decoder_layers", "digest", "english_tasks", "export",
+    "export_saved", "extend", "fine_tune", "for_translation", "hardware", "learn", "load",
+    "mixture", "placement", "prepare", "pretraining_languages", "reached", "save", "saved_as",
+    "scaled_cap", "shares", "trace_languages", "trainable", "translate",
 ]  # fmt: skip

@@ -7,10 +7,11 @@ Whatever could lead to a wrong score instead of an error is refused before anyth
 damaged or missing tensors, NaN, or the tokenizer of another model.
 """
 
+import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,21 @@ def configuration(name: str, revision: str | None = None) -> PreTrainedConfig:
         raise ValueError(f"{folder}/config.json is no model's configuration: {error}") from error
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the progress bars of transformers, which would leave widgets in notebooks."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@quiet()
 def _read(folder: Path, **options: Any) -> tuple[PreTrainedModel, set[str]]:
     """Return the model and the names of missing weights."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # it would leave widgets in notebooks
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -144,9 +156,6 @@ def _read(folder: Path, **options: Any) -> tuple[PreTrainedModel, set[str]]:
         if is_out_of_memory(error):
             raise
         raise ValueError(f"{folder} holds no model that can be loaded: {error}") from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
     return model, set(found["missing_keys"])
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from mlq_utils import corpora, languages
 from mlq_utils.corpora import cldr
+from mlq_utils.languages import Language
 
 SKELETON = "### Instruction:\n{instruction}\n### Input:\n{source}\n### Response:\n"
 """The same in training and testing. The released templates differ in newlines between the two, and
@@ -21,17 +22,29 @@ def prompt(instruction: str, source: str) -> str:
     return SKELETON.format(instruction=instruction, source=source)
 
 
-def translation(language: str, source: str) -> str:
-    """Return the prompt for translating English into a language (the paper's code)."""
-    return prompt(f"Translate English to {languages.get(language).name}.", source)
+def translation(language: str | Language, source: str, into_english: bool = False) -> str:
+    """Return the prompt for translating English into a language, or the language into English."""
+    names = ["English", languages.get(language).name]
+    return prompt("Translate {} to {}.".format(*names[:: -1 if into_english else 1]), source)
+
+
+def tuning(
+    pairs: pd.DataFrame, language: str | Language, into_english: bool = False
+) -> pd.DataFrame:
+    """Return the columns `prompt`, `target` and `language` of pairs in one language."""
+    source, target = ("target", "source") if into_english else ("source", "target")
+    prompts = [translation(language, text, into_english) for text in pairs[source]]
+    code = languages.get(language).code
+    return pd.DataFrame({"prompt": prompts, "target": list(pairs[target]), "language": code})
 
 
 def mixture(
-    pairs: Mapping[str, int],
+    pairs: Mapping[str | Language, int],
     *,
     corpus: str | Sequence[str] = "cldr",
     split: str = "train",
     seed: int = 0,
+    into_english: bool = False,
 ) -> pd.DataFrame:
     """Return tuning data from English into one language or several (Table 3).
 
@@ -41,11 +54,12 @@ def mixture(
         mixture({"ro": 300, "fr": 300})             # multilingual
 
     Args:
-        pairs: Number of pairs for each language (the paper's code). If a corpus has fewer, all of
-            them are used, as in the paper.
+        pairs: Number of pairs for each language, as `languages.get` takes it. If a corpus has
+            fewer, all of them are used, as in the paper.
         corpus: One of `corpora.NAMES`, or several together. Defaults to "cldr".
         split: Split of the corpus. Defaults to "train".
         seed: Random seed for the choice of pairs. Defaults to 0.
+        into_english: Whether to translate into English instead. Defaults to False.
 
     Returns:
         One row per pair, with columns `prompt`, `target` and `language`. Languages follow each
@@ -58,22 +72,18 @@ def mixture(
     """
     if not pairs:
         raise ValueError("no language to tune on: give at least one, with its number of pairs")
-    languages.check(pairs)
     frames, left_out = [], {}
-    for code, size in pairs.items():
+    for code, (language, size) in zip(languages.check(pairs), pairs.items(), strict=True):
         if size < 1:
             raise ValueError(f"{code}: the number of pairs must be 1 or more, not {size}")
         if corpus == "cldr":  # its splits are disjoint
-            found = corpora.load(corpus, code, split, size=size, seed=seed)
+            found = corpora.load(corpus, language, split, size=size, seed=seed)
         else:
-            found = corpora.training_pairs(corpus, code, size, seed, split=split)
+            found = corpora.training_pairs(corpus, language, size, seed, split=split)
             left_out[code] = {name: found.attrs[name] for name in ("repeated", "in_evaluation")}
-        prompts = [translation(code, source) for source in found["source"]]
-        frames.append(
-            pd.DataFrame({"prompt": prompts, "target": list(found["target"]), "language": code})
-        )
+        frames.append(tuning(found, language, into_english))
     mixed = pd.concat(frames, ignore_index=True)
-    mixed.attrs = {"pairs": {code: len(f) for code, f in zip(pairs, frames, strict=True)}}
+    mixed.attrs = {"pairs": mixed["language"].value_counts(sort=False).to_dict()}
     if left_out:
         mixed.attrs["left_out"] = left_out
     return mixed

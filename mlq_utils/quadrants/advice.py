@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mlq_utils import languages, paper, tokenization
+from mlq_utils.languages import Language
 from mlq_utils.quadrants.assignment import QUADRANTS, stability
 from mlq_utils.quadrants.strategies import plan
 
@@ -62,7 +63,8 @@ class Advice:
     """What to expect of a language and how to tune it.
 
     Attributes:
-        language: The paper's code of the language.
+        language: The code of the language.
+        name: Its English name.
         quadrant: The likeliest quadrant, or "undecided".
         likely: The likeliest quadrant, or the two between which it is undecided.
         probability: The probability of each quadrant.
@@ -75,6 +77,7 @@ class Advice:
     """
 
     language: str
+    name: str
     quadrant: str
     likely: tuple[str, ...]
     probability: Mapping[str, float]
@@ -90,7 +93,7 @@ class Advice:
         chances = ", ".join(f"{name} {share:.0%}" for name, share in self.probability.items())
         between = f" between {' and '.join(self.likely)}" if len(self.likely) > 1 else ""
         return (
-            f"{languages.get(self.language).name} ({self.language}): {self.quadrant}{between}\n"
+            f"{self.name} ({self.language}): {self.quadrant}{between}\n"
             f"  probability   {chances}\n"
             f"  gains         itself {self.gains_itself:.0%}, others {self.gains_others:.0%}\n"
             f"  what to tune  {self.strategy}\n"
@@ -101,7 +104,7 @@ class Advice:
 
 
 def recommend(
-    language: str,
+    language: str | Language,
     trial: Trial | None = None,
     *,
     fertility: pd.DataFrame | None = None,
@@ -113,7 +116,8 @@ def recommend(
     then the quadrant is undecided.
 
     Args:
-        language: The paper's code of the language.
+        language: A language, as `languages.get` takes it. Of one that the paper lacks, the advice
+            rests on its script and family, and on the tokenizer and the trial if they are given.
         trial: Scores of your model before and after tuning on the language.
         fertility: What your tokenizer does to the language and to English, see `features`.
         pairs: Number of sentence pairs to tune on. Defaults to 10,000, as in the paper.
@@ -122,20 +126,14 @@ def recommend(
         ValueError: The language is unknown or English, the two sides of the trial have different
             targets, or the trial or `fertility` lacks the language or what it is compared with.
     """
-    if languages.get(language).code == "en":
+    spoken = languages.get(language)
+    if (language := spoken.code) == "en":
         raise ValueError("English is the source language; name a language to translate into")
-    known, prior = _known(), PRIOR
-    evidence = "pretraining, family and script; scores after English tasks"
-    if fertility is not None:
-        known, prior = features(fertility), [*PRIOR, TOKENIZER]
-        evidence += "; your tokenizer's fertility and overlap"
-    if language not in known.index:
-        raise ValueError(f"`fertility` has no row for {language}: measure it and English")
+    known, prior, evidence = _knowledge(spoken, fertility)
     own = examples().query("language == @language")
     evidence += f"; Table 2 ({', '.join(own['dataset'] + ' ' + own['quadrant']) or 'nothing'})"
     learned = [
-        _fitted(columns, language).predict_proba([known.loc[language, list(columns)]])[0]
-        for columns in prior
+        _fitted(columns, language).predict_proba([known[list(columns)]])[0] for columns in prior
     ]
     record = own["quadrant"].value_counts().reindex(sorted(QUADRANTS), fill_value=0)
     chance = pd.Series(_posterior(np.mean(learned, axis=0), record.to_numpy()), record.index)
@@ -151,14 +149,35 @@ def recommend(
         likely = (first, agreed[0])
     return Advice(
         language=language,
+        name=spoken.name,
         quadrant=first if len(likely) == 1 else "undecided",
         likely=likely,
         probability=chance.to_dict(),
         gains_itself=float(chance["reciprocal"] + chance["selfish"]),
         gains_others=float(chance["reciprocal"] + chance["altruistic"]),
-        **plan(language, likely, pairs),
+        **plan(spoken, likely, pairs),
         evidence=evidence,
     )
+
+
+def _knowledge(
+    language: Language, fertility: pd.DataFrame | None
+) -> tuple[pd.Series, list[Columns], str]:
+    """Return what is known of a language, the kinds of it that are complete, and their names."""
+    known, prior = _known(), list(PRIOR)
+    evidence = "pretraining, family and script"
+    if fertility is not None:
+        known, prior = features(fertility, language), [*PRIOR, TOKENIZER]
+        evidence += ", your tokenizer's fertility and overlap"
+    elif language.code not in known.index:
+        known = features(further=language)
+    if language.code not in known.index:
+        raise ValueError(f"`fertility` has no row for {language.code}: measure it and English")
+    row = known.loc[language.code]
+    prior = [columns for columns in prior if row[list(columns)].notna().all()]
+    if ("after_english",) in prior:
+        evidence += "; scores after English tasks"
+    return row, prior, evidence
 
 
 def _tried(language: str, trial: Trial) -> pd.Series:
@@ -183,12 +202,16 @@ def _tried(language: str, trial: Trial) -> pd.Series:
     return drawn["probability"].reindex(QUADRANTS, fill_value=0.0)
 
 
-def features(fertility: pd.DataFrame | None = None) -> pd.DataFrame:
+def features(
+    fertility: pd.DataFrame | None = None, further: Language | None = None
+) -> pd.DataFrame:
     """Return what is known of languages before any tuning on them.
 
     Args:
         fertility: One row per language, including English, as returned by `tokenization.analyse`
             for texts of the same content. Defaults to LLaMA's tokenizer on the FLORES-200 devtest.
+        further: A language of your own. If it has no row by default, what a tokenizer does to it is
+            missing.
 
     Returns:
         A frame indexed by language, without English. `pretraining` (whether LLaMA's Wikipedia text
@@ -203,10 +226,16 @@ def features(fertility: pd.DataFrame | None = None) -> pd.DataFrame:
     """
     if fertility is None:
         fertility = tokenization.recorded("fertility").query("tokenizer == 'llama'")
+        if further is not None:
+            row = pd.DataFrame({"language": [further.code]})
+            fertility = pd.concat([fertility, row]).drop_duplicates("language")
     measured = fertility.set_index("language")
     if "en" not in measured.index:
         raise ValueError("English is missing: lengths are measured relative to it")
-    known = languages.table().set_index("code").loc[languages.check(measured.index)]
+    mine = {further.code: further} if further else {}
+    spoken = [languages.get(mine.get(code, code)) for code in measured.index]
+    languages.check(spoken)
+    known = pd.DataFrame(spoken).set_index("code")
     length = measured["tokens_per_sentence"] / measured.loc["en", "tokens_per_sentence"]
     tuned = paper.open_scores(["LLaMA-7B", "LLaMA2-7B", "LLaMA2-13B", "LLaMA3-8B"])
     tuned = tuned.query("tuning == 'Alpaca'").pivot(index="target", columns="model")["spbleu"]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mlq_utils import languages, paper, tokenization
+from mlq_utils.languages import Language
 from mlq_utils.quadrants.assignment import REFERENCE_TARGETS, published
 
 NAMES = {"embed": "Embed FT", "full": "full FT", "lora": "LoRA", "layers 0-14": "FT of layers 0-14"}
@@ -58,7 +59,7 @@ def _length() -> pd.Series:
     return np.log2(llama.set_index("language")["tokens_per_char"])
 
 
-def nearest(language: str, codes: Iterable[str]) -> list[str]:
+def nearest(language: str | Language, codes: Iterable[str]) -> list[str]:
     """Return the language alone if it is among the codes, or else the three nearest codes."""
     mine, codes, length = languages.get(language), list(codes), _length()
 
@@ -66,12 +67,13 @@ def nearest(language: str, codes: Iterable[str]) -> list[str]:
         its = languages.get(code)
         family = its.family_1 != mine.family_1
         branch = family or its.family_2 != mine.family_2
-        return branch, its.script != mine.script, family, abs(length[code] - length[language])
+        longer = length[code] - length.get(mine.code, length[code])
+        return branch, its.script != mine.script, family, abs(longer)
 
-    return [language] if language in codes else sorted(codes, key=distance)[:3]
+    return [mine.code] if mine.code in codes else sorted(codes, key=distance)[:3]
 
 
-def plan(language: str, likely: Sequence[str], pairs: int) -> dict[str, str]:
+def plan(language: str | Language, likely: Sequence[str], pairs: int) -> dict[str, str]:
     """Return `strategy`, `expect` and `paper` of `Advice` for a language of the likely quadrants.
 
     They rest on runs on `pairs` sentence pairs, or on the largest printed number below. The first
@@ -80,7 +82,8 @@ def plan(language: str, likely: Sequence[str], pairs: int) -> dict[str, str]:
     printed, table = runs(), paper.table(2)
     sizes = sorted(printed.index.unique("size"))
     size = int(max((n for n in sizes if n <= pairs), default=sizes[0]))
-    alike = {language, *table[table["quadrant"].isin(likely)]["language"]}
+    code = languages.get(language).code
+    alike = {code, *table[table["quadrant"].isin(likely)]["language"]}
     at = printed[printed.index.isin(alike, level="language")].xs(size, level="size")
     # Table 12 is of another corpus, so its scores are not compared with those of other tables.
     own = at["own"].where(at["tables"] != (12,)).unstack("strategy").reindex(columns=list(NAMES))
@@ -99,7 +102,7 @@ def plan(language: str, likely: Sequence[str], pairs: int) -> dict[str, str]:
         why = "not printed" if np.isnan(lower) else f"{lower:.1f} spBLEU worse"
         followed += f" ({NAMES[recommended]} is {why} at this size)"
     shortening = tokenization.recorded("shortening").query("kind == 'one token'")
-    cut = shortening.set_index("language")["over_cap"].get(language, 0.0)
+    cut = shortening.set_index("language")["over_cap"].get(code, 0.0)
     if cut >= 0.05:
         limit = f"LLaMA's tokenizer makes more than 256 tokens of {cut:.0%} of its sentences"
         strategy += f", with shortened byte sequences if a limit cuts them ({limit})"

@@ -21,7 +21,9 @@ from fontTools.unicodedata import script as script_of
 from sacrebleu.metrics import CHRF
 
 from mlq_utils import corpora, languages
+from mlq_utils.corpora.own import HAN, main_script
 from mlq_utils.data import one_of
+from mlq_utils.languages import Language
 from mlq_utils.scoring.metrics import check_texts
 
 KINDS = ("source_copy", "oscillation", "off_target", "empty", "cap_hit")
@@ -42,9 +44,7 @@ UNSEEN = 1e-7
 SENTENCES = 1000
 """Largest number of sentences per language from which its words are learned."""
 
-_HAN = dict.fromkeys(("Hans", "Hant", "Jpan", "Hira", "Kana"), "Hani")
-"""Scripts that are taken for one, because Chinese and Japanese share their characters."""
-_UNSPACED = {_HAN.get(s, s) for s in languages.table().query("not space_separated")["script"]}
+_UNSPACED = {HAN.get(s, s) for s in languages.table().query("not space_separated")["script"]}
 _CHRF = CHRF()
 
 
@@ -52,10 +52,12 @@ def errors(
     sources: Sequence[str],
     hypotheses: Sequence[str],
     references: Sequence[str],
-    language: str,
+    language: str | Language,
     *,
     cap_hit: Sequence[bool] | None = None,
     corpus: str = "cldr",
+    source_language: str | Language = "en",
+    text: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return which errors each hypothesis shows; it can show several.
 
@@ -63,17 +65,20 @@ def errors(
         sources: The English sentences.
         hypotheses: One translation per sentence.
         references: One reference per sentence.
-        language: The paper's code of the language asked for.
+        language: The language asked for, as `languages.get` takes it.
         cap_hit: Whether the cap on new tokens cut each hypothesis off, as `modeling.translate`
             reports it. Defaults to unknown.
         corpus: Where the words of all languages are from, a key of `corpora.TEXTS`. Defaults to
             "cldr", which knows the words of its phrases. Prose needs "flores200".
+        source_language: Language of the sources. Defaults to "en".
+        text: Further text in a language whose words the corpus lacks.
 
     Returns:
         One row per sentence, with `KINDS` as columns of pandas' "boolean" type, and the code of the
-        language `found`. Undecided cells are missing. A copy of the source is English, and does not
-        count as off-target too. A hypothesis that could as well be in the language asked for is
-        taken to be in it. Of one that is off-target, `found` is missing if several languages fit.
+        language `found`. Undecided cells are missing. A copy of the source is in its language, and
+        does not count as off-target too. A hypothesis that could as well be in the language asked
+        for is taken to be in it. Of one that is off-target, `found` is missing if several languages
+        fit.
 
     Raises:
         ValueError: The lists are empty or differ in length, or the language or corpus is unknown.
@@ -82,12 +87,14 @@ def errors(
     """
     check_texts(sources=sources, hypotheses=hypotheses, references=references)
     words = dict(words_of(corpus))
-    for code, texts in (("en", sources), (languages.get(language).code, references)):
+    asked, given = languages.get(language).code, languages.get(source_language).code
+    further = [] if asked in words else text
+    for code, texts in ((given, sources), (asked, [*references, *further])):
         words[code] = _weights(texts) | words.get(code, {})
     rows = []
     for source, hypothesis, reference in zip(sources, hypotheses, references, strict=True):
         copy = source_copy(source, hypothesis, reference)
-        other, code = (False, "en") if copy else recognise(hypothesis, reference, language, words)
+        other, code = (False, given) if copy else recognise(hypothesis, reference, language, words)
         repeats, empty = oscillation(hypothesis, reference), not hypothesis.strip()
         rows.append((copy, repeats, other, empty, None, code))
     found = pd.DataFrame(rows, columns=[*KINDS, "found"])
@@ -136,7 +143,10 @@ def oscillation(hypothesis: str, reference: str) -> bool:
 
 
 def recognise(
-    hypothesis: str, reference: str, language: str, words: Mapping[str, Mapping[str, float]]
+    hypothesis: str,
+    reference: str,
+    language: str | Language,
+    words: Mapping[str, Mapping[str, float]],
 ) -> tuple[bool | None, str | None]:
     """Return whether a hypothesis is in another language than the one asked for, and in which.
 
@@ -148,13 +158,14 @@ def recognise(
         None and None if the script is right and the likeliest language knows less than the share
         `KNOWN` of the words. If several other languages fit, the second is None.
     """
-    script = _script(hypothesis)
+    own, script = languages.get(language).script, main_script(hypothesis)
+    language = languages.get(language).code
     if script is None:
         return False, None  # digits and signs alone are not in a wrong language
     if hypothesis == reference:
         return False, language
-    own, units = languages.get(language).script, _units(hypothesis)
-    strange = script not in (_HAN.get(own, own), _script(reference))
+    units = _units(hypothesis)
+    strange = script not in (HAN.get(own, own), main_script(reference))
     codes = [code for code in words if not strange or code != language]
     likely = {code: sum(words[code].get(unit, 0) for unit in units) for code in codes}
     best = max(likely, key=likely.get)
@@ -189,14 +200,7 @@ def _spaced(character: str) -> str:
     if unicodedata.category(character)[0] not in "LM":
         return " "
     script = script_of(character)
-    return f" {character} " if _HAN.get(script, script) in _UNSPACED else character
-
-
-def _script(text: str) -> str | None:
-    """Return the ISO 15924 code of the script of most letters."""
-    scripts = (script_of(letter) for letter in text if letter.isalpha())
-    counts = Counter(_HAN.get(script, script) for script in scripts)
-    return counts.most_common(1)[0][0] if counts else None
+    return f" {character} " if HAN.get(script, script) in _UNSPACED else character
 
 
 def _letters(text: str) -> str:

@@ -13,9 +13,11 @@ from sacrebleu.tokenizers import tokenizer_spm
 from safetensors.torch import load_file
 
 from mlq_utils import cli, experiments, languages, modeling, scoring
+from mlq_utils.corpora import Pairs
 from mlq_utils.corpora import loading as corpora
 from mlq_utils.experiments import Spec, runner
 from mlq_utils.experiments.store import Store
+from mlq_utils.languages import Language
 from mlq_utils.modeling import distributed, training
 from mlq_utils.modeling.extension import Extension
 
@@ -86,7 +88,9 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         "beam_size": 4, "base": str(tmp_path), "shorten": "one token", "cap": 50,
         "extension": Extension("bpe", 9), "corpus": ("wikimatrix", "ted"),
         "test": ("flores200", "devtest"), "schedule": "paper", "revision": "main",
-        "spare_rows": 3,
+        "spare_rows": 3, "pairs": Pairs("none.tsv", sha256="a"),
+        "test_pairs": Pairs("none.tsv", sha256="a"), "language": Language("qx", "X", "Latn"),
+        "into_english": True,
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
     keys = {small.identity()}

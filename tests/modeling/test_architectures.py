@@ -7,8 +7,9 @@ import json
 import pytest
 import tokenizers
 import torch
+from peft import PeftModel
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mlq_utils import experiments, modeling, tokenization
 from mlq_utils.corpora import loading as corpora
@@ -214,6 +215,38 @@ def test_translations_are_those_of_generate(base, theirs):
         assert frame.attrs["engine"] == translation.ENGINE
         found = translation.beam_search(base.model, ids, **search)
         assert [o.ids for o in found] == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*here it is a copy")
+@pytest.mark.parametrize("strategy", ["embed", "lora"])
+def test_what_is_taken_home_computes_the_same(base, frame, family, tmp_path, strategy):
+    """As a whole and as an adapter, opened by others' libraries alone."""
+    tied = json.loads((family / "config.json").read_text())["tie_word_embeddings"]
+    schedule = training.Schedule.mini(strategy, epochs=2, batch_size=8)
+    tuned = training.fine_tune(base, frame, strategy, schedule, precision="fp32", progress=False)
+    ids = torch.tensor([[5, 6, 7, 200, 9]])
+    expected = tuned.model.model(ids).logits
+    modeling.export(tuned.model, tmp_path / "whole", family)
+    folders = [tmp_path / "whole"]
+    opened = [AutoModelForCausalLM.from_pretrained(tmp_path / "whole")]
+    assert not opened[0].config.tie_word_embeddings and opened[0].config.architectures
+    modeling.save(tmp_path / "saved", tuned.trained, strategy=strategy, base=str(family))
+    if tied and strategy == "embed":
+        with pytest.raises(ValueError, match="whose head is its own"):
+            modeling.export_saved(tmp_path / "saved", tmp_path / "adapter", adapter=True)
+    else:
+        folders.append(tmp_path / "adapter")
+        modeling.export_saved(tmp_path / "saved", tmp_path / "adapter", adapter=True)
+        theirs = AutoModelForCausalLM.from_pretrained(family)
+        opened.append(PeftModel.from_pretrained(theirs, tmp_path / "adapter"))
+    text = ["Give the longest item.", "doi km și Țara"]
+    for folder, model in zip(folders, opened, strict=True):
+        torch.testing.assert_close(model.eval()(ids).logits, expected, rtol=0, atol=1e-5)
+        assert (AutoTokenizer.from_pretrained(folder)(text)["input_ids"]) == base.tokenizer.encode(
+            text
+        )
+        assert not [*folder.glob("*.bin"), *folder.glob("*.pt")]
+    assert torch.equal(modeling.load(tmp_path / "whole").model(ids).logits, expected)
 
 
 @pytest.mark.filterwarnings("ignore:.*here it is a copy")
