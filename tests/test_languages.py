@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlq_utils import languages
+from mlq_utils.corpora import cldr
+from mlq_utils.corpora.own import HAN, main_script
 
 DATA = Path(os.environ.get("MLQ_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -169,3 +171,14 @@ def test_the_script_is_what_flores_is_written_in(code):
     assert share_in_script(text, language.script) > 0.9
     words = len(text.split()) / text.count("\n")
     assert (words > 10) == language.space_separated or code in ("lo", "km", "my", "th")
+
+
+def test_the_further_languages_of_cldr_are_written_in_their_scripts():
+    further = languages._records("languages_cldr.csv")
+    assert not set(further) & set(languages.codes()) and len(further) > 50
+    assert not {each.name for each in further.values()} & set(languages.table().name)
+    for code, language in further.items():
+        text = " ".join(cldr.pairs(code, "test", 5)["target"])
+        assert main_script(text) == HAN.get(language.script, language.script), code
+        if language.flores:
+            assert language.flores.endswith(f"_{language.script}"), code

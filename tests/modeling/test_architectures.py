@@ -3,11 +3,13 @@
 import copy
 import dataclasses
 import json
+import re
 
 import pytest
 import tokenizers
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -239,6 +241,13 @@ def test_what_is_taken_home_computes_the_same(base, frame, family, tmp_path, str
         modeling.export_saved(tmp_path / "saved", tmp_path / "adapter", adapter=True)
         theirs = AutoModelForCausalLM.from_pretrained(family)
         opened.append(PeftModel.from_pretrained(theirs, tmp_path / "adapter"))
+    if strategy == "lora":  # as vLLM documents that it reads adapters
+        config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+        assert config["peft_type"] == "LORA" and config["r"] == 8 and config["target_modules"]
+        assert config["bias"] == "none" and not config["modules_to_save"]
+        assert config["base_model_name_or_path"] == str(family)
+        names = load_file(tmp_path / "adapter/adapter_model.safetensors")
+        assert all(re.fullmatch(r"base_model\.model\..+\.lora_[AB]\.weight", n) for n in names)
     text = ["Give the longest item.", "doi km și Țara"]
     for folder, model in zip(folders, opened, strict=True):
         torch.testing.assert_close(model.eval()(ids).logits, expected, rtol=0, atol=1e-5)
