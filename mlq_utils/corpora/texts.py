@@ -12,18 +12,19 @@ from mlq_utils import languages, tokenization
 from mlq_utils.corpora import readers, releases
 from mlq_utils.corpora.loading import about, composed, draw, load
 from mlq_utils.data import PACKAGE_DATA, cache_folder, one_of
+from mlq_utils.languages import Language
 
 TEXTS = {"cldr": "train", "flores101": "dev", "flores200": "dev"}
 """Corpora whose translations serve as text in one language, and the split that does."""
 
 
-def monolingual(name: str, language: str, size: int, seed: int = 0) -> pd.Series:
+def monolingual(name: str, language: str | Language, size: int, seed: int = 0) -> pd.Series:
     """Return text in one language, from which a vocabulary is learned (Section 4.3, Table 6).
 
     Args:
         name: "mc4", whose lines are read until there are enough, or a key of `TEXTS`, whose
             sentences are drawn. The paper takes mC4 and the dev set of FLORES-101.
-        language: The paper's code.
+        language: A language, as `languages.get` takes it.
         size: Largest number of lines or sentences.
         seed: Random seed for the order of files or sentences.
 
@@ -51,7 +52,7 @@ def monolingual(name: str, language: str, size: int, seed: int = 0) -> pd.Series
         frame = load(name, language, TEXTS[name], **options)
         text = (frame if options else draw(frame, size, seed))["target"].rename("text")
         attrs = {key: value for key, value in frame.attrs.items() if key != "pairs"}
-    given = {"corpus": name, "language": language, "size": size, "seed": seed}
+    given = {"corpus": name, "language": languages.get(language).code, "size": size, "seed": seed}
     text.attrs = attrs | given | {"lines": len(text)}
     return text
 

@@ -139,6 +139,8 @@ def _row(spec: Spec, card: Card) -> dict[str, Any]:
     model, tuned = size(spec.base, spec.strategy, spec.layers, spec.revision), bool(spec.languages)
     local = spec.base == "mini" or Path(spec.base).is_dir()
     lengths = _lengths(spec.base if local and {spec.test[0], *spec.corpus} == {"cldr"} else None)
+    for code in (*spec.languages, *spec.targets):
+        one_of("language whose lengths are known", code, lengths.index)
     scored, sentences = lengths.loc[list(spec.targets)], spec.test_size
     share = spec.size / len(spec.languages) if tuned else 0
     tokens = spec.epochs * share * lengths.loc[list(spec.languages), ["prompt", "new"]].sum().sum()

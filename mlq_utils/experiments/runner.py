@@ -246,7 +246,8 @@ def _tune(
         _check_letters(base, frame["prompt" if spec.into_english else "target"])
     if how := spec.extension:
         size = VOCABULARY_SIZES.get(how.text, 1_000_000)
-        text = corpora.monolingual(how.text, spec.languages[0], size, VOCABULARY_SEED)
+        code = spec.spoken(spec.languages[0])
+        text = corpora.monolingual(how.text, code, size, VOCABULARY_SEED)
         pieces = extension.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
         base = extension.extend(base, pieces, how.start, how.ranked, spec.seed)
     if spec.shorten is not None:

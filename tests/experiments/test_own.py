@@ -11,6 +11,7 @@ from mlq_utils.corpora import Pairs
 from mlq_utils.experiments import Spec, run_all, runner, spec_of
 from mlq_utils.experiments.store import Store
 from mlq_utils.languages import Language
+from mlq_utils.modeling.extension import Extension
 
 NEW = Language("qeu", "New Basque", "Latn", family_1="Basque")
 FEW = {"size": 320, "epochs": 1, "beam_size": 1, "test_size": 4, "cap": 12}
@@ -169,6 +170,15 @@ def test_a_script_that_the_tokenizer_lacks(base):
     runner._check_letters(model, pd.Series(["abc", "def"]))
     with pytest.raises(ValueError, match=r"no tokens for 100% of the letters .*, such as ක ව"):
         runner._check_letters(model, pd.Series(["වක"]))
+
+
+def test_an_own_language_is_learned_from_and_is_not_planned(spec):
+    named = dataclasses.replace(NEW, cldr="eu")
+    extended = dataclasses.replace(spec, language=named, extension=Extension("bpe", 5))
+    model, _ = runner._tune(dataclasses.replace(extended, size=320), progress=False)
+    assert len(model.tokenizer) == 705
+    with pytest.raises(ValueError, match="language whose lengths are known 'qeu'"):
+        experiments.planning.plan([spec], card="cpu")
 
 
 # The command line.
