@@ -45,3 +45,23 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
 });
+
+// Verdicts in running text, which the pages paste, look like chips: by colour and by a mark.
+const CHIPS = {
+  holds: "yes",
+  "holds in part": "part",
+  "does not hold": "no",
+  undecided: "open",
+  "seen in the toy": "yes",
+  "not seen in the toy": "no",
+  "undecided in the toy": "open",
+  "not testable here": "open",
+  "not comparable, by construction": "open",
+};
+
+document.addEventListener("DOMContentLoaded", () => {
+  for (const span of document.querySelectorAll(".bd-article .pasted-text")) {
+    const kind = CHIPS[plain(span.textContent)];
+    if (kind) span.classList.add("verdict", `verdict-${kind}`);
+  }
+});

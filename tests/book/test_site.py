@@ -11,6 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+from mlq_utils import claims
 from mlq_utils.book import pages
 from mlq_utils.book import pipeline as book
 
@@ -149,3 +150,23 @@ def test_the_ledger_sorts_and_filters_offline(site, browser):
     links = table.locator("a").evaluate_all("links => links.map(a => a.href)")
     assert links and all(Path(unquote(urlparse(link).path)).is_file() for link in set(links))
     tab.close()
+
+
+@pytest.mark.parametrize("page", ["book/intro", "notebooks/altruistic"])
+def test_every_verdict_in_the_text_is_a_chip(site, browser, page):
+    tab = browser.new_page()
+    tab.goto((site / f"{page}.html").as_uri(), wait_until="load")
+    pasted = tab.locator(".pasted-text").evaluate_all(
+        "spans => spans.map(s => [s.textContent.trim(), s.className])"
+    )
+    chips = {text: name.split()[-1] for text, name in pasted if text in claims.VERDICTS}
+    assert len(chips) >= 3 and all(name.startswith("verdict-") for name in chips.values())
+    assert chips["undecided"] == "verdict-open"
+    assert not [text for text, name in pasted if "verdict" in name and text not in chips]
+    tab.close()
+
+
+def test_the_chips_know_every_verdict():
+    script = (ROOT / "book/_static/tables.js").read_text("utf8")
+    known = re.findall(r'^  "?([^":]+)"?: "\w+",$', script, re.MULTILINE)
+    assert set(known) == set(claims.VERDICTS)
