@@ -17,7 +17,7 @@ import nbformat
 import yaml
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from mlq_utils.book import language_pages, preflight, site_search
+from mlq_utils.book import interactive, language_pages, preflight, site_search
 from mlq_utils.book.execution import BookError, Chapter, execute, inputs_key, say
 from mlq_utils.book.pages import declarations, validate
 from mlq_utils.data import one_of
@@ -85,6 +85,7 @@ def _stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*"))
     (source / "book/_static").rename(source / "_static")  # where Jupyter Book looks for it
+    (source / "_static/vega.js").write_text(interactive.libraries(), "utf8")
     shutil.copy(root / "_toc.yml", source)
     config = yaml.safe_load((root / "_config.yml").read_text("utf8"))
     url = config["repository"]["url"]

@@ -11,7 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from mlq_utils import claims
+from mlq_utils import claims, languages, quadrants
 from mlq_utils.book import pages
 from mlq_utils.book import pipeline as book
 
@@ -170,3 +170,74 @@ def test_the_chips_know_every_verdict():
     script = (ROOT / "book/_static/tables.js").read_text("utf8")
     known = re.findall(r'^  "?([^":]+)"?: "\w+",$', script, re.MULTILINE)
     assert set(known) == set(claims.VERDICTS)
+
+
+@pytest.fixture
+def explorer(site, browser):
+    requests = []
+    tab = browser.new_page()
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto((site / "notebooks/quadrants.html").as_uri(), wait_until="load")
+    tab.wait_for_selector("#explorer svg")
+    yield tab.locator("#explorer")
+    tab.close()
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def counts(explorer):
+    """Return what the corners of the explorer say, waiting until it is drawn."""
+    explorer.evaluate("async place => { await place.view.runAsync(); }")
+    texts = explorer.locator("svg text").all_text_contents()
+    found = [re.fullmatch(rf"(\d+) ({'|'.join(quadrants.QUADRANTS)})", text) for text in texts]
+    return {match[2]: int(match[1]) for match in found if match}
+
+
+def set_slider(explorer, name, value):
+    explorer.locator(f"input[name={name}]").evaluate(
+        "(slider, v) => { slider.value = v; slider.dispatchEvent(new Event('input')); }", str(value)
+    )
+
+
+def test_sliders_assign_quadrants_as_the_package_does(explorer):
+    scores, rows = quadrants.published(), []
+    for threshold in (0.5, 1.0, 1.85, 2.5, 6.0):
+        for factor in (1.0, 1.5, 2.0, 3.0, 5.0):
+            set_slider(explorer, "T", threshold)
+            set_slider(explorer, "factor", factor)
+            expected = quadrants.assign(scores, threshold, factor)["quadrant"].value_counts()
+            assert counts(explorer) == expected.to_dict(), (threshold, factor)
+            rows.append(tuple(expected.reindex(quadrants.QUADRANTS, fill_value=0)))
+    assert len(set(rows)) > 10  # so the sliders did something
+
+
+def test_the_explorer_begins_as_the_chapter_and_filters(explorer):
+    scores = quadrants.published()
+    assigned = quadrants.assign(scores, quadrants.threshold())
+    assert counts(explorer) == assigned["quadrant"].value_counts().to_dict()
+    table = languages.table().set_index("code")
+    explorer.locator("select[name=script]").select_option("Cyrillic")
+    cyrillic = assigned[assigned["language"].map(table["script"]) == "Cyrillic"]
+    assert counts(explorer) == cyrillic["quadrant"].value_counts().to_dict()
+    explorer.locator("select[name=marked]").select_option("Bulgarian")
+    counts(explorer)
+    assert "Bulgarian" in explorer.locator("svg text").all_text_contents()
+
+
+def test_the_explorer_works_by_keyboard_and_follows_the_theme(explorer):
+    slider = explorer.locator("input[name=factor]")
+    before = counts(explorer)
+    slider.focus()
+    for _ in range(12):
+        slider.press("ArrowRight")
+    value = float(slider.input_value())
+    assert value == pytest.approx(2.6)
+    after = quadrants.assign(quadrants.published(), quadrants.threshold(), value)["quadrant"]
+    assert counts(explorer) == after.value_counts().to_dict() != before
+    explorer.page.emulate_media(color_scheme="dark")
+    explorer.page.wait_for_selector("html[data-theme=dark]")
+    explorer.page.wait_for_function(
+        "document.querySelector('#explorer svg text')"
+        " && getComputedStyle(document.querySelector('#explorer svg text')).fill !== 'rgb(0, 0, 0)'"
+    )
+    assert float(explorer.locator("input[name=factor]").input_value()) == pytest.approx(2.6)
+    assert counts(explorer) == after.value_counts().to_dict()

@@ -1,0 +1,148 @@
+"""Figures that answer: Vega-Lite charts whose sliders and menus work from the disk.
+
+A page holds a chart as JSON. `book/_static/figures.js` draws it in the colours of the theme, with
+the libraries that `libraries` returns, which the book has once in its static files. Without a
+script a page shows what the chart's author put beside it.
+"""
+
+import json
+
+import altair as alt
+import pandas as pd
+import vl_convert
+from IPython.display import HTML
+from matplotlib.colors import to_hex
+
+from mlq_utils import languages
+from mlq_utils.book.plotting import QUADRANT_PALETTE
+from mlq_utils.quadrants import QUADRANTS
+
+SHAPES = dict(zip(QUADRANTS, ("circle", "triangle-up", "diamond", "square"), strict=True))
+"""Vega's names of the markers that the other figures have."""
+CORNERS = {
+    "reciprocal": ("width", 0),
+    "altruistic": (0, 0),
+    "selfish": ("width", "height"),
+    "stagnant": (0, "height"),
+}
+"""Where each quadrant's name stands in the explorer, from the left and from the top."""
+FILTERS = ("script", "family")
+"""What the menus of the explorer choose languages by."""
+ALL = "all"
+SHOWN = {
+    "name": "language", "quadrant": "quadrant", "bilingual_pre": "own, before",
+    "bilingual_post": "own, after", "multilingual_pre": "others, before",
+    "multilingual_post": "others, after", "script": "script", "family": "family",
+}  # fmt: skip
+"""What the explorer says of the language under the pointer, with its words."""
+
+
+def libraries() -> str:
+    """Return the scripts of Vega, Vega-Lite and Vega-Embed as one file, for use without a network.
+
+    They define nothing but `vegaEmbed`, `vega` and `vegaLite`.
+    """
+    return f"(() => {{{vl_convert.javascript_bundle()}}})();\n"
+
+
+def figure(chart: alt.TopLevelMixin, name: str, description: str) -> HTML:
+    """Return a chart for a page of the book.
+
+    Args:
+        chart: The chart.
+        name: Its name on the page, an HTML id.
+        description: What it shows, for readers who do not see it.
+    """
+    spec = chart.properties(description=description).to_dict()
+    # "</script>" in a string would end the element.
+    text = json.dumps(spec, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return HTML(
+        f'<div class="interactive" id="{name}"></div>'
+        f'<script type="application/json" data-figure="{name}">{text}</script>'
+        '<script src="../_static/vega.js"></script><script src="../_static/figures.js"></script>'
+    )
+
+
+def quadrant_explorer(
+    scores: pd.DataFrame, threshold: float, factor: float = 2.0, largest: float = 6.0
+) -> alt.LayerChart:
+    """Return a scatter of languages with sliders for T and the significance factor.
+
+    The axes are how many times a language's own score and the others' mean become what they were,
+    or what T is if they were less. By Equation 1 a change is significant if this is more than the
+    factor, so that the quadrants are divided by two lines at the factor.
+
+    Args:
+        scores: Scores with the columns of `quadrants.published`.
+        threshold: T of Equation 1, where its slider begins.
+        factor: Significance factor, where its slider begins. Defaults to 2.
+        largest: Right end of both sliders. Defaults to 6.
+    """
+    known = languages.table().set_index("code").rename(columns={"family_1": "family"})
+    about = known.loc[scores["language"], ["name", *FILTERS]].reset_index(drop=True)
+    data = scores.reset_index(drop=True).join(about)
+    step = {"min": 0.05, "max": largest, "step": 0.05}
+    parameters = [
+        alt.param("T", value=round(threshold, 4), bind=alt.binding_range(name="T ", **step)),
+        alt.param("factor", value=factor, bind=alt.binding_range(name="factor ", **step)),
+        *(alt.param(name, value=ALL, bind=_menu(name, data[name])) for name in FILTERS),
+        alt.param("marked", value="none", bind=_menu("mark", data["name"], "none")),
+        alt.param("labels", value=False, bind=alt.binding_checkbox(name="label all ")),
+    ]
+    base = _with_quadrants(alt.Chart(data))
+    scale = alt.Scale(type="log", domain=[0.05, 20], nice=False)
+    x = alt.X("own:Q", scale=scale, title="own score after tuning, in times of before (or T)")
+    y = alt.Y("others:Q", scale=scale, title="others' mean score, in times of before (or T)")
+    palette = {"domain": list(QUADRANTS), "range": list(map(to_hex, QUADRANT_PALETTE.values()))}
+    shapes = {"domain": list(QUADRANTS), "range": list(SHAPES.values())}
+    points = base.mark_point(filled=True, size=70, opacity=0.9).encode(
+        x,
+        y,
+        alt.Color("quadrant:N", scale=alt.Scale(**palette), legend=None),
+        alt.Shape("quadrant:N", scale=alt.Scale(**shapes), legend=None),
+        tooltip=[alt.Tooltip(f"{column}:N", title=title) for column, title in SHOWN.items()],
+    )
+    named = base.transform_filter("labels || datum.name == marked").mark_text(dy=-11, fontSize=10)
+    line = alt.Chart(pd.DataFrame({"at": [0]})).transform_calculate(at="factor")
+    rules = [line.mark_rule(strokeDash=[4, 4]).encode(**{axis: "at:Q"}) for axis in ("x", "y")]
+    corners = [_corner(base, name) for name in QUADRANTS]
+    layers = [*rules, points, named.encode(x, y, text="label:N"), *corners]
+    return alt.layer(*layers).add_params(*parameters).properties(width="container", height=420)
+
+
+def _with_quadrants(chart: alt.Chart) -> alt.Chart:
+    """Filter the languages, and compute what the axes show and Equation 1's quadrant."""
+    gains = {}
+    for side, axis in {"bilingual": "own", "multilingual": "others"}.items():
+        before, after = f"max(datum.{side}_pre, T)", f"datum.{side}_post"
+        gains[axis] = f"({after} - factor * {before} > 0)"
+        chart = chart.transform_calculate(**{axis: f"max({after} / {before}, 0.05)"})
+    inside = " && ".join(f"({name} == '{ALL}' || datum.{name} == {name})" for name in FILTERS)
+    return chart.transform_filter(inside).transform_calculate(
+        label="labels ? datum.language : datum.name",
+        quadrant=f"{gains['own']} ? ({gains['others']} ? 'reciprocal' : 'selfish') "
+        f": ({gains['others']} ? 'altruistic' : 'stagnant')",
+    )
+
+
+def _corner(base: alt.Chart, quadrant: str) -> alt.Chart:
+    """Write the number of a quadrant's languages into its corner."""
+    left, top = CORNERS[quadrant]
+    text = {
+        "align": "right" if left else "left",
+        "baseline": "bottom" if top else "top",
+        "dx": -6 if left else 6,
+        "dy": -6 if top else 6,
+        "color": to_hex(QUADRANT_PALETTE[quadrant]),
+    }
+    return (
+        base.transform_filter(f"datum.quadrant == '{quadrant}'")
+        .transform_aggregate(number="count()")
+        .transform_calculate(text=f"datum.number + ' {quadrant}'")
+        .mark_text(fontWeight="bold", **text)
+        .encode(text="text:N", x=alt.value(left), y=alt.value(top))
+    )
+
+
+def _menu(name: str, values: pd.Series, first: str = ALL) -> alt.BindRadioSelect:
+    return alt.binding_select(options=[first, *sorted(values.unique())], name=f"{name} ")
