@@ -17,7 +17,7 @@ import nbformat
 import yaml
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from mlq_utils.book import interactive, language_pages, preflight, site_search
+from mlq_utils.book import downloads, interactive, language_pages, preflight, site_search
 from mlq_utils.book.execution import BookError, Chapter, execute, inputs_key, say
 from mlq_utils.book.pages import declarations, validate
 from mlq_utils.data import one_of
@@ -86,6 +86,8 @@ def _stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*"))
     (source / "book/_static").rename(source / "_static")  # where Jupyter Book looks for it
     (source / "_static/vega.js").write_text(interactive.libraries(), "utf8")
+    if any(chapter.path.stem == "downloads" for chapter in listed):
+        downloads.write(source / downloads.FOLDER)
     shutil.copy(root / "_toc.yml", source)
     config = yaml.safe_load((root / "_config.yml").read_text("utf8"))
     url = config["repository"]["url"]

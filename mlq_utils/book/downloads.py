@@ -1,0 +1,102 @@
+"""The numbers behind the pages as files: every table and record, as CSV and as Parquet.
+
+`mlq book` writes them into the site, where the page of downloads links them. `columns.yaml` in the
+package data says what each column holds.
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import yaml
+
+from mlq_utils import claims, languages, paper, quadrants, tokenization
+from mlq_utils.data import PACKAGE_DATA
+from mlq_utils.experiments import studies
+
+COLUMNS: dict[str, str] = yaml.safe_load((PACKAGE_DATA / "columns.yaml").read_text("utf8"))
+"""What each column holds, in words."""
+FOLDER = "_static/downloads"
+"""Where the files lie in the site."""
+_OURS = "MIT"
+
+
+class Download(NamedTuple):
+    """A frame that readers can download: what it is, its licence, and what reads it."""
+
+    title: str
+    licence: str
+    read: Callable[[], pd.DataFrame]
+
+
+def _runs() -> pd.DataFrame:
+    """Return the scores of all recorded runs of the toy, with the study that they belong to."""
+    found = pd.concat({name: studies.scores(name) for name in studies.STUDIES}, names=["study"])
+    found = found.reset_index("study").dropna(axis="columns", how="all")
+    return found.assign(found=found["found"].map(json.dumps, na_action="ignore"))
+
+
+def _table(number: int) -> Download:
+    title = paper.table(number).attrs["title"]
+    return Download(
+        f"Table {number}: {title}", "figures of the paper", partial(paper.table, number)
+    )
+
+
+DOWNLOADS = {f"table_{n:02d}": _table(n) for n in range(1, 17)} | {
+    "constants": Download("Numbers in the paper's text", "figures of the paper", paper.constants),
+    "checks": Download("What the paper says twice, compared", _OURS, paper.checks),
+    "contradictions": Download(
+        "Where the paper disagrees with itself", _OURS, paper.contradictions
+    ),
+    "claims": Download("The claims and their verdicts", _OURS, claims.table),
+    "quadrants": Download(
+        "The quadrants of TED, recomputed",
+        _OURS,
+        lambda: quadrants.assign(quadrants.published(), quadrants.threshold()),
+    ),
+    "languages": Download("The languages: names, families, corpora", _OURS, languages.table),
+    "systems": Download(
+        "What 18 systems score from English, by LLaMAX", "MIT", paper.published_scores
+    ),
+    "understanding": Download(
+        "LLaMA-7B on understanding tasks, by lm-evaluation-harness", "MIT", paper.harness_scores
+    ),
+    "token_counts": Download(
+        "Tokens of FLORES-200 by 27 tokenizers, by Petrov and others", "MIT", paper.token_counts
+    ),
+    "fertility": Download(
+        "Six tokenizers on FLORES-200, measured here",
+        _OURS,
+        partial(tokenization.recorded, "fertility"),
+    ),
+    "shortening": Download(
+        "Byte sequences shortened, measured here",
+        _OURS,
+        partial(tokenization.recorded, "shortening"),
+    ),
+    "toy_runs": Download("The toy: scores of all recorded runs", _OURS, _runs),
+}
+"""What can be downloaded, by the name of the files."""
+
+
+def catalogue() -> pd.DataFrame:
+    """Return one row per download: `name`, `what`, `rows`, `columns` and `licence`."""
+    rows = []
+    for name, download in DOWNLOADS.items():
+        frame = download.read()
+        rows.append((name, download.title, len(frame), len(frame.columns), download.licence))
+    return pd.DataFrame(rows, columns=["name", "what", "rows", "columns", "licence"])
+
+
+def write(folder: Path) -> None:
+    """Write all downloads into a folder, as `name.csv` and `name.parquet`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dictionary = pd.DataFrame(COLUMNS.items(), columns=["column", "meaning"])
+    frames = {name: download.read() for name, download in DOWNLOADS.items()}
+    for name, frame in (frames | {"columns": dictionary}).items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
