@@ -31,7 +31,9 @@ def write(source: Path, codes: Collection[str] | None = None) -> None:
     `codes` are the languages that get a page. They default to all but English.
     """
     toc = yaml.safe_load((source / "_toc.yml").read_text("utf8"))
-    index = [entry for entry in toc.get("chapters", []) if entry.get("file") == INDEX]
+    parts = [toc, *toc.get("parts", [])]
+    entries = [entry for part in parts for entry in part.get("chapters", [])]
+    index = [entry for entry in entries if entry.get("file") == INDEX]
     if not index:
         return
     ordered = languages.table().query("code != 'en'").sort_values("name")["code"]
