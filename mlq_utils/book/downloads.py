@@ -1,7 +1,7 @@
 """The numbers behind the pages as files: every table and record, as CSV and as Parquet.
 
-`mlq book` writes them into the site, where the page of downloads links them. `columns.yaml` in the
-package data says what each column holds.
+`mlq book` writes them into the site, where the page of downloads links them; the ledger of claims
+is on its own page. `columns.yaml` in the package data says what each column holds.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pandas as pd
 import yaml
 
-from mlq_utils import claims, languages, paper, quadrants, tokenization
+from mlq_utils import languages, paper, quadrants, tokenization
 from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.experiments import studies
 
@@ -52,7 +52,6 @@ DOWNLOADS = {f"table_{n:02d}": _table(n) for n in range(1, 17)} | {
     "contradictions": Download(
         "Where the paper disagrees with itself", _OURS, paper.contradictions
     ),
-    "claims": Download("The claims and their verdicts", _OURS, claims.table),
     "quadrants": Download(
         "The quadrants of TED, recomputed",
         _OURS,

@@ -1,6 +1,7 @@
 """What the notebooks call: parameter checks, glued values, sortable tables and provenance."""
 
 import ast
+import base64
 import builtins
 import contextlib
 import html
@@ -143,6 +144,20 @@ def sortable(frame: pd.DataFrame, links: Mapping[str, Sequence[str]] | None = No
     with pd.option_context("display.max_colwidth", None):
         table = shown.to_html(index=False, escape=False, classes="sortable")
     return HTML(table.replace("<th>", '<th scope="col">'))
+
+
+def csv_link(frame: pd.DataFrame, name: str) -> HTML:
+    """Return a link that downloads a frame as CSV. The file is in the page, so that it works alone.
+
+    Args:
+        frame: The frame. Its index is left out.
+        name: Name of the file, without its ending.
+    """
+    data = base64.b64encode(frame.to_csv(index=False).encode()).decode()
+    return HTML(
+        f'<p><a download="{name}.csv" href="data:text/csv;charset=utf-8;base64,{data}">'
+        f"Download {name}.csv</a></p>"
+    )
 
 
 def _commit() -> str:

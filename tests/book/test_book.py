@@ -1,5 +1,6 @@
 """The pipeline on a book of one notebook: what it reuses, what it refuses, what it leaves."""
 
+import base64
 import os
 import shutil
 import signal
@@ -10,8 +11,10 @@ from pathlib import Path
 from unittest import mock
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from IPython.core.interactiveshell import InteractiveShell
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -420,6 +423,14 @@ def test_types(annotation, good, bad):
 def test_an_annotation_must_be_built_in():
     with pytest.raises(ValueError, match="built-in types and Optional, not Path"):
         pages.declarations("folder: Path = '.'")
+
+
+def test_a_csv_link_holds_the_frame():
+    frame = pd.DataFrame({"language": ["no", "km"], "words": ['a, "b"', "ខ្មែរ"]}, index=[3, 4])
+    link = BeautifulSoup(pages.csv_link(frame, "some").data, "html.parser").a
+    assert link["download"] == "some.csv"
+    text = base64.b64decode(link["href"].partition("base64,")[2]).decode()
+    assert text == frame.to_csv(index=False)
 
 
 def test_provenance_says_what_a_page_was_made_with(machine_paths):
