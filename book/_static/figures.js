@@ -9,7 +9,12 @@
       const kept = old ? Object.entries(old.getState().signals) : [];
       const result = await vegaEmbed(place, JSON.parse(source.textContent), {
         actions: { export: true, source: false, compiled: false, editor: false },
-        config: { background: "transparent", font: "inherit" },
+        config: {
+          axis: { grid: false },
+          background: "transparent",
+          font: "inherit",
+          rule: { color: dark ? "#bbb" : "#555" },
+        },
         renderer: "svg",
         theme: dark ? "dark" : undefined,
         tooltip: { theme: dark ? "dark" : "light" },

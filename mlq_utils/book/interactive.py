@@ -93,7 +93,8 @@ def quadrant_explorer(
     scale = alt.Scale(type="log", domain=[0.05, 20], nice=False)
     x = alt.X("own:Q", scale=scale, title="own score after tuning, in times of before (or T)")
     y = alt.Y("others:Q", scale=scale, title="others' mean score, in times of before (or T)")
-    palette = {"domain": list(QUADRANTS), "range": list(map(to_hex, QUADRANT_PALETTE.values()))}
+    colours = QUADRANT_PALETTE | {"stagnant": (0.45, 0.45, 0.45)}  # seen on black, too
+    palette = {"domain": list(QUADRANTS), "range": list(map(to_hex, colours.values()))}
     shapes = {"domain": list(QUADRANTS), "range": list(SHAPES.values())}
     points = base.mark_point(filled=True, size=70, opacity=0.9).encode(
         x,
@@ -133,7 +134,6 @@ def _corner(base: alt.Chart, quadrant: str) -> alt.Chart:
         "baseline": "bottom" if top else "top",
         "dx": -6 if left else 6,
         "dy": -6 if top else 6,
-        "color": to_hex(QUADRANT_PALETTE[quadrant]),
     }
     return (
         base.transform_filter(f"datum.quadrant == '{quadrant}'")
