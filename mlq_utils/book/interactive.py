@@ -10,6 +10,7 @@ import json
 import altair as alt
 import pandas as pd
 import vl_convert
+from babel import Locale
 from IPython.display import HTML
 from matplotlib.colors import to_hex
 
@@ -80,6 +81,7 @@ def quadrant_explorer(
     """
     known = languages.table().set_index("code").rename(columns={"family_1": "family"})
     about = known.loc[scores["language"], ["name", *FILTERS]].reset_index(drop=True)
+    about["script"] = about["script"].map(Locale("en").scripts)
     data = scores.reset_index(drop=True).join(about)
     step = {"min": 0.05, "max": largest, "step": 0.05}
     parameters = [
