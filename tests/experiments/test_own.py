@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import pickle
 
 import pandas as pd
 import pytest
 
-from mlq_utils import cli, corpora, experiments, modeling, tokenization
+from mlq_utils import cli, corpora, experiments, languages, modeling, tokenization
 from mlq_utils.corpora import Pairs
-from mlq_utils.experiments import Spec, run_all, runner, spec_of
+from mlq_utils.experiments import Spec, runner, spec_of
 from mlq_utils.experiments.store import Store
 from mlq_utils.languages import Language
 from mlq_utils.modeling.extension import Extension
@@ -81,11 +82,12 @@ def test_what_is_not_named_changes_no_identity(spec):
     assert dataclasses.replace(spec, language=named).identity() != spec.identity()
 
 
-def test_worker_processes_know_an_own_language(spec, tmp_path):
-    specs = [dataclasses.replace(spec, seed=seed, targets=("qeu",)) for seed in (1, 2)]
-    found = run_all(specs, Store(tmp_path), workers=2)
-    assert [record["status"] for record in found] == ["done"] * 2
-    assert [record["spec"]["seed"] for record in found] == [1, 2]
+def test_a_run_carries_its_language_to_other_processes(spec):
+    with pytest.raises(ValueError, match="unknown language 'qeu'"):
+        languages.get("qeu")  # so that nothing but the specification can know it
+    there = pickle.loads(pickle.dumps(spec))
+    assert there == spec and there.identity() == spec.identity()
+    assert there.spoken("qeu").name == "New Basque"
 
 
 @pytest.mark.parametrize("code", ["eu", "sq", "si", "br", "yue"])
