@@ -14,12 +14,14 @@
           background: "transparent",
           font: "inherit",
           rule: { color: dark ? "#bbb" : "#555" },
+          text: { color: dark ? "#ddd" : "#222" },
         },
         renderer: "svg",
         theme: dark ? "dark" : undefined,
         tooltip: { theme: dark ? "dark" : "light" },
       });
       place.view = result.view;
+      place.querySelector("summary")?.setAttribute("aria-label", "Save the figure");
       for (const [name, value] of kept) {
         if (place.querySelector(`[name="${name}"]`)) result.view.signal(name, value);
       }
