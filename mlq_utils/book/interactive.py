@@ -20,13 +20,6 @@ from mlq_utils.quadrants import QUADRANTS
 
 SHAPES = dict(zip(QUADRANTS, ("circle", "triangle-up", "diamond", "square"), strict=True))
 """Vega's names of the markers that the other figures have."""
-CORNERS = {
-    "reciprocal": ("width", 0),
-    "altruistic": (0, 0),
-    "selfish": ("width", "height"),
-    "stagnant": (0, "height"),
-}
-"""Where each quadrant's name stands in the explorer, from the left and from the top."""
 FILTERS = ("script", "family")
 """What the menus of the explorer choose languages by."""
 ALL = "all"
@@ -130,19 +123,20 @@ def _with_quadrants(chart: alt.Chart) -> alt.Chart:
 
 def _corner(base: alt.Chart, quadrant: str) -> alt.Chart:
     """Write the number of a quadrant's languages into its corner."""
-    left, top = CORNERS[quadrant]
+    right, low = quadrant in ("reciprocal", "selfish"), quadrant in ("selfish", "stagnant")
     text = {
-        "align": "right" if left else "left",
-        "baseline": "bottom" if top else "top",
-        "dx": -6 if left else 6,
-        "dy": -6 if top else 6,
+        "align": "right" if right else "left",
+        "baseline": "bottom" if low else "top",
+        "dx": -6 if right else 6,
+        "dy": -6 if low else 6,
     }
+    left, top = alt.value("width" if right else 0), alt.value("height" if low else 0)
     return (
         base.transform_filter(f"datum.quadrant == '{quadrant}'")
         .transform_aggregate(number="count()")
         .transform_calculate(text=f"datum.number + ' {quadrant}'")
         .mark_text(fontWeight="bold", **text)
-        .encode(text="text:N", x=alt.value(left), y=alt.value(top))
+        .encode(text="text:N", x=left, y=top)
     )
 
 

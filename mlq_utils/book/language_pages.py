@@ -71,9 +71,6 @@ def _known() -> dict[str, dict[str, Rows]]:
     """Return what there is of all languages, as rows by kind and language."""
     into, out_of = paper.published_scores(), paper.published_scores("x-en")
     runs = quadrants.runs().reset_index().replace({"strategy": strategies.NAMES})
-    untuned, tuned = studies.scores("untuned"), studies.scores("by_language")
-    means = quadrants.trained(untuned, tuned).groupby("language", as_index=False).mean()
-    toy = quadrants.assign(means, quadrants.threshold(untuned["spbleu"]))
     return {
         "english_tasks": _by("target", paper.table(9)),
         "quadrants": _by("language", paper.table(2).query("dataset != 'Summary'")),
@@ -83,7 +80,7 @@ def _known() -> dict[str, dict[str, Rows]]:
         "tokens": _premiums(tokenization.recorded("fertility"), "tokens_per_sentence"),
         "counts": _premiums(paper.token_counts(), "tokens"),
         "toy": _by("tuned_on", _toy()),
-        "toy_quadrant": _by("language", toy),
+        "toy_quadrant": _by("language", studies.assigned()),
     }
 
 

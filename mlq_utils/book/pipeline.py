@@ -17,7 +17,7 @@ import nbformat
 import yaml
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from mlq_utils.book import downloads, interactive, language_pages, preflight, site_search
+from mlq_utils.book import language_pages, preflight, site_search
 from mlq_utils.book.execution import BookError, Chapter, execute, inputs_key, say
 from mlq_utils.book.pages import declarations, validate
 from mlq_utils.data import one_of
@@ -81,6 +81,8 @@ def _stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
     If `_config.yml` sets the address of the repository, pages get buttons for it, and chapters a
     cell that installs the package on Colab.
     """
+    from mlq_utils.book import downloads, interactive  # late, since Vega takes seconds
+
     source = root / "_build/source" / profile
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*"))

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from mlq_utils import experiments, languages
+from mlq_utils import experiments, languages, quadrants
 from mlq_utils.data import PACKAGE_DATA, one_of
 from mlq_utils.experiments.scales import MINI
 from mlq_utils.experiments.spec import Spec
@@ -152,6 +152,14 @@ def sides(scores: pd.DataFrame) -> pd.DataFrame:
     by = ["tuned_on", "strategy", "learning_rate", "size", "seed", "side"]
     frame = frame[own | scores["target"].isin(set(group("watched")) - {"af"})]
     return frame.groupby(by, dropna=False, as_index=False, sort=False)["spbleu"].mean()
+
+
+def assigned() -> pd.DataFrame:
+    """Return `quadrants.assign` of the toy: a row per language, by its mean scores over seeds."""
+    untuned = scores("untuned")
+    by_seed = quadrants.trained(untuned, scores("by_language"))
+    means = by_seed.groupby("language", as_index=False).mean().drop(columns="seed")
+    return quadrants.assign(means, quadrants.threshold(untuned["spbleu"]))
 
 
 def live(spec: Spec, targets: Sequence[str]) -> pd.DataFrame:

@@ -230,27 +230,6 @@ def test_bad_flags_are_one_line(capsys, words, message):
     assert line.startswith("mlq: error: ") and message in line
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "language: {code: no, name: X, script: Latn}",
-            "language.code: Input should be a valid st",
-        ),
-        ("language: {code: qx, name: X}", "language.script: Field required"),
-        ("language: {code: qx, name: X, skript: Latn}", "Did you mean script"),
-        ("pairs: {files: pairs.tsv}", "unknown field of `pairs` 'files'. Did you mean file"),
-        ("pairs: {file: 7}", "pairs.file: Input should be a valid string"),
-    ],
-)
-def test_a_bad_file_is_one_line(tmp_path, capsys, text, message):
-    path = tmp_path / "run.yaml"
-    path.write_text(text, "utf8")
-    assert cli.main(["run", "--config", str(path)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"mlq: error: {path}: ") and message in line
-
-
 def test_a_language_of_which_cldr_has_too_little(base):
     tibetan = Language("bo", "Tibetan", "Tibt", cldr="ba")
     with pytest.raises(ValueError, match="too little text in 'ba'"):
