@@ -31,6 +31,7 @@ from unittest import mock
 import pandas as pd
 import torch
 import tyro
+from safetensors.torch import save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -183,7 +184,7 @@ def precision(shape: str) -> dict[str, Any]:
     for strategy in ("embed", "full"):
         result = tuned(strategy, frame, device, "auto")
         with tempfile.TemporaryDirectory() as folder:
-            modeling.save(Path(folder), result.trained, strategy=strategy)
+            modeling.export(result.model, Path(folder))
             loaded = modeling.load(folder, dtype=placement()[1])
             loaded.model.to(device)
             fast = modeling.for_translation(loaded)
@@ -328,7 +329,7 @@ def saving(shape: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=".") as folder:  # on the disk that runs are kept on
         path = Path(folder)
         trained = {name: weight.detach() for name, weight in weights.items()}
-        save = timed(lambda: modeling.save(path, trained, strategy="embed"))
+        save = timed(lambda: save_file(trained, path / "trained.safetensors"))
         state = path / "checkpoint.safetensors"
         point = timed(lambda: checkpoint.save(state, "run", {}, weights, optimizer.state))
         return {

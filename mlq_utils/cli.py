@@ -109,8 +109,8 @@ def _run(args: Sequence[str]) -> Command:
         *,
         config: Path | None = None,
         store: str = STORE,
-        save: Path | None = None,
         export: Path | None = None,
+        adapter: bool = False,
     ) -> str:
         """Tune, translate and score a model.
 
@@ -118,12 +118,13 @@ def _run(args: Sequence[str]) -> Command:
             spec: What to run.
             config: YAML file with fields of the specification, which flags override.
             store: Folder or URL where records are kept.
-            save: Folder to save the tuned model in.
             export: Empty folder to export the tuned model to, in Hugging Face's format.
+            adapter: Whether to export an adapter of PEFT, for LoRA or Embed FT, in place of the
+                whole model.
         """
         from mlq_utils.experiments import Store, runner
 
-        return runner.report(spec.spec(), Store(store), save=save, export=export)
+        return runner.report(spec.spec(), Store(store), export=export, adapter=adapter)
 
     return run
 

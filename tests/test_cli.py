@@ -267,7 +267,7 @@ def flags(*command):
 def test_documented_flags_exist():
     codes = [code for path in PAGES for text in texts(path) for code in inline(text)]
     shown = {code.split()[0] for code in codes if code.startswith("--")}
-    assert {"--base", "--save", "--spare-rows"} <= shown <= flags("run")
+    assert {"--base", "--export", "--spare-rows"} <= shown <= flags("run")
 
 
 # What the commands do.

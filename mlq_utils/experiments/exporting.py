@@ -23,10 +23,10 @@ def export(
     """Export a tuned model as a folder in Hugging Face's format, with a model card.
 
     Args:
-        run: Folder of `mlq run --save FOLDER`, or the identity of a run, which is tuned again.
+        run: Identity of a run, which is tuned again. `mlq run --export FOLDER` exports at once.
         folder: New or empty folder.
-        adapter: Whether to export an adapter of PEFT (for LoRA or Embed FT, from a folder) instead
-            of the whole model.
+        adapter: Whether to export an adapter of PEFT, for LoRA or Embed FT, in place of the whole
+            model.
         push: Private repository of the Hub to push to, owner/name.
         store: Folder or URL where records are kept.
 
@@ -34,18 +34,12 @@ def export(
         ValueError: There is no such run, it makes no adapter, or the folder is not empty.
         OSError: The Hub refuses or cannot be reached. Nothing has been computed.
     """
-    kept, saved = Store(store), modeling.saved_as(Path(run))
-    record = kept.get(saved.get("run", run))
+    kept = Store(store)
+    record = kept.get(run)
     if record is None or record["status"] != "done":
-        raise ValueError(f"{run!r} is no folder with a saved model, and no run in {store}")
-    if adapter and not saved:
-        raise ValueError("an adapter is made from a folder: `mlq run --save FOLDER` makes one")
+        raise ValueError(f"{run!r} is the identity of no run in {store}")
     check(folder, push)
-    if saved:
-        modeling.export_saved(Path(run), folder, adapter)
-        write_card(folder, record, kept)
-    else:
-        experiments.run(spec_of(record), kept, export=folder)
+    experiments.run(spec_of(record), kept, export=folder, adapter=adapter)
     if push:
         _hub("upload_folder", push, folder_path=folder)
     return f"{folder} holds the model." + (f" It is at huggingface.co/{push}, too." if push else "")

@@ -42,7 +42,7 @@ class Evaluation:
     """A model, and the tasks of language understanding that it is scored on.
 
     Attributes:
-        base: A model that `modeling.load` takes, such as a folder that `modeling.save` wrote.
+        base: A model that `modeling.load` takes, such as an exported folder.
             Defaults to the packaged one, "mini".
         tasks: Names of tasks: xcopa, mgsm, xstorycloze, pawsx, xnli. Defaults to all.
         languages: Codes of languages; each task is scored in those that it has. Defaults to all.

@@ -42,8 +42,6 @@ UNKNOWN = 0.05
 """Largest share of the letters of own pairs that a tokenizer may lack."""
 PART_SECONDS = 10.0
 """Targets that took longer to translate are stored at once, others with the whole record."""
-SAVED = ("strategy", "layers", "base", "revision", "spare_rows")
-"""Fields of a specification that `modeling.save` takes."""
 
 Part = tuple[dict[str, Any], pd.DataFrame]
 """The scores of one target with what training took, and its translations."""
@@ -54,8 +52,8 @@ def run(
     store: Store | None = None,
     *,
     progress: bool | None = None,
-    save: Path | None = None,
     export: Path | None = None,
+    adapter: bool = False,
 ) -> dict[str, Any]:
     """Return the record of a run, computing it if the store has none.
 
@@ -63,10 +61,11 @@ def run(
         spec: What to run.
         store: Where records are kept. Defaults to `default_store()`.
         progress: Whether to show a progress bar. Defaults to showing it outside notebooks.
-        save: Folder to save the tuned model in, for `modeling.load`. If the store has the record
-            but the folder lacks the model, the model is tuned again.
-        export: Empty folder to export the tuned model to, for Hugging Face's libraries. The
-            untuned model is scored, too; and a model whose record the store has is tuned again.
+        export: Empty folder to export the tuned model to, for `modeling.load` and Hugging Face's
+            libraries. The untuned model is scored, too; and a model whose record the store has is
+            tuned again.
+        adapter: Whether to export an adapter of PEFT, for LoRA or Embed FT, in place of the whole
+            model. Defaults to False.
 
     Returns:
         The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (one
@@ -74,28 +73,26 @@ def run(
         `training` (losses, time, memory), `seconds`, `versions`, `hardware` and `date`.
 
     Raises:
-        ValueError: `save` or `export` is given but nothing is tuned, its tokenizer cannot be
-            written, or the folder holds something else.
+        ValueError: `export` is given but nothing is tuned, its tokenizer cannot be written, it
+            makes no adapter, or the folder holds something.
         OSError: The store cannot be written to. Nothing has been computed.
     """
     store = store or default_store()
     key = spec.identity()
-    if save is not None:
-        save = distributed.broadcast_from_main(lambda: _folder_to_fill(spec, Path(save)))
     if export is not None:
-        distributed.broadcast_from_main(lambda: _check_export(spec, export))
+        distributed.broadcast_from_main(lambda: _check_export(spec, export, adapter))
         run(spec.untuned(), store, progress=progress)  # the card says what was lost
     known = distributed.broadcast_from_main(lambda: store.get(key))
     if known is not None:
-        if (save or export) and known["status"] == "done":
-            _tune(spec, save, progress, export)
+        if export and known["status"] == "done":
+            _tune(spec, progress, export, adapter)
             _write_card(export, known, store)
         return known
     distributed.broadcast_from_main(store.check)  # before what it would not take is computed
     start = perf_counter()
     record, hypotheses = {"spec": asdict(spec), "identity": key}, None
     try:
-        results, hypotheses = _compute(spec, store, save, progress, export)
+        results, hypotheses = _compute(spec, store, progress, export, adapter)
         record |= {"status": "done"} | results
     except FloatingPointError as error:  # it would fail the same way again; others go on
         record |= {"status": "failed", "error": str(error)}
@@ -111,12 +108,16 @@ def run(
     return kept
 
 
-def _check_export(spec: Spec, folder: Path) -> None:
+def _check_export(spec: Spec, folder: Path, adapter: bool) -> None:
     if not spec.languages or spec.shorten is not None:
         raise ValueError(
             "only a model that is tuned, with a tokenizer that others can read, is exported: "
             f"languages={spec.languages}, shorten={spec.shorten!r}"
         )
+    if adapter and spec.extension:
+        raise ValueError("an adapter has no room for new pieces: export the whole model instead")
+    if adapter:
+        modeling.check_adapter(spec.strategy, spec.base, spec.revision)
     exporting.check(folder)
 
 
@@ -176,22 +177,8 @@ def _checkpoint(spec: Spec) -> Path:
     return CHECKPOINTS / f"{spec.identity()}.safetensors"
 
 
-def _folder_to_fill(spec: Spec, folder: Path) -> Path | None:
-    """Return the folder to save a model in, or None if the model is there already."""
-    if not spec.languages or spec.extension is not None or spec.shorten is not None:
-        raise ValueError(
-            "only a model that is tuned, with the base's own tokenizer, can be saved: languages="
-            f"{spec.languages}, extension={spec.extension}, shorten={spec.shorten!r}"
-        )
-    if not folder.exists() or not any(folder.iterdir()):
-        return folder
-    if modeling.saved_as(folder).get("run") == spec.identity():
-        return None
-    raise ValueError(f"{folder} holds something else: give an empty folder to save the model in")
-
-
 def _compute(
-    spec: Spec, store: Store, save: Path | None, progress: bool | None, export: Path | None
+    spec: Spec, store: Store, progress: bool | None, export: Path | None, adapter: bool
 ) -> Part:
     """Return scores, with what training took, and translations."""
     if spec.test[0] != "cldr":  # what cannot be scored is not tuned
@@ -202,8 +189,8 @@ def _compute(
             _sentences(spec, target)
     parts = distributed.broadcast_from_main(lambda: _kept(spec, store))
     trained = next((part["training"] for part, _ in parts.values()), None)
-    if len(parts) < len(spec.targets) or save or export:
-        base, trained = _tune(spec, save, progress, export)
+    if len(parts) < len(spec.targets) or export:
+        base, trained = _tune(spec, progress, export, adapter)
         base = modeling.for_translation(base)
     for target in spec.targets:
         if target not in parts:
@@ -225,9 +212,9 @@ def _kept(spec: Spec, store: Store) -> dict[str, Part]:
 
 def _tune(
     spec: Spec,
-    save: Path | None = None,
     progress: bool | None = None,
     export: Path | None = None,
+    adapter: bool = False,
 ) -> tuple[modeling.Model, dict[str, Any] | None]:
     """Return the model to translate with, and what training took or None for the untuned base."""
     frame = _tuning_data(spec) if spec.languages else pd.DataFrame()
@@ -255,12 +242,12 @@ def _tune(
         base = replace(base, tokenizer=codec.shortened())
     options = {"layers": spec.layers, "checkpoint": _checkpoint(spec), "progress": progress}
     result = training.fine_tune(base, frame, spec.strategy, spec.steps(), **options)
-    if save is not None and distributed.state().is_main_process:
-        about = {name: getattr(spec, name) for name in SAVED}
-        modeling.save(save, result.trained, **about, run=spec.identity())
     if export is not None and distributed.state().is_main_process:
-        own = None if spec.extension else bases.find(spec.base, spec.revision)
-        modeling.export(result.model, export, own)
+        if adapter:
+            modeling.export_adapter(result.trained, export, spec.strategy, spec.base, **given)
+        else:
+            own = None if spec.extension else bases.find(spec.base, spec.revision)
+            modeling.export(result.model, export, own)
     counts = ("peak_bytes", "estimated_peak_bytes", "examples", "skipped")
     return result.model, {
         "losses": [round(loss, 4) for loss in result.losses],

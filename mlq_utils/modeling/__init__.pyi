@@ -1,9 +1,9 @@
-from .bases import MINI, digest, saved_as
+from .bases import MINI, digest
 from .beam import Output
 from .distributed import hardware, placement
-from .exporting import export, export_saved
+from .exporting import check_adapter, export, export_adapter
 from .extension import METHODS, STARTS, Extension, extend, learn, reached
-from .loading import Model, configuration, load, save
+from .loading import Model, configuration, load
 from .precision import choose_precision, for_translation
 from .pretraining_text import Mix, pretraining_languages, shares, trace_languages
 from .prompts import alpaca, english_tasks, mixture
@@ -13,9 +13,9 @@ from .translation import beam_search, context_length, scaled_cap, translate
 
 __all__ = [
     "METHODS", "MINI", "PAPER_CAP", "STARTS", "STRATEGIES", "Extension", "Mix", "Model",
-    "Output", "Result", "Schedule", "alpaca", "beam_search", "choose_precision",
-    "configuration", "context_length", "decoder_layers", "digest", "english_tasks", "export",
-    "export_saved", "extend", "fine_tune", "for_translation", "hardware", "learn", "load",
-    "mixture", "placement", "prepare", "pretraining_languages", "reached", "save", "saved_as",
-    "scaled_cap", "shares", "trace_languages", "trainable", "translate",
+    "Output", "Result", "Schedule", "alpaca", "beam_search", "check_adapter",
+    "choose_precision", "configuration", "context_length", "decoder_layers", "digest",
+    "english_tasks", "export", "export_adapter", "extend", "fine_tune", "for_translation",
+    "hardware", "learn", "load", "mixture", "placement", "prepare", "pretraining_languages",
+    "reached", "scaled_cap", "shares", "trace_languages", "trainable", "translate",
 ]  # fmt: skip

@@ -1,18 +1,14 @@
 """Base models by name: where their files are and which files they are. Needs no torch."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from mlq_utils.data import HUB_NAME, PACKAGE_DATA, from_hub, sha256
 
 MINI = PACKAGE_DATA / "base"
 """The packaged base model: config.json, model.safetensors, tokenizer.model."""
-SAVED = "trained.json"
-"""The file by which a folder of `modeling.save` is known."""
 HUB_FILES = ["config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*"]
 """The files fetched from the Hub. A pickled checkpoint or code is not even downloaded."""
 
@@ -66,17 +62,3 @@ def digest(name: str) -> str:
         return name
     weights = [p for p in files if p.name != "pretraining.json"]
     return hashlib.sha256(b"".join(bytes.fromhex(sha256(p)) for p in weights)).hexdigest()
-
-
-def saved_as(folder: Path) -> dict[str, Any]:
-    """Return the base, strategy and notes that `modeling.save` wrote into a folder, if it did.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    if not (folder / SAVED).is_file():
-        return {}
-    try:
-        return dict(json.loads((folder / SAVED).read_text("utf8")))
-    except ValueError as error:
-        raise ValueError(f"{folder / SAVED} is damaged: {error}") from error

@@ -1,26 +1,27 @@
 """Tuned models as others read them: Hugging Face's folders and PEFT's adapters.
 
-    export(result.model, folder)            # for AutoModelForCausalLM, vLLM and the like
-    export_saved(saved, folder)             # what `save` wrote; or an adapter for PeftModel
+    export(result.model, folder)                      # for AutoModelForCausalLM, vLLM and others
+    export_adapter(result.trained, folder, "embed")   # for PeftModel; `load` opens both
 
 A folder holds safetensors, the configuration and a tokenizer that transformers opens.
 """
 
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import peft
 import sentencepiece
 import tokenizers
-from safetensors.torch import load_file
+import torch
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import generate_merges
 
 from mlq_utils import corpora
-from mlq_utils.modeling.bases import find, saved_as
+from mlq_utils.modeling.bases import find
 from mlq_utils.modeling.loading import Model, configuration, load, quiet
 from mlq_utils.modeling.strategies import prepare, trainable
 
@@ -102,43 +103,64 @@ def _converted(
     return found
 
 
-def export_saved(saved: Path, folder: Path, adapter: bool = False) -> None:
-    """Export the model that `save` has written, or for LoRA and Embed FT an adapter of PEFT.
-
-    The adapter of Embed FT holds the rows of the embeddings that training has changed.
+def check_adapter(strategy: str, base: str, revision: str | None = None) -> None:
+    """Refuse what no adapter can hold.
 
     Raises:
-        ValueError: An adapter cannot hold what was trained, or the base shares its embeddings with
-            its head.
+        ValueError: The strategy is another than LoRA or Embed FT, or Embed FT's base shares its
+            embeddings with its head.
     """
-    about = saved_as(saved)
-    name, revision, strategy = about["base"], about["revision"], about["strategy"]
-    source = find(name, revision)
-    if not adapter:
-        export(load(saved), folder, source)
-        return
-    tied = configuration(name, revision).tie_word_embeddings
-    if strategy != "lora" and (strategy != "embed" or tied):
+    tied = strategy == "embed" and configuration(base, revision).tie_word_embeddings
+    if strategy not in ("embed", "lora") or tied:
         raise ValueError(
             "only LoRA, and Embed FT of a base whose head is its own, make an adapter: export the "
-            f"whole model of {strategy} on {name} instead"
+            f"whole model of {strategy} on {base} instead"
         )
-    base = load(name, revision=revision, spare_rows=about["spare_rows"])
-    tensors = load_file(saved / "trained.safetensors")
+
+
+def export_adapter(
+    trained: Mapping[str, torch.Tensor],
+    folder: Path,
+    strategy: str,
+    base: str = "mini",
+    revision: str | None = None,
+    spare_rows: int = 0,
+) -> None:
+    """Write what LoRA or Embed FT has trained as an adapter of PEFT, with the base's tokenizer.
+
+    That of Embed FT holds the rows of the embeddings that training has changed.
+
+    Args:
+        trained: `Result.trained`.
+        folder: The folder.
+        strategy: "lora" or "embed".
+        base: Name or path of the base model. Defaults to "mini".
+        revision: The base's revision on the Hub.
+        spare_rows: See `load`.
+
+    Raises:
+        ValueError: As `check_adapter`.
+    """
+    check_adapter(strategy, base, revision)
+    source = find(base, revision)
+    found = load(base, revision=revision, spare_rows=spare_rows)
+    tensors = {name: tensor.cpu() for name, tensor in trained.items()}
     if strategy == "lora":
-        model = prepare(base.model, "lora")
+        model = prepare(found.model, "lora")
     else:
         (new,) = tensors.values()
-        old = base.model.get_input_embeddings().weight
-        rows = (new != old).any(dim=1).nonzero().flatten()
+        changed = (new != found.model.get_input_embeddings().weight).any(dim=1)
+        changed[0] |= not changed.any()  # PEFT cannot read an adapter without rows
+        rows = changed.nonzero().flatten()
         model = peft.get_peft_model(
-            base.model, peft.TrainableTokensConfig(token_indices=rows.tolist())
+            found.model, peft.TrainableTokensConfig(token_indices=rows.tolist())
         )
         tensors = dict.fromkeys(trainable(model), new[rows])
     for key, weight in trainable(model).items():
         weight.data.copy_(tensors[key])
     config = model.peft_config["default"]
-    config.base_model_name_or_path = str(source) if name == "mini" else name
+    local = base == "mini" or Path(base).is_dir()
+    config.base_model_name_or_path = str(source.resolve()) if local else base
     config.revision = revision
     model.save_pretrained(folder)
-    _write_tokenizer(base, folder, source)
+    _write_tokenizer(found, folder, source)

@@ -1,7 +1,6 @@
-"""Loading and saving models.
+"""Loading models.
 
-    base = load("mini")                                 # or a folder, or a name on the Hub
-    save(folder, result.trained, strategy="embed")      # and load(folder)
+    base = load("mini")            # or a folder, or a name on the Hub
 
 Whatever could lead to a wrong score instead of an error is refused before anything is trained:
 damaged or missing tensors, NaN, or the tokenizer of another model.
@@ -9,26 +8,21 @@ damaged or missing tensors, NaN, or the tokenizer of another model.
 
 import contextlib
 import dataclasses
-import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from mlq_utils import tokenization
-from mlq_utils.data import atomic_write
-from mlq_utils.modeling.bases import SAVED, digest, find, saved_as
+from mlq_utils.modeling.bases import find
 from mlq_utils.modeling.memory import is_out_of_memory
-from mlq_utils.modeling.precision import cast
-from mlq_utils.modeling.strategies import prepare, trainable
 
 
 @dataclass(frozen=True)
@@ -63,8 +57,9 @@ def load(
     """Load a model and its tokenizer to the CPU, in evaluation mode.
 
     Args:
-        name_or_path: "mini" for the packaged base; a folder in Hugging Face's format or written by
-            `save`; or a name on the Hub such as "huggyllama/llama-7b". Defaults to "mini".
+        name_or_path: "mini" for the packaged base; a folder in Hugging Face's format, which may
+            hold an adapter of PEFT; or a name on the Hub such as "huggyllama/llama-7b". Defaults to
+            "mini".
         revision: Branch, tag or commit on the Hub.
         dtype: Type of all weights, or None for that in which they are stored, so that training
             starts from just these. Defaults to fp32.
@@ -75,11 +70,11 @@ def load(
         FileNotFoundError: There is no such model, or a file is missing.
         ConnectionError: The Hub cannot be reached.
         ValueError: The weights are pickled, damaged, incomplete or not finite; the model needs
-            remote code; the vocabularies do not match; or the base of a tuned model has changed.
+            remote code; or the vocabularies do not match.
     """
     folder = find(str(name_or_path), revision)
-    if (folder / SAVED).is_file():
-        return _load_tuned(folder, dtype)
+    if (folder / peft.utils.CONFIG_NAME).is_file():
+        return _load_adapted(folder, dtype, spare_rows)
     config = configuration(str(folder))
     stored = _stored_type(folder)
     words = tokenization.load(folder)
@@ -159,70 +154,20 @@ def _read(folder: Path, **options: Any) -> tuple[PreTrainedModel, set[str]]:
     return model, set(found["missing_keys"])
 
 
-def save(
-    folder: Path,
-    trained: Mapping[str, torch.Tensor],
-    *,
-    strategy: str,
-    layers: Sequence[int] | None = None,
-    base: str = "mini",
-    revision: str | None = None,
-    spare_rows: int = 0,
-    **notes: Any,
-) -> None:
-    """Save what was trained of a model: for Embed FT the embeddings, for LoRA its small matrices.
-
-    Args:
-        folder: Folder for `trained.safetensors` and `trained.json`. The latter is written last, so
-            that the folder holds a whole model or none.
-        trained: `Result.trained`.
-        strategy: Strategy that `prepare` was given.
-        layers: Layers that `prepare` was given.
-        base: Name or path of the base model that `load` was given. Defaults to "mini".
-        revision: Revision that `load` was given.
-        spare_rows: Spare rows that `load` was given.
-        **notes: Anything else that `saved_as` should return, as JSON can hold it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "trained.safetensors") as aside:
-        save_file({name: value.cpu().contiguous() for name, value in trained.items()}, aside)
-    path = Path(base).expanduser()
-    about = {
-        "base": str(path.resolve()) if path.is_dir() else base,
-        "revision": revision,
-        "spare_rows": spare_rows,
-        "digest": digest(base),
-        "strategy": strategy,
-        "layers": layers,
-    }
-    with atomic_write(folder / SAVED) as aside:
-        aside.write_text(json.dumps(about | notes, indent=1), "utf8")
-
-
-def _load_tuned(folder: Path, dtype: torch.dtype | None) -> Model:
-    """Load a model that `save` wrote."""
-    about = saved_as(folder)
-    name = about["base"]
-    foreign = f"{folder} was tuned from another {name} than the one that is there now"
-    if digest(name) != about["digest"]:  # before any of it is loaded
-        raise ValueError(foreign)
+def _load_adapted(folder: Path, dtype: torch.dtype | None, spare_rows: int) -> Model:
+    """Load the base of an adapter, and merge the adapter into it."""
     try:
-        tensors = load_file(folder / "trained.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / 'trained.safetensors'} is damaged: {error}") from error
-    given = {key: about[key] for key in ("revision", "spare_rows")}
-    base = load(name, dtype=dtype, **given)
-    model = prepare(base.model, about["strategy"], layers=about["layers"])
-    weights = trainable(model)
-    if {n: p.shape for n, p in weights.items()} != {n: t.shape for n, t in tensors.items()}:
-        raise ValueError(foreign)
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(tensors[name])
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
-    if dtype:
-        cast(model, dtype)
+        config = peft.PeftConfig.from_pretrained(folder)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / peft.utils.CONFIG_NAME} is damaged: {error}") from error
+    name, revision = config.base_model_name_or_path, config.revision
+    base = load(name, revision=revision, dtype=dtype, spare_rows=spare_rows)
+    try:
+        # Not LoRA's own choice of fp32, so that all weights have one type when they are merged.
+        model = peft.PeftModel.from_pretrained(base.model, folder, autocast_adapter_dtype=False)
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        raise ValueError(f"{folder}: the adapter is damaged or of another base: {error}") from error
+    model = model.merge_and_unload()
     return dataclasses.replace(base, model=model.eval(), name=str(folder))
 
 

@@ -68,7 +68,7 @@ class Result:
         precision: "bf16" (with fp32 masters of what is trained) or "fp32".
         micro_batch_tokens: Largest number of tokens, padding included, that a process computes at
             once. Only a single row may have more.
-        trained: The trained parameters by name in fp32, for `modeling.save`; LoRA's before merging.
+        trained: The trained parameters by name in fp32, LoRA's before merging.
     """
 
     model: Model

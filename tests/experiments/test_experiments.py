@@ -4,13 +4,13 @@ import dataclasses
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import peft
 import pytest
 import torch
 from accelerate import PartialState
 from sacrebleu.tokenizers import tokenizer_spm
-from safetensors.torch import load_file
 
 from mlq_utils import cli, experiments, languages, modeling, scoring
 from mlq_utils.corpora import Pairs
@@ -274,78 +274,42 @@ def test_without_a_packaged_base_the_command_says_how_to_get_one(tmp_path, monke
         runner.report(Spec(), Store(tmp_path / "store"))
 
 
-@pytest.mark.parametrize("strategy", ["embed", "full", "lora", "layers"])
-def test_a_tuned_model_is_kept_and_loaded(small, tmp_path, strategy):
+@pytest.mark.parametrize(
+    ("strategy", "adapter"), [("embed", True), ("full", False), ("lora", True), ("layers", False)]
+)
+def test_a_tuned_model_is_exported_and_loaded(small, tmp_path, strategy, adapter):
     layers = (1,) if strategy == "layers" else None
-    spec = dataclasses.replace(small, strategy=strategy, layers=layers, cap=12)
-    folder = tmp_path / "tuned"
-    record = experiments.run(spec, Store(tmp_path / "runs"), progress=False, save=folder)
-    kept = load_file(folder / "trained.safetensors")
-    whole = sum(p.numel() for p in modeling.load(spec.base).model.parameters())
-    share = sum(p.numel() for p in kept.values()) / whole
-    assert share == 1 if strategy == "full" else share < 0.3
+    spec = dataclasses.replace(small, strategy=strategy, layers=layers, cap=12, epochs=3)
+    folder, runs = tmp_path / "tuned", Store(tmp_path / "runs")
+    record = experiments.run(spec, runs, progress=False, export=folder, adapter=adapter)
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    assert adapter == (size < 0.3 * (Path(spec.base) / "model.safetensors").stat().st_size)
     loaded = modeling.load(folder)
     direct, _ = runner._tune(spec, progress=False)
     assert not isinstance(loaded.model, peft.PeftModel)
+    found = loaded.model.state_dict()
+    assert list(found) == list(direct.model.state_dict())
     for name, value in direct.model.state_dict().items():
-        torch.testing.assert_close(loaded.model.state_dict()[name], value)
+        torch.testing.assert_close(found[name], value)
     untuned = dataclasses.replace(small, languages=(), base=str(folder), cap=12)
-    again = experiments.run(untuned, Store(tmp_path / "runs"), progress=False)
+    again = experiments.run(untuned, runs, progress=False)
     assert [s["spbleu"] for s in again["scores"]] == [s["spbleu"] for s in record["scores"]]
     tuned_twice = dataclasses.replace(small, base=str(folder), targets=("ro",), cap=4)
-    assert experiments.run(tuned_twice, Store(tmp_path / "runs"), progress=False)["training"]
+    assert experiments.run(tuned_twice, runs, progress=False)["training"]
 
 
-def test_a_known_run_is_tuned_again_to_be_kept_and_once_only(record, store, small, tmp_path):
-    assert experiments.run(small, store, progress=False, save=tmp_path / "tuned") == record
-    before = (tmp_path / "tuned/trained.json").stat().st_mtime_ns
-    assert experiments.run(small, store, progress=False, save=tmp_path / "tuned") == record
-    assert (tmp_path / "tuned/trained.json").stat().st_mtime_ns == before
-    assert modeling.saved_as(tmp_path / "tuned")["run"] == small.identity()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"languages": ()}, "only a model that is tuned"),
-        ({"shorten": "one token"}, "with the base's own tokenizer"),
-        ({"seed": 9}, "holds something else"),
-    ],
-)
-def test_what_cannot_be_kept_is_refused_before_work(
-    record, store, small, tmp_path, monkeypatch, changes, message
-):
-    experiments.run(small, store, progress=False, save=tmp_path)
-    monkeypatch.setattr(runner, "_compute", lambda *_: pytest.fail("computed"))
-    with pytest.raises(ValueError, match=message):
-        experiments.run(dataclasses.replace(small, **changes), store, save=tmp_path)
-
-
-def test_damaged_or_foreign_parts_are_refused(small, base, tmp_path):
-    own = shutil.copytree(base, tmp_path / "base")
-    spec = dataclasses.replace(small, base=str(own), targets=("ro",), cap=4)
-    folder = tmp_path / "tuned"
-    experiments.run(spec, Store(tmp_path / "runs"), progress=False, save=folder)
-    half = shutil.copytree(folder, tmp_path / "half")
-    (half / "trained.json").unlink()  # killed in between
-    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
-        modeling.load(half)
-    experiments.run(spec, Store(tmp_path / "other"), progress=False, save=tmp_path / "anew")
-    for name, damage in (("trained.safetensors", "damaged"), ("trained.json", "damaged")):
-        bad = shutil.copytree(folder, tmp_path / f"bad {name}")
-        (bad / name).write_bytes((bad / name).read_bytes()[:-40])
-        with pytest.raises(ValueError, match=damage):
-            modeling.load(bad)
-    text = (own / "config.json").read_text("utf8")
-    (own / "config.json").write_text(text + " ", "utf8")
-    modeling.digest.cache_clear()
-    with pytest.raises(ValueError, match="was tuned from another"):
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_damaged_adapter_is_refused(small, tmp_path, file):
+    spec, folder = dataclasses.replace(small, targets=("ro",), cap=4), tmp_path / "tuned"
+    experiments.run(spec, Store(tmp_path / "runs"), progress=False, export=folder, adapter=True)
+    (folder / file).write_bytes((folder / file).read_bytes()[:-40])
+    with pytest.raises(ValueError, match="damaged"):
         modeling.load(folder)
 
 
 def test_a_tuned_model_from_the_command_line(tmp_path, capsys):
     few = ["run", "--store", str(tmp_path / "runs"), "--targets", "ro", "--test-size", "3"]
-    tune = ["--languages", "ro", "--size", "24", "--save", str(tmp_path / "tuned")]
+    tune = ["--languages", "ro", "--size", "24", "--export", str(tmp_path / "tuned")]
     use = ["--base", str(tmp_path / "tuned")]
     tables = []
     for arguments in (tune, use):
@@ -429,7 +393,7 @@ def test_a_base_on_the_hub_is_pinned(revision):
 
 
 def test_the_command_in_two_processes(small, tmp_path, monkeypatch):
-    """By accelerate's launcher: one table, one record, and one saved model, as of one process."""
+    """By accelerate's launcher: one table, one record, one exported model, as of one process."""
     spec = dataclasses.replace(small, size=27, strategy="full", cap=8)
     alone = experiments.run(spec, Store(tmp_path / "alone"), progress=False)
     store, folder = tmp_path / "store", tmp_path / "kept"
@@ -438,7 +402,7 @@ def test_the_command_in_two_processes(small, tmp_path, monkeypatch):
         "from mlq_utils import experiments\n"
         "from mlq_utils.experiments import Spec\n"
         "from mlq_utils.experiments.store import Store\n"
-        f"experiments.run({spec!r}, Store({str(store)!r}), save=Path({str(folder)!r}))\n"
+        f"experiments.run({spec!r}, Store({str(store)!r}), export=Path({str(folder)!r}))\n"
     )
     # The module, since the program `accelerate` would import all of its other commands, too.
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
@@ -454,8 +418,8 @@ def test_the_command_in_two_processes(small, tmp_path, monkeypatch):
     assert record["training"]["processes"] == 2
     assert record["training"]["losses"] == pytest.approx(alone["training"]["losses"], rel=0.02)
     assert [row["sentences"] for row in record["scores"]] == [4, 4]
-    assert list(Store(store).keys()) == [spec.identity()]
-    assert modeling.saved_as(folder)["run"] == spec.identity()
+    assert {*Store(store).keys()} == {spec.identity(), spec.untuned().identity()}
+    assert modeling.load(folder).tokenizer
 
 
 def test_a_store_that_takes_nothing_is_told_before_work(small, tmp_path, monkeypatch):

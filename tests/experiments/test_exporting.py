@@ -29,12 +29,10 @@ def spec(small):
 
 
 @pytest.fixture(scope="module")
-def folders(spec, store, tmp_path_factory):
-    """What a run has saved and exported."""
+def exported(spec, store, tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
-    where = {name: folder / name for name in ("save", "export")}
-    experiments.run(spec, store, progress=False, **where)
-    return where
+    experiments.run(spec, store, progress=False, export=folder)
+    return folder
 
 
 class Hub:
@@ -65,20 +63,19 @@ def same(folder, model):
     return len(words) == opened.config.vocab_size
 
 
-def test_a_run_is_exported_as_others_read_it(folders, store, spec):
-    folder = folders["export"]
-    assert same(folder, modeling.load(folders["save"]))
-    files = {path.name for path in folder.iterdir()}
+def test_a_run_is_exported_as_others_read_it(exported, store, spec):
+    assert same(exported, runner._tune(spec, progress=False)[0])
+    files = {path.name for path in exported.iterdir()}
     wanted = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert wanted | {"README.md", "tokenizer.model"} <= files
     assert not [name for name in files if name.endswith((".bin", ".pt"))]
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((exported / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert store.get(spec.untuned().identity())["status"] == "done"
 
 
-def test_the_card_has_data_scores_and_what_was_lost(folders, store, spec):
-    card = (folders["export"] / "README.md").read_text("utf8")
+def test_the_card_has_data_scores_and_what_was_lost(exported, store, spec):
+    card = (exported / "README.md").read_text("utf8")
     _, head, body = card.split("---\n", 2)
     assert yaml.safe_load(head)["language"] == ["ro"] and "license" not in yaml.safe_load(head)
     record = store.get(spec.identity())
@@ -99,13 +96,12 @@ def test_the_card_has_data_scores_and_what_was_lost(folders, store, spec):
     assert "Translate English to Romanian." in body and "licence of this model" in body
 
 
-@pytest.mark.parametrize("again", ["from its folder", "by its identity"])
-def test_a_run_is_exported_later(folders, store, spec, tmp_path, again):
-    run = str(folders["save"]) if again == "from its folder" else spec.identity()
-    words = ["export", run, str(tmp_path / "home"), "--store", store.url]
+def test_a_run_is_exported_later(exported, store, spec, tmp_path):
+    words = ["export", spec.identity(), str(tmp_path / "home"), "--store", store.url]
     assert cli.main(words) == 0
-    assert same(tmp_path / "home", modeling.load(folders["save"]))
-    first, second = (path / "README.md" for path in (folders["export"], tmp_path / "home"))
+    first, second = (modeling.load(path).model for path in (exported, tmp_path / "home"))
+    assert all(map(torch.equal, first.parameters(), second.parameters()))
+    first, second = (path / "README.md" for path in (exported, tmp_path / "home"))
     assert first.read_text("utf8") == second.read_text("utf8")
 
 
@@ -134,41 +130,45 @@ def test_a_tokenizer_that_transformers_cannot_follow_is_told(base, tmp_path):
         ({"languages": ()}, "only a model that is tuned"),
         ({"shorten": "one token"}, "with a tokenizer that others can read"),
         ({}, "holds something: give a new"),
+        ({"strategy": "full", "adapter": True}, "export the whole model of full"),
+        ({"extension": Extension("bpe", 30), "adapter": True}, "no room for new pieces"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_before_work(
-    spec, store, folders, monkeypatch, changes, message
+    spec, store, exported, monkeypatch, changes, message
 ):
+    options = {"export": exported, "adapter": changes.pop("adapter", False)}
     monkeypatch.setattr(runner, "_compute", lambda *_: pytest.fail("computed"))
     with pytest.raises(ValueError, match=message):
         changed = dataclasses.replace(spec, **changes)
-        experiments.run(changed, store, export=folders["export"])
+        experiments.run(changed, store, **options)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["none", "home"], "'none' is no folder with a saved model"),
+        (["none", "home"], "'none' is the identity of no run in"),
         (["{identity}", "{export}"], "holds something"),
-        (["{identity}", "home", "--adapter"], "`mlq run --save FOLDER`"),
-        (["{save}", "home", "--push", "nobody"], "owner/name, not 'nobody'"),
+        (["{identity}", "home", "--push", "nobody"], "owner/name, not 'nobody'"),
     ],
 )
 def test_bad_requests_are_one_line(
-    folders, store, spec, tmp_path, capsys, monkeypatch, words, message
+    exported, store, spec, tmp_path, capsys, monkeypatch, words, message
 ):
     monkeypatch.chdir(tmp_path)
-    known = {"identity": spec.identity(), **folders}
+    known = {"identity": spec.identity(), "export": exported}
     words = [word.format(**known) for word in words]
     assert cli.main(["export", *words, "--store", store.url]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line and not (tmp_path / "home").exists()
 
 
-def test_a_model_is_pushed_to_a_private_repository(folders, store, tmp_path, monkeypatch, capsys):
+def test_a_model_is_pushed_to_a_private_repository(
+    spec, exported, store, tmp_path, monkeypatch, capsys
+):
     calls = []
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: Hub(calls))
-    words = ["export", str(folders["save"]), str(tmp_path / "home"), "--push", "me/basque"]
+    words = ["export", spec.identity(), str(tmp_path / "home"), "--push", "me/basque"]
     assert cli.main([*words, "--store", store.url]) == 0
     made, sent = calls
     assert made == {"repo_id": "me/basque", "private": True, "exist_ok": True}
@@ -183,10 +183,10 @@ ANSWER = httpx.Response(403, request=httpx.Request("POST", "https://example.org"
     "refusal", [HfHubHTTPError("403 Forbidden\nmore", response=ANSWER), OSError("offline")]
 )
 def test_a_hub_that_refuses_is_one_line_before_work(
-    folders, store, tmp_path, monkeypatch, capsys, refusal
+    spec, exported, store, tmp_path, monkeypatch, capsys, refusal
 ):
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: Hub([], refusal))
-    words = ["export", str(folders["save"]), str(tmp_path / "home"), "--push", "me/basque"]
+    words = ["export", spec.identity(), str(tmp_path / "home"), "--push", "me/basque"]
     assert cli.main([*words, "--store", store.url]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "the Hub does not take me/basque: " in line and "more" not in line

@@ -76,7 +76,7 @@ def test_angles_are_fp32_in_every_model_that_computes_in_bf16(rotary, frame, tmp
         for found, right in zip(reference[0], expected(whole.model), strict=True):
             torch.testing.assert_close(found[0, 0].double(), right, rtol=0, atol=1e-4)
     result = tuned(rotary, frame)
-    modeling.save(tmp_path / "kept", result.trained, strategy="embed", base=str(rotary))
+    modeling.export_adapter(result.trained, tmp_path / "kept", "embed", str(rotary))
     narrow = {
         "untuned": modeling.for_translation(whole, "bf16"),
         "tuned": modeling.for_translation(result.model, "bf16"),
@@ -166,7 +166,7 @@ def test_a_run_in_bf16_from_fp32_weights(small, in_bf16, tmp_path, strategy):
     """It is kept and loaded for translation again: all weights in bf16, and the same scores."""
     layers = (1,) if strategy == "layers" else None
     spec = dataclasses.replace(small, strategy=strategy, layers=layers, cap=12)
-    record = experiments.run(spec, Store(tmp_path / "a"), progress=False, save=tmp_path / "tuned")
+    record = experiments.run(spec, Store(tmp_path / "a"), progress=False, export=tmp_path / "tuned")
     assert record["training"]["precision"] == "bf16"
     assert record["scores"][0]["precision"] == "bfloat16"
     again = modeling.load(tmp_path / "tuned", dtype=BF16).model
