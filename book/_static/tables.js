@@ -1,8 +1,16 @@
 // A field that filters the rows of each table of class "sortable", and headings that sort it. The
 // tables are whole without this script; it needs nothing else, so pages work from the disk.
+const number = (text) => (/^[−\d.,]+$/.test(text) ? +text.replaceAll(",", "").replace("−", "-") : NaN);
 const plain = (text) => text.toLowerCase().replace(/\s+/g, " ").trim();
 
 document.addEventListener("DOMContentLoaded", () => {
+  for (const { tHead, tBodies } of document.querySelectorAll("table.cards")) {
+    const headings = Array.from(tHead.rows[0].cells, (cell) => cell.textContent);
+    for (const { cells } of tBodies[0].rows) {
+      for (const [column, cell] of Array.from(cells).entries()) cell.dataset.heading = headings[column];
+    }
+  }
+
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
     const rows = Array.from(body.rows);
@@ -24,11 +32,10 @@ document.addEventListener("DOMContentLoaded", () => {
     const bar = document.createElement("p");
     bar.className = "filter";
     bar.append(field, shown);
-    table.before(bar);
+    table.parentElement.before(bar);
     count();
 
     for (const [column, heading] of Array.from(table.tHead.rows[0].cells).entries()) {
-      for (const row of rows) row.cells[column].dataset.heading = heading.textContent;
       const button = document.createElement("button");
       button.type = "button";
       button.append(...heading.childNodes);
@@ -39,6 +46,7 @@ document.addEventListener("DOMContentLoaded", () => {
         heading.setAttribute("aria-sort", down ? "descending" : "ascending");
         const text = (row) => row.cells[column].textContent.trim();
         const compare = (a, b) =>
+          number(text(a)) - number(text(b)) ||
           text(a).localeCompare(text(b), "en", { numeric: true, sensitivity: "base" });
         body.append(...rows.sort((a, b) => (down ? compare(b, a) : compare(a, b))));
       });

@@ -17,7 +17,9 @@ from mlq_utils import languages, paper, quadrants, tokenization
 from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.experiments import studies
 
-COLUMNS: dict[str, str] = yaml.safe_load((PACKAGE_DATA / "columns.yaml").read_text("utf8"))
+COLUMNS: dict[str, str] = yaml.safe_load((PACKAGE_DATA / "columns.yaml").read_text("utf8"))[
+    "meanings"
+]
 """What each column holds, in words."""
 FOLDER = "_static/downloads"
 """Where the files lie in the site."""

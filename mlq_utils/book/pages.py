@@ -1,29 +1,35 @@
-"""What the notebooks call: parameter checks, glued values, sortable tables and provenance."""
+"""What the notebooks call: parameter checks, glued values, tables for readers and provenance."""
 
 import ast
 import base64
 import builtins
 import contextlib
+import functools
 import html
 import inspect
+import math
+import numbers
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Optional
 
 import myst_nb
+import numpy as np
 import pandas as pd
+import yaml
 from IPython.display import HTML
 from pydantic import TypeAdapter, ValidationError
 
-from mlq_utils import __version__, modeling
-from mlq_utils.data import one_of
+from mlq_utils import __version__, languages, modeling
+from mlq_utils.data import PACKAGE_DATA, one_of
+from mlq_utils.quadrants import strategies
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 _STAMPED = (
@@ -109,7 +115,7 @@ def provenance(namespace: Mapping[str, Any], **extra: Any) -> HTML:
         **extra: More rows, such as checksums of the data. Underscores in names become spaces.
     """
     rows = {
-        "mlq_utils": f"{__version__}, commit {_commit()}",
+        "package": f"mlq_utils {__version__}, commit {_commit()}",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "python": platform.python_version(),
         "packages": ", ".join(
@@ -119,8 +125,12 @@ def provenance(namespace: Mapping[str, Any], **extra: Any) -> HTML:
         "parameters": ", ".join(f"{name} = {namespace[name]!r}" for name in _declared(namespace)),
     } | {name.replace("_", " "): value for name, value in extra.items()}
     rows = {name: value for name, value in rows.items() if value}
-    with pd.option_context("display.max_colwidth", None):  # the default cuts checksums short
-        return HTML(pd.Series(rows).to_frame().to_html(header=False, classes="provenance"))
+    cells = "".join(
+        f'<tr><th scope="row">{name}</th><td>{html.escape(str(value))}</td></tr>'
+        for name, value in rows.items()
+    )
+    caption = "<caption>What this page was made with</caption>"
+    return HTML(f'<table class="facts provenance">{caption}{cells}</table>')
 
 
 def glue(**values: Any) -> None:
@@ -130,20 +140,96 @@ def glue(**values: Any) -> None:
         myst_nb.glue(name, value.item() if hasattr(value, "item") else value, display=False)
 
 
-def sortable(frame: pd.DataFrame, links: Mapping[str, Sequence[str]] | None = None) -> HTML:
-    """Return a table that readers with JavaScript can sort and filter. It shows no index.
+def table(
+    frame: pd.DataFrame, caption: str, links: Mapping[str, Sequence[str]] | None = None
+) -> HTML:
+    """Return a frame as a table for readers, who can sort and filter it if it is long.
+
+    Headings with units come from `columns.yaml` of the package data, and other names lose their
+    underscores. Languages are shown by name, numbers with about three digits, shares in percent if
+    the heading ends with "(%)", and what is missing as a dash. An index is shown if it has a name
+    or is not of integers.
 
     Args:
-        frame: The table.
-        links: Link targets by column, one for each row.
+        frame: The frame. A cell may hold a list.
+        caption: What the table shows, in plain text.
+        links: Link targets by column of the frame, one for each row.
     """
-    shown = frame.astype(object).map(lambda cell: html.escape(str(cell)))
-    for column, addresses in (links or {}).items():
-        targets = pd.Series(addresses, index=shown.index).map(html.escape)
-        shown[column] = '<a href="' + targets + '">' + shown[column] + "</a>"
-    with pd.option_context("display.max_colwidth", None):
-        table = shown.to_html(index=False, escape=False, classes="sortable")
-    return HTML(table.replace("<th>", '<th scope="col">'))
+    index = frame.index
+    unnamed = index.nlevels == 1 and index.name is None
+    drop = unnamed and pd.api.types.is_integer_dtype(index.dtype)
+    names = [name or "" for name in index.names]
+    shown = frame.reset_index(drop=drop, names=names, allow_duplicates=True)
+    heads, columns = "", []
+    for place, name in enumerate(shown.columns):
+        label = ", ".join(filter(None, map(str, name if isinstance(name, tuple) else [name])))
+        heading = _heading(label, shown.columns.name)
+        values = shown.iloc[:, place]
+        number = pd.api.types.is_numeric_dtype(values.dtype) and values.dtype != bool
+        kind = ' class="number"' if number else ""
+        heads += f'<th scope="col"{kind}>{html.escape(heading)}</th>' if heading else "<td></td>"
+        scale = 100 if heading.endswith("(%)") else 1
+        digits = _digits(values.dropna() * scale) if number else None
+        texts = [html.escape(_text(value, label, scale, digits)) for value in values]
+        texts = [text.replace("/", "/<wbr>") if "://" in text else text for text in texts]
+        if label in (links or {}):
+            targets = map(html.escape, links[label])
+            texts = map('<a href="{}">{}</a>'.format, targets, texts)
+        tag = "td" if place else "th"
+        begin = f"<{tag}{kind}>" if place else f'<th scope="row"{kind}>'
+        columns.append([f"{begin}{text}</{tag}>" for text in texts])
+    rows = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in zip(*columns, strict=True))
+    kinds = "facts" + " sortable" * (len(shown) > 12) + " cards" * (len(columns) > 3)
+    kinds += " wide" * (len(columns) > 7)
+    return HTML(
+        f'<div class="pst-scrollable-table-container"><table class="{kinds}">'
+        f"<caption>{html.escape(caption)}</caption>\n<thead><tr>{heads}</tr></thead>\n"
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+@functools.cache
+def _known() -> dict[str, Any]:
+    return yaml.safe_load((PACKAGE_DATA / "columns.yaml").read_text("utf8"))
+
+
+def _heading(label: str, axis: str | None) -> str:
+    if axis in _known()["languages"]:
+        label = _named(label)
+    label = _known()["headings"].get(label, label.replace("_", " "))
+    return label[:1].upper() + label[1:] if label.islower() else label
+
+
+def _digits(values: Collection[float]) -> int:
+    """Return how many decimals numbers deserve that stand together."""
+    largest = max(map(abs, values), default=0)
+    if largest >= 1000 or all(float(value).is_integer() for value in values):
+        return 0
+    return 1 if largest >= 10 else max(2, 1 - math.floor(math.log10(largest)))
+
+
+def _text(value: Any, label: str, scale: float = 1, digits: int | None = None) -> str:
+    if pd.api.types.is_list_like(value):
+        return ", ".join(_text(each, label, scale) for each in value) or "–"
+    if pd.isna(value) or value == "":
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, numbers.Real):
+        value *= scale
+        return f"{value:z,.{_digits([value]) if digits is None else digits}f}".replace("-", "−")
+    if not label:  # of an index without a name, such as that of a transposed frame
+        return _heading(str(value), None)
+    if label == "strategy":
+        return strategies.NAMES.get(value, str(value))
+    return _named(str(value)) if label in _known()["languages"] else str(value)
+
+
+def _named(code: str) -> str:
+    """Return the name of a language with its code, or of several that plus signs join."""
+    with contextlib.suppress(ValueError):
+        return " + ".join(f"{languages.get(one).name} ({one})" for one in code.split("+"))
+    return code
 
 
 def csv_link(frame: pd.DataFrame, name: str) -> HTML:

@@ -425,6 +425,59 @@ def test_an_annotation_must_be_built_in():
         pages.declarations("folder: Path = '.'")
 
 
+def cells(made):
+    """Return the rows of a table, each a list of texts, with the headings first."""
+    soup = BeautifulSoup(made.data, "html.parser")
+    return [[c.text for c in row.find_all(["th", "td"])] for row in soup.find_all("tr")]
+
+
+def test_a_table_reads_as_words():
+    frame = pd.DataFrame(
+        {
+            "tuned_on": ["cy", "af+ro", ""], "spbleu": [12.34, None, -0.5],
+            "size": [1e4, 2e4, None],
+            "byte_token_share": [0.123, 0.5, 1], "holds": [True, False, True],
+            "learning_rate": [5e-4, 3e-3, None], "some_notes": [["a", "b"], [], "<b>"],
+            "strategy": ["embed", "lora", "new"],
+        },
+        index=[4, 2, 9],
+    )  # fmt: skip
+    made = pages.table(frame, "A <caption>", {"tuned_on": ["a.html", "b.html", "c.html"]})
+    assert cells(made) == [
+        ["Tuned on", "spBLEU", "Training pairs", "Single-byte tokens (%)", "Holds",
+         "Learning rate", "Some notes", "Strategy"],
+        ["Welsh (cy)", "12.3", "10,000", "12.3", "yes", "0.0005", "a, b", "Embed FT"],
+        ["Afrikaans (af) + Romanian (ro)", "–", "20,000", "50.0", "no", "0.0030", "–", "LoRA"],
+        ["–", "−0.5", "–", "100.0", "yes", "–", "<b>", "new"],
+    ]  # fmt: skip
+    soup = BeautifulSoup(made.data, "html.parser")
+    assert soup.caption.text == "A <caption>"
+    assert {cell["scope"] for cell in soup.thead("th")} == {"col"}
+    rows = soup.tbody("th")
+    assert {cell["scope"] for cell in rows} == {"row"} and [r.a["href"][0] for r in rows] == [
+        *"abc"
+    ]
+
+
+def test_a_table_shows_an_index_that_has_words():
+    frame = pd.DataFrame({"target": ["ro", "ro", "af"], "seed": [0, 1, 0], "spbleu": [1, 2, 3.5]})
+    means = frame.groupby(["target", "seed"], sort=False)[["spbleu"]].mean()
+    assert cells(pages.table(means, "means"))[:2] == [
+        ["Target", "Seed", "spBLEU"], ["Romanian (ro)", "0", "1.00"],
+    ]  # fmt: skip
+    wide = frame.pivot(index="seed", columns="target", values="spbleu")
+    assert cells(pages.table(wide, "wide"))[0] == ["Seed", "Afrikaans (af)", "Romanian (ro)"]
+    turned = frame.rename(index=str).T
+    assert [row[0] for row in cells(pages.table(turned, "turned"))] == [
+        "",
+        "Target",
+        "Seed",
+        "spBLEU",
+    ]
+    assert "sortable" not in pages.table(frame, "short").data
+    assert "sortable" in pages.table(pd.concat([frame] * 5), "long").data
+
+
 def test_a_csv_link_holds_the_frame():
     frame = pd.DataFrame({"language": ["no", "km"], "words": ['a, "b"', "ខ្មែរ"]}, index=[3, 4])
     link = BeautifulSoup(pages.csv_link(frame, "some").data, "html.parser").a

@@ -19,6 +19,7 @@ from mlq_utils.book import pipeline as book
 ROOT = Path(__file__).parents[2]
 TOC = list(parse_toc_yaml(ROOT / "_toc.yml"))
 NOTEBOOKS = [page for page in TOC if (ROOT / f"{page}.ipynb").exists()]
+CHAPTERS = [p for p in NOTEBOOKS if p.startswith("notebooks/") and p != "notebooks/tables"]
 PROFILES = ["smoke", "mini", "paper"]
 
 
@@ -87,6 +88,15 @@ def test_every_entry_is_a_page(site, page):
         alternative = image.get("alt", "").strip()
         assert len(alternative) > 10, image
         assert not re.search(r"\.(png|svg|jpe?g)$|^<", alternative), alternative
+
+
+@pytest.mark.parametrize("page", [page for page in TOC if page not in CHAPTERS])
+def test_tables_have_captions_and_words_for_headings(site, page):
+    for table in soup(site, page).article.find_all("table", class_=lambda kind: kind != "table"):
+        headings = table.find_all("th")
+        assert table.caption.text.strip() and all(cell.get("scope") for cell in headings)
+        assert not [cell.text for cell in headings if "_" in cell.text]
+        assert not re.search(r"\bnan\b|\bNone\b", table.text, re.IGNORECASE), table.caption.text
 
 
 def test_pages_show_no_machine_and_no_noise(site, machine_paths):
