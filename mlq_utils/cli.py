@@ -18,6 +18,8 @@ from typing import Annotated
 import tyro
 
 Command = Callable[..., str | int]
+FILES = "FILE [FILE | COLUMN COLUMN]"
+"""How pairs are given by a flag."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -76,13 +78,12 @@ def _run(args: Sequence[str]) -> Command:
         return Pairs(file, columns=(second, third)) if third else Pairs(file, second)
 
     makers = {"pairs": pairs, "test_pairs": pairs, "language": Language}
-    files = "FILE [FILE | COLUMN COLUMN]"
 
     @dataclass(frozen=True)
     class Flags(Spec):
         __doc__ = Spec.__doc__
-        pairs: Annotated[Pairs | None, _words(files)] = None
-        test_pairs: Annotated[Pairs | None, _words(files)] = None
+        pairs: Annotated[Pairs | None, _words(FILES)] = None
+        test_pairs: Annotated[Pairs | None, _words(FILES)] = None
         language: Annotated[Language | None, _words("CODE NAME SCRIPT")] = None
 
         def __post_init__(self) -> None:
@@ -111,6 +112,7 @@ def _run(args: Sequence[str]) -> Command:
         store: str = STORE,
         export: Path | None = None,
         adapter: bool = False,
+        compare: bool = False,
     ) -> str:
         """Tune, translate and score a model.
 
@@ -119,12 +121,12 @@ def _run(args: Sequence[str]) -> Command:
             config: YAML file with fields of the specification, which flags override.
             store: Folder or URL where records are kept.
             export: Empty folder to export the tuned model to, in Hugging Face's format.
-            adapter: Whether to export an adapter of PEFT, for LoRA or Embed FT, in place of the
-                whole model.
+            adapter: Whether to export an adapter of PEFT instead, for LoRA or Embed FT.
+            compare: Whether to score the untuned model, too, and show what was gained and lost.
         """
         from mlq_utils.experiments import Store, runner
 
-        return runner.report(spec.spec(), Store(store), export=export, adapter=adapter)
+        return runner.report(spec.spec(), Store(store), compare, export=export, adapter=adapter)
 
     return run
 

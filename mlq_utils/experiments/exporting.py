@@ -6,7 +6,7 @@ from typing import Any
 
 from mlq_utils import experiments, languages, modeling
 from mlq_utils.data import HUB_NAME, PACKAGE_DATA
-from mlq_utils.experiments.spec import STORE, scores, spec_of
+from mlq_utils.experiments.spec import STORE, losses, lost, scores, spec_of
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import prompts
 
@@ -70,14 +70,11 @@ def write_card(folder: Path, record: dict[str, Any], store: Store) -> None:
     """Write the model card of a run, by which the folder is known to be complete."""
     spec, drawn = spec_of(record), record["training"]["drawn"]
     frame = scores([record])[["target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "sentences"]]
-    known = store.get(spec.untuned().identity()) or {"scores": []}
-    before = {row["target"]: row["spbleu"] for row in known["scores"]}
-    frame.insert(1, "before", frame["target"].map(before))
-    others = frame[~frame["target"].isin(spec.languages)]
-    lost = others[others["spbleu"] < others["before"]]
-    points = (lost["before"] - lost["spbleu"]).round(1)
-    named = ", ".join(f"{code} {loss}" for code, loss in zip(lost["target"], points, strict=True))
-    if others["before"].isna().all():
+    changes = losses(store.get(spec.untuned().identity()) or {}, record)
+    known = changes[changes["measure"] == "spbleu"].set_index("language")["before"]
+    frame.insert(1, "before", frame["target"].map(known))
+    named = lost(changes, spec.languages)
+    if known.index.isin(spec.languages).all():
         named = "not known, since no other language was scored before and after tuning"
     pairs = spec.pairs and f"`{Path(spec.pairs.file).name}` (SHA-256 {spec.pairs.sha256})"
     signatures = {row[f"{of}_signature"] for row in record["scores"] for of in ("spbleu", "chrf")}
@@ -95,7 +92,7 @@ def write_card(folder: Path, record: dict[str, Any], store: Store) -> None:
         prompt=prompts.translation(spec.spoken(spec.languages[0]), "…", spec.into_english),
         scores=frame.round(1).to_string(index=False),
         signatures=", ".join(sorted(signatures)),
-        lost=named or "none",
+        lost=named,
         identity=record["identity"],
         version=version("mlq_utils"),
     )

@@ -19,14 +19,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlq_utils import corpora, languages, modeling, scoring
 from mlq_utils.experiments import exporting
-from mlq_utils.experiments.spec import Spec, default_store, scores
+from mlq_utils.experiments.spec import Spec, default_store, losses, lost, scores
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import bases, distributed, extension, memory, prompts, training, translation
-from mlq_utils.scoring import error_types
+from mlq_utils.scoring import error_types, intervals
 from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
 TEST_SEED = 0
@@ -70,7 +71,8 @@ def run(
     Returns:
         The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (one
         entry per target, with signatures, counts of errors and counts of the languages `found`),
-        `training` (losses, time, memory), `seconds`, `versions`, `hardware` and `date`.
+        `panel` (bits per character, if asked for), `training` (losses, time, memory), `seconds`,
+        `versions`, `hardware` and `date`.
 
     Raises:
         ValueError: `export` is given but nothing is tuned, its tokenizer cannot be written, it
@@ -126,12 +128,16 @@ def _write_card(folder: Path | None, record: dict[str, Any], store: Store) -> No
         exporting.write_card(folder, record, store)
 
 
-def report(spec: Spec, store: Store, **options: Any) -> str:
+def report(spec: Spec, store: Store, compare: bool = False, **options: Any) -> str:
     """Make a run as `run` does, and return its scores and one example per target as text.
+
+    If the store has the untuned model's record, or `compare` asks for it, the text also says what
+    tuning changed, and names what was lost.
 
     Raises:
         ValueError: The run failed; or as `run`.
     """
+    before = run(spec.untuned(), store) if compare else store.get(spec.untuned().identity())
     record = run(spec, store, **options)
     if record["status"] == "failed":
         raise ValueError(record["error"])
@@ -140,6 +146,15 @@ def report(spec: Spec, store: Store, **options: Any) -> str:
     lines = [scores([record]).loc[:, "target":].round(1).to_string(index=False)]
     if spec.pairs and record["training"]:
         lines.insert(0, f"{left_out(record)}\n")
+    if read := record.get("panel"):
+        shown = pd.DataFrame(read).drop(columns=["bits", "characters"])
+        lines.append(f"\n{shown.round(3).to_string(index=False)}")
+    if spec.languages and before:
+        changes = losses(before, record)
+        lines.append(
+            f"\nchange by tuning, most lost first\n{changes.round(2).to_string(index=False)}"
+        )
+        lines.append(f"lost: {lost(changes, spec.languages)}")
     examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)
     for row in examples.itertuples():
         lines.append(f"\n{row.target_language}  source      {row.source}")
@@ -185,12 +200,15 @@ def _compute(
         scoring.check_flores101()
         error_types.words_of("flores200")
     if spec.test[0] != "cldr" or spec.own:
-        for target in spec.targets:
-            _sentences(spec, target)
+        for code in (*spec.targets, *spec.panel):
+            pairs_to_test(spec, code)
     parts = distributed.broadcast_from_main(lambda: _kept(spec, store))
     trained = next((part["training"] for part, _ in parts.values()), None)
-    if len(parts) < len(spec.targets) or export:
+    panel = {}
+    if len(parts) < len(spec.targets) or export or spec.panel:
         base, trained = _tune(spec, progress, export, adapter)
+        if spec.panel:
+            panel = {"panel": [_read(spec, base, code) for code in spec.panel]}
         base = modeling.for_translation(base)
     for target in spec.targets:
         if target not in parts:
@@ -200,7 +218,7 @@ def _compute(
             if long and distributed.state().is_main_process:
                 store.put(f"{spec.identity()}-{target}", *parts[target])
     rows, frames = zip(*(parts[target] for target in spec.targets), strict=True)
-    found = {"training": trained, "scores": [row["row"] for row in rows]}
+    found = {"training": trained, "scores": [row["row"] for row in rows], **panel}
     return found, pd.concat(frames, ignore_index=True)
 
 
@@ -284,7 +302,7 @@ def _own_pairs(spec: Spec) -> pd.DataFrame:
         ValueError: Too few are left for `MIN_STEPS` steps.
     """
     script = languages.get(spec.spoken(spec.own)).script
-    tested = _pairs_to_test(spec, spec.own) if spec.own in spec.targets else None
+    tested = pairs_to_test(spec, spec.own) if spec.own in spec.targets else None
     kept = corpora.clean(spec.pairs.read(), script, tested)
     used = min(len(kept), spec.size)
     steps = math.ceil(used / spec.batch_size) * spec.epochs
@@ -352,6 +370,17 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     return row, test.assign(target_language=target, hypothesis=found)
 
 
+def _read(spec: Spec, base: modeling.Model, code: str) -> dict[str, Any]:
+    """Return how well a model reads the test sentences of a language."""
+    texts = pairs_to_test(spec, code)["target"]
+    bits, characters = modeling.bits(base, texts.tolist()), texts.str.len().to_numpy()
+    value, low, high, n = intervals.ratio(bits, characters)
+    names = ("bits_per_char", "bits_per_char_low", "bits_per_char_high")
+    found = dict(zip(names, np.round([value, low, high], 4).tolist(), strict=True))
+    sides = {"bits": bits.round(2).tolist(), "characters": characters.tolist()}
+    return {"language": code, **found, "sentences": int(n), **sides}
+
+
 def _words(spec: Spec) -> str:
     """Return the corpus whose words tell languages apart."""
     return "cldr" if spec.test[0] == "cldr" else "flores200"
@@ -359,7 +388,7 @@ def _words(spec: Spec) -> str:
 
 def _sentences(spec: Spec, target: str) -> pd.DataFrame:
     """Return the sentences that a target is scored on, as `source` and `target`."""
-    return _directed(spec, _pairs_to_test(spec, target))
+    return _directed(spec, pairs_to_test(spec, target))
 
 
 def _directed(spec: Spec, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -367,7 +396,7 @@ def _directed(spec: Spec, pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs.rename(columns=swapped) if spec.into_english else pairs
 
 
-def _pairs_to_test(spec: Spec, target: str) -> pd.DataFrame:
+def pairs_to_test(spec: Spec, target: str) -> pd.DataFrame:
     """Return pairs of English and a target."""
     (name, split), language = spec.test, spec.spoken(target)
     if target == spec.own and spec.test_pairs:

@@ -12,6 +12,7 @@ torch, so that records can be read without it.
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from babel.core import get_cldr_version
@@ -32,6 +34,7 @@ from mlq_utils.languages import Language
 from mlq_utils.modeling.bases import digest
 from mlq_utils.modeling.extension import Extension
 from mlq_utils.modeling.strategies import Schedule
+from mlq_utils.scoring import intervals
 from mlq_utils.tokenization import PREFIXES
 
 SEMANTICS = 2
@@ -39,7 +42,7 @@ SEMANTICS = 2
 ENGLISH = ("cldr", "alpaca")
 """Sources of English-only instructions (Appendix C)."""
 LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
-LATER += ("pairs", "test_pairs", "language", "into_english")
+LATER += ("pairs", "test_pairs", "language", "into_english", "panel")
 """Fields of `Spec` that are omitted from the hash at their default, so that old keys stay valid."""
 STORE = os.environ.get("MLQ_STORE") or "_build/store"
 """The default store: a folder, or a URL such as s3://bucket/runs. MLQ_STORE sets it."""
@@ -87,6 +90,8 @@ class Spec:
             Scores count the pieces that belong to `test`: for prose, let that be flores200.
         language: A language that is neither in the paper nor in CLDR, used by its code.
         into_english: Whether the languages are translated into English instead.
+        panel: Languages of which the model also reads the test sentences, English (`en`) among
+            them. It takes one forward pass, and gives bits per character.
     """
 
     languages: tuple[str, ...] = ()
@@ -113,6 +118,7 @@ class Spec:
     test_pairs: Pairs | None = None
     language: Language | None = None
     into_english: bool = False
+    panel: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything.
@@ -127,6 +133,7 @@ class Spec:
         languages.check(map(self.spoken, self.languages))
         if not languages.check(map(self.spoken, self.targets)):
             raise ValueError("no targets: name the languages to score")
+        languages.check(map(self.spoken, self.panel))
         for name in ("size", "test_size", "epochs", "batch_size", "beam_size", "cap"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -185,7 +192,7 @@ class Spec:
         if self.into_english and self.languages == ("en",):
             raise ValueError("English is translated into another language, not into itself")
         elsewhere = self.own if self.held_out or self.test_pairs else ""
-        targets = [code for code in self.targets if code != elsewhere]
+        targets = [code for code in (*self.targets, *self.panel) if code != elsewhere]
         used, wanted = [self.test], [(self.test[:1], targets)]
         if self.extension is not None:
             wanted.append(((self.extension.text,), self.languages[:1]))
@@ -305,6 +312,49 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
             shown = {name: score[name] for name in columns} | score["errors"]
             rows.append(shared | shown | {"found": score.get("found")})
     return pd.DataFrame(rows)
+
+
+def losses(before: dict[str, Any], after: dict[str, Any]) -> pd.DataFrame:
+    """Return what tuning changed in each language, for each measure the most lost first.
+
+    Args:
+        before: Record of the untuned model, such as that of `Spec.untuned`.
+        after: Record of the tuned model.
+
+    Returns:
+        One row per measure and language that both records have: `measure` ("spbleu", or
+        "bits_per_char" of the panel, where more is worse), `language`, `before`, `after`, `change`
+        and its 95% interval `low`, `high`. Bits are compared sentence by sentence. Scores are
+        taken as independent, which makes their intervals rather too wide.
+    """
+    rows, ends = [], ("spbleu_low", "spbleu_high")
+    old = {row["target"]: row for row in before.get("scores", [])}
+    for row in after.get("scores", []):
+        if one := old.get(row["target"]):
+            change = row["spbleu"] - one["spbleu"]
+            half = math.hypot(*((each[ends[1]] - each[ends[0]]) / 2 for each in (one, row)))
+            points = one["spbleu"], row["spbleu"], change, change - half, change + half
+            rows.append((-change, "spbleu", row["target"], *points))
+    old = {row["language"]: row for row in before.get("panel", [])}
+    for row in after.get("panel", []):
+        if one := old.get(row["language"]):
+            first, second = (np.array(each["bits"], dtype=float) for each in (one, row))
+            change, low, high, _ = intervals.ratio(second - first, row["characters"])
+            points = one["bits_per_char"], row["bits_per_char"], change, low, high
+            rows.append((change, "bits_per_char", row["language"], *points))
+    names = ["lost", "measure", "language", "before", "after", "change", "low", "high"]
+    frame = pd.DataFrame(rows, columns=names).sort_values(["measure", "lost"], ascending=False)
+    return frame.drop(columns="lost").reset_index(drop=True)
+
+
+def lost(changes: pd.DataFrame, languages: Sequence[str]) -> str:
+    """Return in words what `losses` names as surely lost, in other than the tuned languages."""
+    worse = changes["change"].where(changes["measure"] == "bits_per_char", -changes["change"]) > 0
+    sure = changes["low"] * changes["high"] > 0
+    found = changes[worse & sure & ~changes["language"].isin(languages)]
+    words = {"spbleu": "{} {:+.1f} spBLEU", "bits_per_char": "{} {:+.2f} bits per character"}
+    told = [words[row.measure].format(row.language, row.change) for row in found.itertuples()]
+    return ", ".join(told) or "nothing beyond the intervals"
 
 
 def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -23,6 +23,25 @@ def mean(values: Sequence[float], *, samples: int = 2000, seed: int = 0) -> pd.S
     return _interval("mean", means, _numbers(values), samples, seed)
 
 
+def ratio(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+) -> pd.Series:
+    """Return the ratio of two sums with its interval: `ratio`, `low`, `high` and `n`.
+
+    Pairs of a numerator and a denominator are drawn together. Those that lack one (NaN) are left
+    out; of a single pair the interval has no width. For the arguments see `mean`.
+    """
+    pairs = np.column_stack([numerators, denominators]).astype(float)
+    pairs = pairs[~np.isnan(pairs).any(axis=1)]
+    if not len(pairs):
+        return pd.Series({"ratio": np.nan, "low": np.nan, "high": np.nan, "n": 0})
+    return _interval("ratio", ratios, pairs, samples, seed)
+
+
 def rank_correlation(
     x: Sequence[float], y: Sequence[float], *, samples: int = 2000, seed: int = 0
 ) -> pd.Series:
@@ -133,6 +152,13 @@ def means(values: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Return the mean in each sample: `times` has a row per sample and a column per value."""
     with np.errstate(invalid="ignore"):
         return times @ values / times.sum(axis=1)
+
+
+def ratios(pairs: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Return the ratio of the sums of two columns in each sample."""
+    above, below = (times @ pairs).T
+    with np.errstate(invalid="ignore"):
+        return above / below
 
 
 def agreements(columns: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         "test": ("flores200", "devtest"), "schedule": "paper", "revision": "main",
         "spare_rows": 3, "pairs": Pairs("none.tsv", sha256="a"),
         "test_pairs": Pairs("none.tsv", sha256="a"), "language": Language("qx", "X", "Latn"),
-        "into_english": True,
+        "into_english": True, "panel": ("en",),
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
     keys = {small.identity()}

@@ -89,7 +89,7 @@ def test_the_card_has_data_scores_and_what_was_lost(exported, store, spec):
             and row["chrf_signature"] in body
         )
     assert (
-        "the points of spBLEU that they lost" in body
+        "beyond the intervals of the scores: " in body
         and spec.identity() in body
         and "24 sentence" in body
     )
