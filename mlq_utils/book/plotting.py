@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from adjustText import adjust_text
@@ -70,47 +71,54 @@ def size_axis(ax: Axes, sizes: Sequence[int]) -> None:
     ax.set_xlabel("training pairs (log scale)")
 
 
-def quadrant_counts(counts: pd.DataFrame, factor: float) -> Axes:
-    """Draw the number of languages in each quadrant against the significance factor (Figure 5).
+def quadrant_counts(counts: pd.DataFrame, by: str, used: float, ax: Axes) -> None:
+    """Draw the number of languages in each quadrant against a constant of Equation 1 (Figure 5).
 
     Args:
-        counts: The result of `quadrants.sensitivity` for one threshold.
-        factor: The factor that is used elsewhere, which a vertical line marks.
+        counts: The result of `quadrants.sensitivity`, of which only this constant varies.
+        by: The constant, `factor` or `threshold`.
+        used: The value that is used elsewhere, which a vertical line marks.
+        ax: The axes to draw on.
     """
-    _, ax = plt.subplots(figsize=(7, 3.6))
-    sns.lineplot(counts, x="factor", y="languages", dashes=False, ax=ax, **_BY_QUADRANT)
-    ax.axvline(factor, color="0.5", linewidth=0.8, linestyle="--")
-    ax.set_xscale("log")
-    ticks = [1, 2, 3, 5, 10, 20]
-    ax.set_xticks(ticks, [str(tick) for tick in ticks])
-    ax.set(xlabel="significance factor (log scale)", ylabel="languages")
-    return ax
+    options = _BY_QUADRANT | {"dashes": False, "legend": False}
+    sns.lineplot(counts, x=by, y="languages", ax=ax, **options)
+    ax.axvline(used, color="0.5", linewidth=0.8, linestyle="--")
 
 
-def quadrant_scatter(frame: pd.DataFrame) -> Axes:
+def quadrant_scatter(frame: pd.DataFrame, unlabelled: Sequence[str] = ()) -> Axes:
     """Draw the two changes of Equation 1 against each other and label each language (Figure 1).
 
     The horizontal axis is linear near 0 and logarithmic further out, since the lower branch of
-    Equation 1 gives values far from 0. The frame is a result of `quadrants.assign`.
+    Equation 1 gives values far from 0. Each corner has the number of its quadrant's languages.
+
+    Args:
+        frame: A result of `quadrants.assign`.
+        unlabelled: Quadrants whose languages are too many to label. Defaults to none.
     """
     _, ax = plt.subplots(figsize=(7, 6.5))
     ax.set_xscale("symlog", linthresh=2.0, linscale=1.2)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.axhline(0, color="0.6", linewidth=0.8)
     ax.axvline(0, color="0.6", linewidth=0.8)
-    scatter_by_quadrant(frame, "bilingual_delta", "multilingual_delta", ax=ax, s=28)
+    ax.margins(y=0.09)  # room for the corners
+    scatter_by_quadrant(frame, "bilingual_delta", "multilingual_delta", ax=ax, s=28, legend=False)
     ax.set(
         xlabel="bilingual change, $\\Delta$ of Equation 1 (symmetric log scale)",
         ylabel="multilingual change, $\\Delta$ of Equation 1",
     )
-    sns.move_legend(ax, "lower right", title="quadrant")
-    x, y = frame["bilingual_delta"].to_numpy(), frame["multilingual_delta"].to_numpy()
-    colours = frame["quadrant"].map(QUADRANT_PALETTE)
-    points = zip(x, y, frame["language"], colours, strict=True)
+    for name, (right, top) in zip(QUADRANTS, ((1, 1), (0, 1), (1, 0), (0, 0)), strict=True):
+        side, end = ("left", "right")[right], ("bottom", "top")[top]
+        text = f"{(frame['quadrant'] == name).sum()} {name}"
+        style = {"color": QUADRANT_PALETTE[name], "weight": "bold", "transform": ax.transAxes}
+        ax.text(0.01 + 0.98 * right, 0.01 + 0.98 * top, text, ha=side, va=end, **style)
+    labelled = frame[~frame["quadrant"].isin(unlabelled)]
+    x, y = labelled["bilingual_delta"], labelled["multilingual_delta"]
+    colours = labelled["quadrant"].map(QUADRANT_PALETTE)
+    points = zip(x, y, labelled["language"], colours, strict=True)
     adjust_text(
         [ax.text(*where, name, fontsize=9, color=colour) for *where, name, colour in points],
-        x=x,
-        y=y,
+        x=x.to_numpy(),
+        y=y.to_numpy(),
         ax=ax,
         arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
         expand=(1.35, 1.45),
@@ -120,27 +128,32 @@ def quadrant_scatter(frame: pd.DataFrame) -> Axes:
     return ax
 
 
-def bars_and_lines(frame: pd.DataFrame, bars: str, lines: Sequence[str]) -> Axes:
+def bars_and_lines(
+    frame: pd.DataFrame, bars: str, lines: Sequence[str], dots: Sequence[str] = ()
+) -> Axes:
     """Draw the scores of one model as bars and of others as lines, by target (Figure 2).
 
     Args:
         frame: Columns `model`, `target` and `spbleu`. Targets are drawn in their order there.
         bars: The model that is drawn as bars.
         lines: The models that are drawn as lines.
+        dots: Models that are drawn as grey dots, labelled "others". Defaults to none.
 
     Raises:
         ValueError: The frame lacks one of these models.
     """
-    for name in (bars, *lines):
+    for name in (bars, *lines, *dots):
         one_of("model", name, frame["model"].unique())
     wide = frame.pivot(index="target", columns="model", values="spbleu")
     wide = wide.loc[frame["target"].unique()]
-    many = len(wide) > 30
-    _, ax = plt.subplots(figsize=(7, 3.6))
-    sns.barplot(wide[bars], color="0.8", errorbar=None, label=bars, ax=ax)
-    style = {"linewidth": 1.2, "markersize": 4 if many else 6, "markeredgewidth": 0}
+    _, ax = plt.subplots(figsize=(7, 3.8))
+    sns.barplot(wide[bars], color="0.85", errorbar=None, label=bars, ax=ax)
+    if len(dots):
+        places = np.repeat(range(len(wide)), len(dots))
+        ax.scatter(places, wide[list(dots)], s=9, color="0.5", linewidth=0, label="others")
+    style = {"linewidth": 1.2, "markersize": 6, "markeredgewidth": 0}
     sns.lineplot(wide[list(lines)], markers=True, dashes=False, ax=ax, **style)
-    ax.tick_params(axis="x", rotation=90 if many else 0, labelsize=5.5 if many else 9)
+    ax.tick_params(axis="x", labelsize=9)
     ax.set(xlabel="target language", ylabel="spBLEU, FLORES-101 devtest")
     ax.legend()
     return ax
