@@ -19,7 +19,8 @@ from mlq_utils.book import pipeline as book
 ROOT = Path(__file__).parents[2]
 TOC = list(parse_toc_yaml(ROOT / "_toc.yml"))
 NOTEBOOKS = [page for page in TOC if (ROOT / f"{page}.ipynb").exists()]
-CHAPTERS = [p for p in NOTEBOOKS if p.startswith("notebooks/") and p != "notebooks/tables"]
+REWRITTEN = {"notebooks/phenomena", "notebooks/quadrants", "notebooks/tables"}
+CHAPTERS = [p for p in NOTEBOOKS if p.startswith("notebooks/") and p not in REWRITTEN]
 PROFILES = ["smoke", "mini", "paper"]
 
 
@@ -96,7 +97,9 @@ def test_tables_have_captions_and_words_for_headings(site, page):
         headings = table.find_all("th")
         assert table.caption.text.strip() and all(cell.get("scope") for cell in headings)
         assert not [cell.text for cell in headings if "_" in cell.text]
-        assert not re.search(r"\bnan\b|\bNone\b", table.text, re.IGNORECASE), table.caption.text
+        if "provenance" not in table["class"]:  # which has parameters as they are written
+            found = re.search(r"\bnan\b|\bNone\b", table.text, re.IGNORECASE)
+            assert not found, table.caption.text
 
 
 def test_pages_show_no_machine_and_no_noise(site, machine_paths):
