@@ -46,6 +46,7 @@ document.addEventListener("DOMContentLoaded", () => {
         heading.setAttribute("aria-sort", down ? "descending" : "ascending");
         const text = (row) => row.cells[column].textContent.trim();
         const compare = (a, b) =>
+          (text(a) === "–") - (text(b) === "–") ||
           number(text(a)) - number(text(b)) ||
           text(a).localeCompare(text(b), "en", { numeric: true, sensitivity: "base" });
         body.append(...rows.sort((a, b) => (down ? compare(b, a) : compare(a, b))));

@@ -5,6 +5,8 @@ the libraries that `libraries` returns, which the book has once in its static fi
 script a page shows what the chart's author put beside it.
 """
 
+import base64
+import html
 import json
 
 import altair as alt
@@ -39,19 +41,25 @@ def libraries() -> str:
     return f"(() => {{{vl_convert.javascript_bundle()}}})();\n"
 
 
-def figure(chart: alt.TopLevelMixin, name: str, description: str) -> HTML:
+def figure(chart: alt.TopLevelMixin, name: str, description: str, static: bool = False) -> HTML:
     """Return a chart for a page of the book.
 
     Args:
         chart: The chart.
         name: Its name on the page, an HTML id.
         description: What it shows, for readers who do not see it.
+        static: Whether to add a picture for print and for browsers without scripts.
     """
     spec = chart.properties(description=description).to_dict()
     # "</script>" in a string would end the element.
     text = json.dumps(spec, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    picture = ""
+    if static:
+        svg = base64.b64encode(vl_convert.vegalite_to_svg(spec | {"width": 560}).encode()).decode()
+        source = f"data:image/svg+xml;base64,{svg}"
+        picture = f'<img class="static" alt="{html.escape(description)}" src="{source}">'
     return HTML(
-        f'<div class="interactive" id="{name}"></div>'
+        f'{picture}<div class="interactive" id="{name}"></div>'
         f'<script type="application/json" data-figure="{name}">{text}</script>'
         '<script src="../_static/vega.js"></script><script src="../_static/figures.js"></script>'
     )
@@ -76,10 +84,9 @@ def quadrant_explorer(
     about = known.loc[scores["language"], ["name", *FILTERS]].reset_index(drop=True)
     about["script"] = about["script"].map(Locale("en").scripts)
     data = scores.reset_index(drop=True).join(about)
-    step = {"min": 0.05, "max": largest, "step": 0.05}
     parameters = [
-        alt.param("T", value=round(threshold, 4), bind=alt.binding_range(name="T ", **step)),
-        alt.param("factor", value=factor, bind=alt.binding_range(name="factor ", **step)),
+        alt.param("T", value=round(threshold, 4), bind=slider("T", largest)),
+        alt.param("factor", value=factor, bind=slider("factor", largest)),
         *(alt.param(name, value=ALL, bind=_menu(name, data[name])) for name in FILTERS),
         alt.param("marked", value="none", bind=_menu("mark", data["name"], "none")),
         alt.param("labels", value=False, bind=alt.binding_checkbox(name="label all ")),
@@ -88,13 +95,11 @@ def quadrant_explorer(
     scale = alt.Scale(type="log", domain=[0.05, 20], nice=False)
     x = alt.X("own:Q", scale=scale, title="own score after tuning, in times of before (or T)")
     y = alt.Y("others:Q", scale=scale, title="others' mean score, in times of before (or T)")
-    colours = QUADRANT_PALETTE | {"stagnant": (0.45, 0.45, 0.45)}  # seen on black, too
-    palette = {"domain": list(QUADRANTS), "range": list(map(to_hex, colours.values()))}
     shapes = {"domain": list(QUADRANTS), "range": list(SHAPES.values())}
     points = base.mark_point(filled=True, size=70, opacity=0.9).encode(
         x,
         y,
-        alt.Color("quadrant:N", scale=alt.Scale(**palette), legend=None),
+        colour(),
         alt.Shape("quadrant:N", scale=alt.Scale(**shapes), legend=None),
         tooltip=[alt.Tooltip(f"{column}:N", title=title) for column, title in SHOWN.items()],
     )
@@ -106,19 +111,41 @@ def quadrant_explorer(
     return alt.layer(*layers).add_params(*parameters).properties(width="container", height=420)
 
 
+def change(before: str, after: str, threshold: str = "T", factor: str = "factor") -> str:
+    """Return Equation 1 of Vega expressions as such an expression, see `quadrants.delta`."""
+    numerator = f"({after} - {factor} * max({before}, {threshold}))"
+    return f"({numerator} == 0 ? 0 : {numerator} / {before})"
+
+
+def quadrant(own: str, others: str) -> str:
+    """Return the quadrant of two changes as an expression of Vega, see `quadrants.quadrant`."""
+    without = f"{others} > 0 ? 'altruistic' : 'stagnant'"
+    return f"({own} > 0 ? ({others} > 0 ? 'reciprocal' : 'selfish') : ({without}))"
+
+
 def _with_quadrants(chart: alt.Chart) -> alt.Chart:
     """Filter the languages, and compute what the axes show and Equation 1's quadrant."""
-    gains = {}
+    deltas = []
     for side, axis in {"bilingual": "own", "multilingual": "others"}.items():
-        before, after = f"max(datum.{side}_pre, T)", f"datum.{side}_post"
-        gains[axis] = f"({after} - factor * {before} > 0)"
-        chart = chart.transform_calculate(**{axis: f"max({after} / {before}, 0.05)"})
+        before, after = f"datum.{side}_pre", f"datum.{side}_post"
+        chart = chart.transform_calculate(**{axis: f"max({after} / max({before}, T), 0.05)"})
+        deltas.append(change(before, after))
     inside = " && ".join(f"({name} == '{ALL}' || datum.{name} == {name})" for name in FILTERS)
     return chart.transform_filter(inside).transform_calculate(
-        label="labels ? datum.language : datum.name",
-        quadrant=f"{gains['own']} ? ({gains['others']} ? 'reciprocal' : 'selfish') "
-        f": ({gains['others']} ? 'altruistic' : 'stagnant')",
+        label="labels ? datum.language : datum.name", quadrant=quadrant(*deltas)
     )
+
+
+def colour(legend: alt.Legend | None = None) -> alt.Color:
+    """Return the encoding of `quadrant` by colour."""
+    colours = QUADRANT_PALETTE | {"stagnant": (0.45, 0.45, 0.45)}  # seen on black, too
+    palette = {"domain": list(QUADRANTS), "range": list(map(to_hex, colours.values()))}
+    return alt.Color("quadrant:N", scale=alt.Scale(**palette), legend=legend)
+
+
+def slider(name: str, largest: float) -> alt.BindRange:
+    """Return a slider for T or the significance factor."""
+    return alt.binding_range(name=f"{name} ", min=0.05, max=largest, step=0.05)
 
 
 def _corner(base: alt.Chart, quadrant: str) -> alt.Chart:

@@ -178,9 +178,9 @@ def table(
         tag = "td" if place else "th"
         begin = f"<{tag}{kind}>" if place else f'<th scope="row"{kind}>'
         columns.append([f"{begin}{text}</{tag}>" for text in texts])
-    rows = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in zip(*columns, strict=True))
+    rows = "\n".join(f"<tr>{' '.join(cells)}</tr>" for cells in zip(*columns, strict=True))
     kinds = "facts" + " sortable" * (len(shown) > 12) + " cards" * (len(columns) > 3)
-    kinds += " wide" * (len(columns) > 7)
+    kinds += " wide" * (len(columns) > 6)
     return HTML(
         f'<div class="pst-scrollable-table-container"><table class="{kinds}">'
         f"<caption>{html.escape(caption)}</caption>\n<thead><tr>{heads}</tr></thead>\n"

@@ -6,13 +6,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from mlq_utils import claims, languages, quadrants
+from mlq_utils import claims, languages, quadrants, tokenization
 from mlq_utils.book import pages
 from mlq_utils.book import pipeline as book
 
@@ -93,13 +94,11 @@ def test_every_entry_is_a_page(site, page):
 
 @pytest.mark.parametrize("page", [page for page in TOC if page not in CHAPTERS])
 def test_tables_have_captions_and_words_for_headings(site, page):
-    for table in soup(site, page).article.find_all("table", class_=lambda kind: kind != "table"):
+    for table in soup(site, page).select(".cell_output table, table.facts"):
         headings = table.find_all("th")
         assert table.caption.text.strip() and all(cell.get("scope") for cell in headings)
-        assert not [cell.text for cell in headings if "_" in cell.text]
-        if "provenance" not in table["class"]:  # which has parameters as they are written
-            found = re.search(r"\bnan\b|\bNone\b", table.text, re.IGNORECASE)
-            assert not found, table.caption.text
+        assert not [c.text for c in headings if c["scope"] == "col" and "_" in c.text]
+        assert not re.search(r"\b(nan|NaN|NaT)\b|<NA>", table.text), table.caption.text
 
 
 def test_pages_show_no_machine_and_no_noise(site, machine_paths):
@@ -263,3 +262,117 @@ def test_the_explorer_works_by_keyboard_and_follows_the_theme(explorer):
     )
     assert float(explorer.locator("input[name=factor]").input_value()) == pytest.approx(2.6)
     assert counts(explorer) == after.value_counts().to_dict()
+
+
+@pytest.fixture(scope="module")
+def guidance(site, browser):
+    """The page of guidance with its interactive figures, for all tests that use them."""
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.goto((site / "book/guidance.html").as_uri(), wait_until="load")
+    for figure in ("fertility", "calculator-map", "frontier-llama", "frontier-toy"):
+        tab.wait_for_selector(f"#{figure} svg")
+    yield tab
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    ("rows", "threshold", "factor"),
+    [
+        ([("cy", 2.5, 9.0), ("af", 3.5, 12.0), ("ro", 3.6, 15.1)], 1.85, 2),  # above T, both
+        ([("km", 0.3, 0.9), ("af", 0.5, 6.0)], 1.85, 2),  # below T, both
+        ([("km", 0.5, 6.0), ("af", 3.5, 4.0), ("ro", 3.6, 5.0)], 1.85, 2),
+        ([("ur", 1.0, 1.5), ("af", 3.5, 2.0)], 1.85, 2),
+        ([("cy", 2.5, 9.0), ("af", 3.5, 12.0)], 6.0, 1.5),  # a change of exactly 0
+        ([("mine", 12.0, 25.5), ("fr", 30.0, 29.0), ("de", 0.0, 60.0)], 14.0, 1.8),
+    ],
+)
+def test_the_calculator_agrees_with_the_package(guidance, rows, threshold, factor):
+    chart, form = guidance.locator("#calculator-map"), guidance.locator("form.calculator")
+    set_slider(chart, "T", threshold)
+    set_slider(chart, "factor", factor)
+    form.locator("textarea").fill("\n".join(f"{code} {pre} {post}" for code, pre, post in rows))
+    chart.evaluate("async place => { await place.view.runAsync(); }")
+    scores = pd.DataFrame(rows, columns=["language", "pre", "post"])
+    own, others = scores.iloc[0], scores.iloc[1:].mean(numeric_only=True)
+    sides = {"bilingual": own, "multilingual": others}
+    row = {
+        f"{side}_{when}": cells[when] for side, cells in sides.items() for when in ("pre", "post")
+    }
+    (expected,) = quadrants.assign(pd.DataFrame([row]), threshold, factor).itertuples()
+    told = form.locator("output").inner_text().replace("−", "-")
+    numbers = re.search(r"own change (\S+), others’ change (\S+)\. \w+ is (\w+)", told)
+    assert float(numbers[1]) == pytest.approx(expected.bilingual_delta, abs=6e-4)
+    assert float(numbers[2]) == pytest.approx(expected.multilingual_delta, abs=6e-4)
+    assert numbers[3] == expected.quadrant
+    assert quadrants.strategies.GUIDANCE[expected.quadrant] in told
+    link = form.locator("output a").get_attribute("href")
+    assert link == (
+        "#how-sure" if own["language"] == "mine" else f"../languages/{own['language']}.html"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("cy 2.5 4.0\naf x 3", "“af x 3”"), ("cy 2.5 101\naf 1 3", "“cy 2.5 101”"),
+     ("cy 2.5 4.0", "at least one other"), ("", "“” is not"), ("cy 1 2 3\naf 1 2", "“cy 1 2 3”")],
+)  # fmt: skip
+def test_the_calculator_says_what_is_wrong_and_goes_on_by_keyboard(guidance, text, error):
+    form = guidance.locator("form.calculator")
+    form.locator("textarea").fill(text)
+    output = form.locator("output.wrong")
+    assert error in output.inner_text()
+    form.locator("textarea").focus()
+    guidance.keyboard.press("Control+a")
+    guidance.keyboard.insert_text("lang,before,after\ncy,2.5,4\naf\t3.5\t12")
+    guidance.wait_for_function("!document.querySelector('form.calculator output.wrong')")
+    assert "Welsh is" in form.locator("output").inner_text()
+
+
+def test_fertility_filters_and_names_languages(guidance):
+    place = guidance.locator("#fertility")
+
+    def points():
+        place.evaluate("async place => { await place.view.runAsync(); }")
+        return place.locator(".mark-symbol path[aria-roledescription=point]")
+
+    everything = points().count()
+    assert everything == len(tokenization.recorded("fertility"))
+    place.locator("select[name=tokenizer]").select_option("llama")
+    assert points().count() == everything // 6
+    place.locator("select[name=script]").select_option("Khmr")
+    place.locator("select[name=mark]").select_option("Welsh")
+    points().first.hover()
+    tip = guidance.locator("#vg-tooltip-element")
+    tip.filter(has_text="Khmer").wait_for()
+    place.locator("select[name=script]").select_option("all")
+    points()
+    assert any(text.startswith("Welsh ") for text in place.locator("svg text").all_text_contents())
+
+
+@pytest.mark.parametrize("page", ["book/guidance", "notebooks/tables", "book/corpora"])
+def test_a_printed_page_is_whole(site, browser, page):
+    tab = browser.new_page(viewport={"width": 690, "height": 1000})  # A4 less its margins
+    tab.goto((site / f"{page}.html").as_uri(), wait_until="load")
+    for place in tab.locator(".interactive").all():
+        place.locator("svg").first.wait_for()
+    tab.emulate_media(media="print")
+    article = tab.locator(".bd-article")
+    right = article.evaluate("box => box.getBoundingClientRect().right")
+    cut = "(tables, right) => tables.filter(t => t.getBoundingClientRect().right > right + 1)"
+    wide = article.locator("table, img").evaluate_all(f"{cut}.map(t => t.textContent)", right)
+    assert wide == []
+    folded = article.locator("details.hide:not([open])").all()
+    live = article.locator(".interactive, form.calculator").all()
+    assert not [part for part in (*folded, *live) if part.is_visible()]
+    assert all(picture.is_visible() for picture in article.locator("img.static").all())
+    assert (article.locator("img.static").count() == 3) == (page == "book/guidance")
+    assert len(tab.pdf(format="A4")) > 10_000
+    tab.close()
+
+
+def test_the_chapters_notebooks_lie_in_the_site(site):
+    links = {link["href"] for link in soup(site, "book/downloads").article.find_all("a", href=True)}
+    notebooks = {site / "book" / link for link in links if link.endswith(".ipynb")}
+    chapters = {Path(page).stem for page in NOTEBOOKS if page.startswith("notebooks/")}
+    assert {path.stem for path in notebooks} == chapters
+    assert all(nbformat.read(path, as_version=4).cells for path in notebooks)
