@@ -48,18 +48,20 @@ def figure(chart: alt.TopLevelMixin, name: str, description: str, static: bool =
         chart: The chart.
         name: Its name on the page, an HTML id.
         description: What it shows, for readers who do not see it.
-        static: Whether to add a picture for print and for browsers without scripts.
+        static: Whether to add the description as a caption, and a picture for print and for
+            browsers without scripts.
     """
     spec = chart.properties(description=description).to_dict()
     # "</script>" in a string would end the element.
     text = json.dumps(spec, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    picture = ""
+    picture = caption = ""
     if static:
         svg = base64.b64encode(vl_convert.vegalite_to_svg(spec | {"width": 560}).encode()).decode()
         source = f"data:image/svg+xml;base64,{svg}"
         picture = f'<img class="static" alt="{html.escape(description)}" src="{source}">'
+        caption = f'<p class="caption">{html.escape(description)}</p>'
     return HTML(
-        f'{picture}<div class="interactive" id="{name}"></div>'
+        f'{picture}<div class="interactive" id="{name}"></div>{caption}'
         f'<script type="application/json" data-figure="{name}">{text}</script>'
         '<script src="../_static/vega.js"></script><script src="../_static/figures.js"></script>'
     )

@@ -197,13 +197,13 @@ def _heading(label: str, axis: str | None) -> str:
     if axis in _known()["languages"]:
         label = _named(label)
     label = _known()["headings"].get(label, label.replace("_", " "))
-    return label[:1].upper() + label[1:] if label.islower() else label
+    return label[:1].upper() + label[1:] if label.split(" ")[0].islower() else label
 
 
 def _digits(values: Collection[float]) -> int:
     """Return how many decimals numbers deserve that stand together."""
     largest = max(map(abs, values), default=0)
-    if largest >= 1000 or all(float(value).is_integer() for value in values):
+    if largest >= 1000 or all(round(value, 9) % 1 == 0 for value in values):
         return 0
     return 1 if largest >= 10 else max(2, 1 - math.floor(math.log10(largest)))
 
