@@ -107,18 +107,21 @@ def trained(
     Raises:
         KeyError: A score is missing.
     """
-    before, rows = untuned.set_index("target"), []
-    for (language, seed), after in tuned.groupby(["tuned_on", "seed"], sort=False):
-        row = {"language": language, "seed": seed}
-        for side, parts in {"bilingual": [language], "multilingual": list(targets)}.items():
-            for when, scores in {"pre": before, "post": after.set_index("target")}.items():
-                cells = scores.loc[parts]
-                row[f"{side}_{when}"] = cells["spbleu"].mean()
-                if "spbleu_low" in cells:
-                    errors = (cells["spbleu_high"] - cells["spbleu_low"]) / (2 * 1.96)
-                    row[f"{side}_{when}_error"] = np.linalg.norm(errors) / len(parts)
-        rows.append(row)
-    return pd.DataFrame(rows)
+    runs = tuned.set_index(["tuned_on", "seed"])
+    found = pd.DataFrame(index=runs.index.unique())
+    own = runs[runs["target"] == runs.index.get_level_values("tuned_on")]
+    others = runs[runs["target"].isin(targets)]
+    for side, after, size in (("bilingual", own, 1), ("multilingual", others, len(targets))):
+        if not after.groupby(found.index.names).size().reindex(found.index).eq(size).all():
+            raise KeyError(f"a model lacks a score of its language or of {', '.join(targets)}")
+        before = untuned.set_index("target").loc[after["target"]].set_axis(after.index)
+        for when, cells in {"pre": before, "post": after}.items():
+            found[f"{side}_{when}"] = cells["spbleu"].groupby(found.index.names).mean()
+            if "spbleu_low" in cells:
+                variance = ((cells["spbleu_high"] - cells["spbleu_low"]) / (2 * 1.96)) ** 2
+                summed = variance.groupby(found.index.names).sum()
+                found[f"{side}_{when}_error"] = np.sqrt(summed) / size
+    return found.reset_index().rename(columns={"tuned_on": "language"})
 
 
 def assign(scores: pd.DataFrame, threshold: float, factor: float = 2.0) -> pd.DataFrame:
