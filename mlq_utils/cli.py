@@ -162,16 +162,18 @@ def _recommend(_: Sequence[str]) -> Command:
     return recommend
 
 
-def pretrain(*, folder: Path, seed: int = 0) -> str:
+def pretrain(*, folder: Path, seed: int = 0, byte_level: bool = False) -> str:
     """Pretrain a small base model like the packaged one, or continue with one.
 
     Args:
         folder: Folder for the model.
         seed: Random seed of the text, the tokenizer and the weights.
+        byte_level: Whether it has a byte-level tokenizer, as LLaMA-3 has, in place of LLaMA's kind.
     """
     from mlq_utils.modeling import pretraining
 
-    pretraining.pretrain(folder, seed)
+    extra = {"byte_level": True} if byte_level else {}
+    pretraining.pretrain(folder, seed, pretraining.RECIPE | extra)
     return f"{folder} holds the model."
 
 

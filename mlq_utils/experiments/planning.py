@@ -30,7 +30,7 @@ from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import bases, prompts
 
 GROUP = ("base", "strategy", "corpus", "size", "test")
-TUNING = {"embed": 0.55, "lora": 0.55, "layers": 0.55, "full": 0.5}
+TUNING = {"embed": 0.55, "lora": 0.55, "layers": 0.55, "full": 0.5, "rows": 0.55}
 """Share of the card's operations that training is assumed to reach. It is what this project aims at
 and not what it has measured."""
 DECODING = 0.25

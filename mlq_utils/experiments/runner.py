@@ -254,7 +254,7 @@ def _tune(
         code = spec.spoken(spec.languages[0])
         text = corpora.monolingual(how.text, code, size, VOCABULARY_SEED)
         pieces = extension.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
-        base = extension.extend(base, pieces, how.start, how.ranked, spec.seed)
+        base = extension.extend(base, pieces, how.start, how.ranked, spec.seed, text.tolist())
     if spec.shorten is not None:
         codec = PrefixShortener.fit(base.tokenizer, frame["target"], PREFIXES[spec.shorten])
         base = replace(base, tokenizer=codec.shortened())

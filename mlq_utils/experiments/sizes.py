@@ -22,7 +22,7 @@ halves them until they fit, so a card with less room than for this many is too s
 KEPT = 32.2
 """Bytes per token and unit of width that a layer of LLaMA's shape keeps for its backward pass, in
 bf16 and without the scores of attention, as counted on a CPU."""
-KEPT_FOR_WEIGHTS = {"embed": 0.0, "lora": 2.1, "full": 13.4, "layers": 13.4}
+KEPT_FOR_WEIGHTS = {"embed": 0.0, "lora": 2.1, "full": 13.4, "layers": 13.4, "rows": 0.0}
 """Bytes that it keeps in addition, by strategy, if weights of its own are trained."""
 
 

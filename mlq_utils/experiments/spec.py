@@ -147,6 +147,8 @@ class Spec:
                 "extension needs exactly one language, from which its pieces are learned, and "
                 f"unshortened sequences: languages={self.languages}, shorten={self.shorten!r}"
             )
+        if self.strategy == "rows" and self.languages and self.extension is None:
+            raise ValueError("the strategy rows trains new pieces: give an extension")
         if self.shorten is not None:
             one_of("way to shorten", self.shorten, PREFIXES)
             if not self.languages:

@@ -37,6 +37,7 @@ class Model:
         eos: Id of the token that ends a text.
         pad: Id of the padding. Never mask by comparing with it, since it can be a token of the
             vocabulary.
+        extended_from: Size of the vocabulary before `extend`, or None if it is the base's own.
     """
 
     model: PreTrainedModel = field(repr=False)
@@ -45,6 +46,7 @@ class Model:
     bos: int | None
     eos: int
     pad: int
+    extended_from: int | None = None
 
 
 def load(

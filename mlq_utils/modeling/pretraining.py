@@ -58,7 +58,8 @@ def train_tokenizer(seed: int, recipe: dict = RECIPE) -> Tokenizer:
     documents = islice(drawn, recipe["tokenizer_documents"])
     # Lines are sentences here, so that a line break is left to its byte, as in LLaMA.
     lines = (line for d in documents for line in f"{d.text}\n{d.answer}".split("\n") if line)
-    return tokenization.train(lines, recipe["vocabulary_size"], f"mini {seed}")
+    kind = tokenization.train_byte_level if recipe.get("byte_level") else tokenization.train
+    return kind(lines, recipe["vocabulary_size"], f"mini {seed}")
 
 
 def pack(tokenizer: Tokenizer, seed: int, recipe: dict = RECIPE) -> tuple[np.ndarray, dict]:
@@ -183,7 +184,10 @@ def _write(
 ) -> None:
     """Write the model, its tokenizer, its record and its card."""
     model.save_pretrained(folder)
-    (folder / "tokenizer.model").write_bytes(tokenizer.backend.serialized_model_proto())
+    if record["recipe"].get("byte_level"):
+        tokenizer.backend.save(str(folder / "tokenizer.json"))
+    else:
+        (folder / "tokenizer.model").write_bytes(tokenizer.backend.serialized_model_proto())
     every = max(1, len(losses) // 100)
     means = {n: float(np.mean(losses[n : n + every])) for n in range(0, len(losses), every)}
     record = record | {

@@ -161,6 +161,12 @@ class _Trainer:
         ]
         self.processes = distributed.state().num_processes
         self.limit, self.recompute = limit or sys.maxsize, False
+        self.first = base.extended_from if strategy == "rows" else 0
+        if self.first is None or (self.first and self.processes > 1):
+            raise ValueError(
+                "the strategy rows trains what an extended vocabulary has added, in one process: "
+                "extend the model first"
+            )
         self.model = prepare(base.model, strategy, layers=layers, seed=schedule.seed)
         device = distributed.state().device if self.processes > 1 else self.model.device
         self.precision = choose_precision(self.model, precision, device)
@@ -262,6 +268,8 @@ class _Trainer:
         rate = self.schedule.rate(step, len(self.plan))
         self.optimizer.param_groups[0]["lr"] = rate
         loss = self.gradients(self.plan[step])
+        for weight in self.weights.values() if self.first else ():
+            weight.grad[: self.first] = 0  # AdamW then leaves these rows exactly as they are
         norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.schedule.max_grad_norm)
         norm = distributed.whole(norm)
         if not torch.isfinite(loss + norm):  # before the step, so that the weights stay finite

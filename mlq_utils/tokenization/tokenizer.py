@@ -14,7 +14,12 @@ import numpy as np
 import sentencepiece
 import tokenizers
 import yaml
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers import decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel, Split
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
 
 from mlq_utils.data import HUB_NAME, PACKAGE_DATA, data_folder, from_hub, sha256
 
@@ -22,6 +27,8 @@ _HUB_FILES = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")
 _Table = tuple[tuple[bytes | None, ...], np.ndarray]
+LLAMA3 = 128_000
+"""Number of LLaMA-3's tokens, by which `splits.yaml` has its way to split text."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,28 @@ def train(
     except RuntimeError as error:
         raise ValueError(f"cannot train {vocabulary_size} pieces on this text: {error}") from error
     return wrap(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), name)
+
+
+def train_byte_level(sentences: Iterable[str], vocabulary_size: int, name: str = "") -> Tokenizer:
+    """Train a tokenizer like LLaMA-3's: BPE over bytes, with LLaMA-3's split of text into words.
+
+    Its first tokens are <unk>, <s> and </s>, as SentencePiece has them. For the arguments see
+    `train`.
+    """
+    found = tokenizers.Tokenizer(BPE())
+    split = yaml.safe_load((PACKAGE_DATA / "splits.yaml").read_text("utf8"))[LLAMA3]
+    words = [Split(tokenizers.Regex(split), "isolated"), ByteLevel(False, use_regex=False)]
+    found.pre_tokenizer, found.decoder = PreTokenizers(words), decoders.ByteLevel()
+    special = ["<unk>", "<s>", "</s>"]
+    trainer = BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=special,
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    found.train_from_iterator(sentences, trainer)
+    found.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return wrap(found, name)
 
 
 def _read(path: Path, name: str) -> Tokenizer:

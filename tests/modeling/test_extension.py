@@ -3,11 +3,18 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
+import tokenizers
 import torch
+import transformers
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from mlq_utils import experiments, modeling
-from mlq_utils.corpora import loading as corpora
+from mlq_utils import corpora, experiments, modeling, tokenization
+from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.experiments import Spec
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import extension
@@ -81,7 +88,7 @@ def test_old_rows_stay_and_new_ones_start_where_they_should(mini):
     old = [getattr(mini.model, layer)().weight.detach().clone() for layer in layers]
     pieces = ["▁ខ្ញុំ", "កម្ពុជា"]
     split = [mini.tokenizer.encode(piece.strip("▁")) for piece in pieces]
-    for start in extension.STARTS:
+    for start in ("random", "mean", "subwords"):
         bigger = extension.extend(modeling.load("mini"), pieces, start, True)
         for layer, before in zip(layers, old, strict=True):
             rows = getattr(bigger.model, layer)().weight
@@ -127,3 +134,174 @@ def test_bad_extensions(khmer, mini):
         Spec(("km", "lo"), ("km",), extension=Extension("bpe", 10))
     with pytest.raises(ValueError, match="unshortened"):
         Spec(("km",), ("km",), shorten="one token", extension=Extension("bpe", 10))
+
+
+# Byte-level tokenizers
+
+
+@pytest.fixture
+def small_bytes(tokenizers_by_name, tmp_path):
+    """A tiny model with a byte-level tokenizer, as it lies in a folder of the Hub."""
+    words = tokenization.train_byte_level(
+        (line for c in ("en", "fr", "ro") for line in corpora.load("cldr", c, "train")["target"]),
+        600,
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=512, tie_word_embeddings=False,
+        bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    words.backend.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+def test_merges_of_bytes_are_reached_and_leave_other_text_as_it_was(small_bytes, khmer, tmp_path):
+    base = modeling.load(small_bytes)
+    old = base.tokenizer
+    merges = extension.learn("bbpe", khmer, 80, old)
+    bigger = extension.extend(base, merges, "subwords", True)
+    new = bigger.tokenizer
+    assert len(new) == len(old) + 80 == bigger.model.get_output_embeddings().out_features
+    test = {
+        c: corpora.load("cldr", c, "test", size=60)["target"].tolist() for c in ("en", "ro", "km")
+    }
+    for code in ("en", "ro"):
+        assert new.encode(test[code]) == old.encode(test[code])
+    assert [new.decode(ids) for ids in new.encode(test["km"])] == test["km"]
+    found = extension.reached(old, new, khmer)
+    assert found["used"] > 0.9 and found["tokens"] < 0.7
+    # The end is where it was, and a folder opens as it was left.
+    assert new.backend.token_to_id("</s>") == 2 and new.opening == 1
+    modeling.export(bigger, tmp_path / "home")
+    again = modeling.load(tmp_path / "home")
+    assert again.tokenizer.encode(test["km"]) == new.encode(test["km"])
+
+
+def test_special_tokens_behind_the_vocabulary_keep_their_ids(small_bytes, khmer):
+    """As LLaMA-3 has them: the new pieces come after these."""
+    file = small_bytes / "tokenizer.json"
+    words = tokenizers.Tokenizer.from_file(str(file))
+    words.add_special_tokens(["<|end|>", "<|pad|>"])
+    old = tokenization.wrap(words)
+    backend, parts = extension._appended(old, extension.learn("bbpe", khmer, 10, old))
+    new = tokenization.wrap(backend)
+    assert len(new) == len(old) + 10 and len(parts) == 10
+    assert [backend.token_to_id(t) for t in ("<|end|>", "<|pad|>")] == [len(old) - 2, len(old) - 1]
+    text = "January<|end|>"
+    assert backend.encode(text, add_special_tokens=False).ids[-1] == len(old) - 2
+    for piece, ids in zip(range(len(old), len(new)), parts, strict=True):
+        assert new.token_bytes[piece] == b"".join(old.token_bytes[i] for i in ids)
+
+
+def test_the_vocabulary_of_llama_3_splits_english_as_before(data):
+    """On FLORES-200, after merges of Khmer and of Welsh, which shares English's letters."""
+    file = data / "tokenizers/llama-3/tokenizer.model"
+    if not file.is_file() or corpora.find("flores200") is None:
+        pytest.skip("no LLaMA-3 tokenizer or no FLORES-200 in the data folder")
+    split = yaml.safe_load((PACKAGE_DATA / "splits.yaml").read_text("utf8"))[128_000]
+    special = [f"<|special_{n}|>" for n in range(256)]
+    converter = TikTokenConverter(str(file), pattern=split, extra_special_tokens=special)
+    old = tokenization.wrap(converter.converted(), "llama-3")
+    english = corpora.load("flores200", "km", "devtest")["source"].tolist()
+    learned = {code: corpora.load("flores200", code, "dev")["target"] for code in ("km", "cy")}
+    merges = [m for text in learned.values() for m in extension.learn("bbpe", text, 200, old)]
+    new = tokenization.wrap(extension._appended(old, merges)[0])
+    assert len(new) == 128_656 and new.encode(english) == old.encode(english)
+    for code, share in (("km", 0.5), ("cy", 0.9)):
+        test = corpora.load("flores200", code, "devtest")["target"]
+        assert extension.reached(old, new, test)["tokens"] < share
+
+
+def test_like_tokens_give_a_new_row_its_start(khmer, mini):
+    """FOCUS: a mean of old rows, and of those that occur in the same places."""
+    before = mini.model.get_input_embeddings().weight.detach().clone()
+    pieces = extension.learn("bbpe", khmer, 40, mini.tokenizer)
+    unseen = "ဗမာစာ"
+    bigger = extension.extend(mini, [*pieces, unseen], "focus", True, text=khmer)
+    old, new = modeling.load("mini").tokenizer, bigger.tokenizer
+    parts = [old.encode(p.strip("▁")) for p in (*pieces, unseen)]
+    shares = extension._like(old, new, parts, khmer).toarray()
+    assert (shares >= 0).all() and shares.sum(axis=1) == pytest.approx(1)
+    seen = {i for ids in new.encode(khmer) for i in ids}
+    assert {i for row in shares[:-1] for i in row.nonzero()[0]} <= seen
+    rows = bigger.model.get_input_embeddings().weight.detach()[len(old) :]
+    expected = torch.from_numpy(shares).float() @ before
+    torch.testing.assert_close(rows, expected, rtol=0, atol=1e-5)
+    mean = before[old.encode(unseen)].mean(dim=0)  # nothing is known of it
+    torch.testing.assert_close(rows[-1], mean, rtol=0, atol=1e-6)
+
+
+def test_a_token_in_the_places_of_another_starts_like_it():
+    text = [
+        f"{a} {b} {c}"
+        for a in ("one", "two", "six")
+        for b in ("old", "new")
+        for c in ("cats", "dogs")
+    ]
+    words = sorted({word for line in text for word in line.split()})
+    ids = {word: n for n, word in enumerate([*words, "seven"])}
+    encode = lambda lines: [[ids[w] for w in line.split()] for line in lines]  # noqa: E731
+
+    class Words:
+        def __init__(self, size):
+            self.size, self.encode = size, encode
+
+        def __len__(self):
+            return self.size
+
+    lines = text + [line.replace("two", "seven") for line in text if "two" in line]
+    (shares,) = extension._like(
+        Words(len(words)), Words(len(ids)), [[ids["cats"]]], lines
+    ).toarray()
+    numerals = [ids[w] for w in ("one", "two", "six")]
+    assert shares[numerals].sum() > 0.9
+
+
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=12))
+def test_sparsemax_is_the_nearest_point_of_the_simplex(scores):
+    scores = np.array(scores)
+    found = extension._sparsemax(scores)
+    assert found.min() >= 0 and found.sum() == pytest.approx(1)
+    low, high = scores.min() - 1, scores.max()  # the one number that, taken off, leaves 1
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if np.maximum(scores - middle, 0).sum() < 1 else (middle, high)
+    assert found == pytest.approx(np.maximum(scores - low, 0), abs=1e-6)
+
+
+def test_rows_trains_the_new_rows_alone(khmer, mini):
+    pieces = extension.learn("bbpe", khmer, 60, mini.tokenizer)
+    bigger = extension.extend(mini, pieces, "subwords", True)
+    before = {name: weight.clone() for name, weight in bigger.model.state_dict().items()}
+    frame = modeling.mixture({"km": 48})
+    schedule = modeling.Schedule.mini("rows", epochs=1, batch_size=8, warmup_steps=1)
+    tuned = modeling.fine_tune(bigger, frame, "rows", schedule, progress=False, precision="fp32")
+    for name, after in tuned.model.model.state_dict().items():
+        old = before[name]
+        if name in ("model.embed_tokens.weight", "lm_head.weight"):
+            assert torch.equal(after[:3072], old[:3072]) and not torch.equal(
+                after[3072:], old[3072:]
+            )
+        else:
+            assert torch.equal(after, old), name
+
+
+def test_bad_extensions_of_bytes(small_bytes, khmer, mini):
+    base = modeling.load(small_bytes)
+    for method in ("bpe", "sp"):
+        with pytest.raises(ValueError, match="learn byte-level merges, bbpe"):
+            extension.learn(method, khmer, 10, base.tokenizer)
+    with pytest.raises(ValueError, match="new pieces, and 50000 are asked for"):
+        extension.learn("bbpe", khmer[:50], 50_000, base.tokenizer)
+    with pytest.raises(ValueError, match="cannot rank above"):
+        extension.extend(base, ["a b"], "mean", False)
+    with pytest.raises(ValueError, match="'a ទ្រ' is no merge of two tokens"):
+        extension.extend(base, ["a ទ្រ"], "mean", True)
+    with pytest.raises(ValueError, match="needs text in the language"):
+        extension.extend(base, ["a b"], "focus", True)
+    with pytest.raises(ValueError, match="extend the model first"):
+        modeling.fine_tune(mini, modeling.mixture({"km": 8}), "rows", progress=False)
+    with pytest.raises(ValueError, match="give an extension"):
+        Spec(("km",), ("km",), "rows")
