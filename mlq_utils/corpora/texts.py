@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from mlq_utils import languages, tokenization
 from mlq_utils.corpora import readers, releases
 from mlq_utils.corpora.loading import about, composed, draw, load
-from mlq_utils.data import PACKAGE_DATA, cache_folder, one_of
+from mlq_utils.data import PACKAGE_DATA, cache_folder, one_of, sha256
 from mlq_utils.languages import Language
 
 TEXTS = {"cldr": "train", "flores101": "dev", "flores200": "dev"}
@@ -22,8 +23,9 @@ def monolingual(name: str, language: str | Language, size: int, seed: int = 0) -
     """Return text in one language, from which a vocabulary is learned (Section 4.3, Table 6).
 
     Args:
-        name: "mc4", whose lines are read until there are enough, or a key of `TEXTS`, whose
-            sentences are drawn. The paper takes mC4 and the dev set of FLORES-101.
+        name: "mc4", whose lines are read until there are enough; a key of `TEXTS`, whose sentences
+            are drawn; or your own file of UTF-8 text, whose lines are drawn. The paper takes mC4
+            and the dev set of FLORES-101.
         language: A language, as `languages.get` takes it.
         size: Largest number of lines or sentences.
         seed: Random seed for the order of files or sentences.
@@ -36,10 +38,12 @@ def monolingual(name: str, language: str | Language, size: int, seed: int = 0) -
             than 1, or a file is damaged.
         FileNotFoundError, ConnectionError: As for `load`.
     """
-    one_of("source of text", name, ("mc4", *TEXTS))
-    code = releases.code_in(name, language)
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}")
+    if Path(name).is_file():
+        return _own(Path(name), language, size, seed)
+    one_of("file or source of text", name, ("mc4", *TEXTS))
+    code = releases.code_in(name, language)
     if name == "mc4":
         lines = list(itertools.islice(_mc4_lines(code, seed), size))
         if not lines:
@@ -54,6 +58,17 @@ def monolingual(name: str, language: str | Language, size: int, seed: int = 0) -
         attrs = {key: value for key, value in frame.attrs.items() if key != "pairs"}
     given = {"corpus": name, "language": languages.get(language).code, "size": size, "seed": seed}
     text.attrs = attrs | given | {"lines": len(text)}
+    return text
+
+
+def _own(file: Path, language: str | Language, size: int, seed: int) -> pd.Series:
+    lines = [line for line in readers.lines(file) if line.strip()]
+    if not lines:
+        raise ValueError(f"{file} holds no text")
+    text = draw(pd.DataFrame({"text": lines}), size, seed)["text"]
+    code = languages.get(language).code
+    given = {"corpus": file.name, "language": code, "size": size, "seed": seed}
+    text.attrs = {"sha256": sha256(file)} | given | {"lines": len(text)}
     return text
 
 

@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mlq_utils import corpora, languages
 from mlq_utils.corpora import Pairs
-from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of
+from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of, sha256
 from mlq_utils.experiments.store import Store
 from mlq_utils.languages import Language
 from mlq_utils.modeling.bases import digest
@@ -196,7 +196,7 @@ class Spec:
         elsewhere = self.own if self.held_out or self.test_pairs else ""
         targets = [code for code in (*self.targets, *self.panel) if code != elsewhere]
         used, wanted = [self.test], [(self.test[:1], targets)]
-        if self.extension is not None:
+        if self.extension is not None and not Path(self.extension.text).is_file():
             wanted.append(((self.extension.text,), self.languages[:1]))
         if self.languages == ("en",):
             one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
@@ -243,6 +243,8 @@ class Spec:
             values["language"] = {k: v for k, v in given if v != blank[k]}
         if self.extension is not None and self.extension.text == Extension.text:
             del values["extension"]["text"]  # this field was added after the first records, too
+        elif self.extension is not None and (own := Path(self.extension.text)).is_file():
+            values["extension"]["text"] = sha256(own)
         parts = {
             "spec": values,
             "base": digest(self.base),

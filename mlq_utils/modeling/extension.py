@@ -15,6 +15,7 @@ two of these tokens meet is split as before.
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,8 +57,8 @@ class Extension:
         start: Initial value of new embeddings, one of `STARTS`. Defaults to "subwords".
         ranked: Whether new pieces rank below the original merges, instead of above as in the
             paper's code. Defaults to True.
-        text: Text to learn from, as `corpora.monolingual` names it. The paper uses mC4 and the dev
-            set of FLORES. Defaults to "cldr".
+        text: Text to learn from: a name or a file, as `corpora.monolingual` takes it. The paper
+            uses mC4 and the dev set of FLORES. Defaults to "cldr".
     """
 
     method: str
@@ -70,7 +71,8 @@ class Extension:
         """Refuse an unknown method or start, and an extension by nothing."""
         one_of("method", self.method, METHODS)
         one_of("start", self.start, STARTS)
-        one_of("source of text", self.text, ("mc4", *corpora.TEXTS))
+        if not Path(self.text).is_file():
+            one_of("file or source of text", self.text, ("mc4", *corpora.TEXTS))
         if self.pieces < 1:
             raise ValueError(f"pieces must be 1 or more, not {self.pieces}")
 

@@ -119,6 +119,26 @@ def test_a_run_with_an_extended_vocabulary(base, tmp_path):
     assert Store(tmp_path).get(bigger.identity()) == record
 
 
+def test_pieces_from_a_text_of_ones_own(base, khmer, tmp_path):
+    """A run is known by the content of the file, wherever it lies."""
+    (tmp_path / "here.txt").write_text("\n\n".join(khmer), "utf8")
+    (tmp_path / "there.txt").write_text("\n\n".join(khmer), "utf8")
+    (tmp_path / "other.txt").write_text("\n".join(khmer[1:]), "utf8")
+    specs = [
+        Spec(("km",), ("km",), base=str(base), extension=Extension("bbpe", 9, text=str(file)))
+        for file in sorted(tmp_path.glob("*.txt"))
+    ]
+    here, other, there = (spec.identity() for spec in specs)
+    assert here == there != other
+    text = corpora.monolingual(specs[0].extension.text, "km", 100, 1)
+    assert len(text) == 100 and set(text) <= set(khmer) and text.attrs["corpus"] == "here.txt"
+    with pytest.raises(ValueError, match=r"unknown file or source of text 'mine\.txt'"):
+        Extension("bbpe", 9, text="mine.txt")
+    (tmp_path / "empty.txt").write_text("\n", "utf8")
+    with pytest.raises(ValueError, match=r"empty\.txt holds no text"):
+        corpora.monolingual(str(tmp_path / "empty.txt"), "km", 10)
+
+
 def test_bad_extensions(khmer, mini):
     with pytest.raises(ValueError, match=r"unknown method 'bpee'\. Did you mean"):
         Extension("bpee", 10)
