@@ -217,8 +217,8 @@ def test_damage_to_what_is_kept_is_named(server, no_local_data):
         (("mc4", "ku", 5), "unknown language of mc4 'ku'"),  # mC4's is in Latin script
         (("mc4", "zhtrad", 5), "unknown language of mc4 'zhtrad'"),
         (("mc4", "xx", 5), "unknown language 'xx'"),
-        (("c4", "km", 5), "unknown source of text 'c4'.*mc4, cldr"),
-        (("ntrex", "km", 5), "unknown source of text 'ntrex'"),
+        (("c4", "km", 5), "unknown file or source of text 'c4'.*mc4, cldr"),
+        (("ntrex", "km", 5), "unknown file or source of text 'ntrex'"),
         (("mc4", "km", 0), "size must be 1 or more, not 0"),
     ],
 )
