@@ -279,9 +279,22 @@ def _tune(
 
 
 def _tuning_data(spec: Spec) -> pd.DataFrame:
+    """Return the prompts and targets to tune on, with those of the panel that are replayed."""
+    frame, parts = _own_data(spec), []
+    share, rest = divmod(spec.replay, len(spec.panel) or 1)
+    pairs = {code: share + (n < rest) for n, code in enumerate(spec.panel)}
+    if tasks := pairs.pop("en", 0):
+        parts.append(_english(spec, tasks))
+    if pairs := {code: size for code, size in pairs.items() if size}:
+        parts.append(_mixture(spec, pairs))
+    whole = pd.concat([frame, *parts], ignore_index=True)
+    whole.attrs = frame.attrs | ({"replayed": spec.replay} if parts else {})
+    return whole
+
+
+def _own_data(spec: Spec) -> pd.DataFrame:
     if spec.languages == ("en",):
-        tasks = {"cldr": prompts.english_tasks, "alpaca": prompts.alpaca}
-        return tasks[spec.corpus[0]](spec.size, spec.seed)
+        return _english(spec, spec.size)
     if spec.pairs:
         kept = _own_pairs(spec)
         drawn = corpora.draw(kept, spec.size, spec.seed)
@@ -291,6 +304,15 @@ def _tuning_data(spec: Spec) -> pd.DataFrame:
         return frame
     share, rest = divmod(spec.size, len(spec.languages))
     pairs = {spec.spoken(code): share + (n < rest) for n, code in enumerate(spec.languages)}
+    return _mixture(spec, pairs)
+
+
+def _english(spec: Spec, size: int) -> pd.DataFrame:
+    tasks = prompts.english_tasks if spec.corpus[0] == "cldr" else prompts.alpaca
+    return tasks(size, spec.seed)
+
+
+def _mixture(spec: Spec, pairs: dict[Any, int]) -> pd.DataFrame:
     corpus = spec.corpus[0] if len(spec.corpus) == 1 else spec.corpus
     return prompts.mixture(pairs, corpus=corpus, seed=spec.seed, into_english=spec.into_english)
 

@@ -42,7 +42,7 @@ SEMANTICS = 2
 ENGLISH = ("cldr", "alpaca")
 """Sources of English-only instructions (Appendix C)."""
 LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
-LATER += ("pairs", "test_pairs", "language", "into_english", "panel")
+LATER += ("pairs", "test_pairs", "language", "into_english", "panel", "replay")
 """Fields of `Spec` that are omitted from the hash at their default, so that old keys stay valid."""
 STORE = os.environ.get("MLQ_STORE") or "_build/store"
 """The default store: a folder, or a URL such as s3://bucket/runs. MLQ_STORE sets it."""
@@ -92,6 +92,9 @@ class Spec:
         into_english: Whether the languages are translated into English instead.
         panel: Languages of which the model also reads the test sentences, English (`en`) among
             them. It takes one forward pass, and gives bits per character.
+        replay: Number of examples in the panel's languages that are added to the training pairs, so
+            that less of these is lost: pairs, and for English the tasks of CLDR or, if `corpus` is
+            another, those of Alpaca. They are shared equally. Defaults to 0.
     """
 
     languages: tuple[str, ...] = ()
@@ -119,6 +122,7 @@ class Spec:
     language: Language | None = None
     into_english: bool = False
     panel: tuple[str, ...] = ()
+    replay: int = 0
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything.
@@ -146,6 +150,10 @@ class Spec:
             raise ValueError(
                 "extension needs exactly one language, from which its pieces are learned, and "
                 f"unshortened sequences: languages={self.languages}, shorten={self.shorten!r}"
+            )
+        if self.replay < 0 or (self.replay and not (self.panel and self.languages)):
+            raise ValueError(
+                f"replay={self.replay} needs languages to tune on, and a panel to draw from"
             )
         if self.strategy == "rows" and self.languages and self.extension is None:
             raise ValueError("the strategy rows trains new pieces: give an extension")
@@ -180,7 +188,7 @@ class Spec:
     def untuned(self) -> "Spec":
         """Return the run of the base model that this run's scores are compared with."""
         tuning = ("languages", "strategy", "size", "learning_rate", "epochs", "batch_size")
-        tuning += ("layers", "seed", "shorten", "extension", "corpus", "schedule")
+        tuning += ("layers", "seed", "shorten", "extension", "corpus", "schedule", "replay")
         usual = {name: getattr(Spec, name) for name in tuning}
         if self.own in self.targets:  # own pairs are those of an untuned run's first target
             usual["targets"] = tuple(sorted(self.targets, key=lambda code: code != self.own))
@@ -200,9 +208,10 @@ class Spec:
             wanted.append(((self.extension.text,), self.languages[:1]))
         if self.languages == ("en",):
             one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
-        elif not self.pairs:
+        elif not self.pairs or self.replay:
             used += [(name, "train") for name in self.corpus]
-            wanted.append((self.corpus, self.languages))
+            again = [code for code in self.panel if self.replay and code != "en"]
+            wanted.append((self.corpus, [*(() if self.pairs else self.languages), *again]))
         for name, split in used:
             one_of("corpus", name, corpora.NAMES)
             one_of(f"split of {name}", split, corpora.CORPORA[name].splits)
@@ -225,7 +234,7 @@ class Spec:
 
         The unit is one example in training. One beam of one sentence takes about as long.
         """
-        trained = self.size * self.epochs if self.languages else 0
+        trained = (self.size + self.replay) * self.epochs if self.languages else 0
         return trained + len(self.targets) * self.test_size * self.beam_size
 
     def identity(self) -> str:

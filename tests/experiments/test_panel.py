@@ -4,11 +4,12 @@ import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from mlq_utils import cli, corpora, experiments, modeling
-from mlq_utils.experiments import Spec, Store, losses
+from mlq_utils.experiments import Spec, Store, losses, runner
 from mlq_utils.experiments.spec import lost
 from mlq_utils.modeling import reading
 
@@ -122,3 +123,35 @@ def test_a_panel_is_checked(small):
     with pytest.raises(ValueError, match="unknown language of cldr 'umb'"):
         dataclasses.replace(small, panel=("umb",))
     assert Spec(panel=("en",)).identity() != Spec().identity()
+
+
+def test_the_panel_is_replayed_beside_the_language(small):
+    spec = dataclasses.replace(small, languages=("cy",), panel=("en", "ro", "fr"), replay=20)
+    frame = runner._tuning_data(spec)
+    alone = runner._tuning_data(dataclasses.replace(spec, replay=0))
+    assert len(alone) == 24 and len(frame) == 44
+    pd.testing.assert_frame_equal(frame.iloc[:24], alone)
+    added = frame.iloc[24:]["prompt"]
+    counts = {
+        name: added.str.contains(f"into {name}|to {name}").sum() for name in ("Romanian", "French")
+    }
+    assert counts == {"Romanian": 7, "French": 6}
+    tested = {text for code in ("ro", "fr") for text in runner.pairs_to_test(spec, code)["target"]}
+    assert not tested & set(frame["target"])
+    assert frame.attrs["replayed"] == 20 and frame.attrs["pairs"] == {"cy": 24}
+    assert spec.untuned() == dataclasses.replace(spec, replay=0).untuned()
+    assert spec.identity() != dataclasses.replace(spec, replay=0).identity()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replay": 10}, "replay=10 needs languages to tune on, and a panel"),
+        ({"replay": 10, "panel": ("ro",), "languages": ()}, "needs languages to tune on"),
+        ({"replay": -1, "panel": ("ro",)}, "replay=-1"),
+        ({"replay": 9, "panel": ("umb",)}, "unknown language of cldr 'umb'"),
+    ],
+)
+def test_a_replay_of_nothing_is_refused(small, changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(small, **changes)
