@@ -11,7 +11,7 @@ from adjustText import adjust_text
 from matplotlib.axes import Axes
 
 from mlq_utils.data import one_of
-from mlq_utils.quadrants import QUADRANTS
+from mlq_utils.quadrants import QUADRANTS, strategies
 
 _COLOURS = sns.color_palette("colorblind")
 QUADRANT_PALETTE = dict(
@@ -36,6 +36,7 @@ STRATEGY_PALETTE = {
     "layers 0-14": _COLOURS[4],
     "untuned": _COLOURS[7],
 }
+STRATEGY_MARKERS = dict(zip(STRATEGY_PALETTE, "osPXDD^", strict=True))
 
 
 def use_style() -> None:
@@ -60,6 +61,29 @@ def use_style() -> None:
 def scatter_by_quadrant(frame: pd.DataFrame, x: str, y: str, **options: Any) -> Axes:
     """Draw points in the colour and marker of their `quadrant`, see `seaborn.scatterplot`."""
     return sns.scatterplot(frame, x=x, y=y, **_BY_QUADRANT, **options)
+
+
+def strategy_lines(
+    frame: pd.DataFrame, x: str, ax: Axes, by: str = "strategy", gap: float = 0.08, **options: Any
+) -> None:
+    """Draw the mean scores of strategies, each in its colour and marker, with its name at the end.
+
+    Args:
+        frame: Scores, with the columns `x`, `by` and `spbleu`.
+        x: The column of the horizontal axis.
+        ax: The axes to draw on.
+        by: The column with the strategies, keys of `STRATEGY_PALETTE`.
+        gap: Smallest distance between two names, as a share of the axis.
+        **options: Passed on to `seaborn.lineplot`, which draws 95% intervals by default.
+    """
+    style = {"palette": STRATEGY_PALETTE, "markers": STRATEGY_MARKERS, "dashes": False}
+    sns.lineplot(frame, x=x, y="spbleu", hue=by, style=by, legend=False, ax=ax, **style, **options)
+    ends = frame.groupby([by, x])["spbleu"].mean().groupby(by).tail(1).droplevel(x)
+    gap, height = gap * abs(np.subtract(*ax.get_ylim())), -np.inf
+    for name, score in ends.sort_values().items():
+        height = max(score, height + gap)
+        style = {"color": STRATEGY_PALETTE[name], "transform": ax.get_yaxis_transform()}
+        ax.text(1.02, height, strategies.NAMES.get(name, name), va="center", **style)
 
 
 def size_axis(ax: Axes, sizes: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ import pytest
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 from mlq_utils import paper, quadrants
 from mlq_utils.book import plotting
@@ -86,3 +87,18 @@ def test_quadrants_differ_in_colour_and_marker():
     assert set(plotting.QUADRANT_PALETTE) == set(plotting.QUADRANT_MARKERS)
     assert set(plotting.QUADRANT_PALETTE) == set(quadrants.QUADRANTS)
     assert len(set(plotting.QUADRANT_MARKERS.values())) == len(quadrants.QUADRANTS)
+
+
+def test_strategies_are_named_at_the_end_of_their_lines_without_overlap():
+    rows = [
+        (name, size, score)
+        for name, ends in {"full": (5, 9), "embed": (1, 9.1), "lora": (2, 3)}.items()
+        for size, score in zip((100, 200), ends, strict=True)
+    ]
+    _, ax = plt.subplots()
+    plotting.strategy_lines(pd.DataFrame(rows, columns=["strategy", "size", "spbleu"]), "size", ax)
+    heights = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert list(heights) == ["LoRA", "full FT", "Embed FT"]
+    assert heights["LoRA"] == 3 and heights["full FT"] == 9
+    assert heights["Embed FT"] - 9 == pytest.approx(0.08 * (ax.get_ylim()[1] - ax.get_ylim()[0]))
+    assert len({line.get_marker() for line in ax.lines}) >= 3

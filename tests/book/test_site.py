@@ -20,8 +20,7 @@ from mlq_utils.book import pipeline as book
 ROOT = Path(__file__).parents[2]
 TOC = list(parse_toc_yaml(ROOT / "_toc.yml"))
 NOTEBOOKS = [page for page in TOC if (ROOT / f"{page}.ipynb").exists()]
-REWRITTEN = {"notebooks/phenomena", "notebooks/quadrants", "notebooks/tables"}
-CHAPTERS = [p for p in NOTEBOOKS if p.startswith("notebooks/") and p not in REWRITTEN]
+CHAPTERS = ["notebooks/reciprocal", "notebooks/stagnant"]
 PROFILES = ["smoke", "mini", "paper"]
 
 
