@@ -112,7 +112,7 @@ SIZES = {
     "wide": ({"width": 1280, "height": 900}, ("dark", "light")),
     "phone": ({"width": 390, "height": 844}, ("light", "dark")),
 }
-"""The sizes of screens and the colour schemes there; the page is photographed in the last one."""
+"""The sizes of screens and the colour schemes there."""
 JUDGED = {"book/intro", "book/downloads", "book/cite", "book/references", "notebooks/tables"}
 """Pages that are judged for accessibility: one of each kind, since a long one takes half a minute.
 The languages' pages have a test of their own."""
@@ -129,7 +129,6 @@ def test_a_page_reads_well_from_the_disk(site, browser, page):
     if tab.locator(".math.notranslate").count():
         tab.wait_for_selector("mjx-container")
         assert not tab.locator("mjx-merror").count()
-    shots = ROOT / "_build/screenshots"
     for size, (viewport, schemes) in SIZES.items():
         tab.set_viewport_size(viewport)
         for scheme in schemes:
@@ -140,8 +139,6 @@ def test_a_page_reads_well_from_the_disk(site, browser, page):
                 found = Axe().run(tab, options={"preload": False}).response["violations"]
                 grave = [v for v in found if v["impact"] in ("serious", "critical")]
                 assert [(v["id"], v["nodes"][0]["html"][:200]) for v in grave] == []
-        shot = shots / f"{Path(page).name}-{size}-{scheme}.jpeg"  # a PNG takes twice as long
-        tab.screenshot(path=shot, full_page=True, animations="disabled")
         overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert tab.evaluate(overflow) <= 0, f"wider than a screen of {viewport['width']} px"
     tab.close()
