@@ -11,9 +11,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -177,6 +178,16 @@ def pretrain(*, folder: Path, seed: int = 0, byte_level: bool = False) -> str:
     return f"{folder} holds the model."
 
 
+def _diagnose(_: Sequence[str]) -> Command:
+    from mlq_utils.experiments import diagnosis
+
+    @wraps(diagnosis.diagnose)
+    def command(**flags: Any) -> str:
+        return diagnosis.text(diagnosis.diagnose(**flags))
+
+    return command
+
+
 def _from(module: str, name: str) -> Callable[[Sequence[str]], Command]:
     return lambda _: getattr(import_module(f"mlq_utils.{module}"), name)
 
@@ -184,6 +195,7 @@ def _from(module: str, name: str) -> Callable[[Sequence[str]], Command]:
 COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], Command]]] = {
     "recommend": ("Advise how to tune a language.", _recommend),
     "claims": ("Show the verdicts on the paper's claims.", _from("claims", "report")),
+    "diagnose": ("Say which languages a model has, without tuning it.", _diagnose),
     "run": ("Tune, translate and score a model.", _run),
     "export": ("Export a tuned model to take it home.", _from("experiments.exporting", "export")),
     "sweep": ("Plan or make the paper's runs.", _from("experiments.sweep", "report")),

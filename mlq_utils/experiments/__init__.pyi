@@ -1,4 +1,5 @@
-from . import comparison, nlu, planning, scales, studies, sweep, tables
+from . import comparison, diagnosis, nlu, planning, scales, studies, sweep, tables
+from .diagnosis import diagnose
 from .executors import run_all
 from .exporting import export
 from .runner import VOCABULARY_SEED, VOCABULARY_SIZES, run
@@ -7,6 +8,6 @@ from .store import Store, write_lines
 
 __all__ = [
     "SHIPPED", "STORE", "VOCABULARY_SEED", "VOCABULARY_SIZES", "Spec", "Store", "comparison",
-    "costs", "default_store", "export", "losses", "nlu", "planning", "run", "run_all", "scales",
-    "scores", "spec_of", "studies", "sweep", "tables", "write_lines",
+    "costs", "default_store", "diagnose", "diagnosis", "export", "losses", "nlu", "planning", "run",
+    "run_all", "scales", "scores", "spec_of", "studies", "sweep", "tables", "write_lines",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlq_utils import corpora, tokenization
+from mlq_utils import corpora, languages, tokenization
 from mlq_utils.data import one_of
 from mlq_utils.experiments.sizes import Size, size
 from mlq_utils.experiments.spec import Spec
@@ -137,10 +137,7 @@ def totals(frame: pd.DataFrame) -> pd.Series:
 
 def _row(spec: Spec, card: Card) -> dict[str, Any]:
     model, tuned = size(spec.base, spec.strategy, spec.layers, spec.revision), bool(spec.languages)
-    local = spec.base == "mini" or Path(spec.base).is_dir()
-    lengths = _lengths(spec.base if local and {spec.test[0], *spec.corpus} == {"cldr"} else None)
-    for code in (*spec.languages, *spec.targets):
-        one_of("language whose lengths are known", code, lengths.index)
+    lengths = _lengths_of(spec)
     scored, sentences = lengths.loc[list(spec.targets)], spec.test_size
     share = spec.size / len(spec.languages) if tuned else 0
     tokens = spec.epochs * share * lengths.loc[list(spec.languages), ["prompt", "new"]].sum().sum()
@@ -184,6 +181,26 @@ def _search(spec: Spec, model: Size, card: Card, prompt: pd.Series, new: pd.Seri
     held = 2 * model.cache * (prompt + beams * new / 2)
     read = steps * 2 * model.matrices + sentences * new * held
     return operations / (card.tflops * 1e12) + read / (card.bandwidth * 1e12)
+
+
+def _lengths_of(spec: Spec) -> pd.DataFrame:
+    """Return `_lengths`, with those of own pairs and of other languages of CLDR."""
+    local = spec.base == "mini" or Path(spec.base).is_dir()
+    lengths = _lengths(spec.base if local and {spec.test[0], *spec.corpus} == {"cldr"} else None)
+    for code in {*spec.languages, *spec.targets} - set(lengths.index):
+        spoken, own = spec.spoken(code), spec.pairs and code == spec.own
+        if not (own or languages.covers("cldr", spoken)):
+            one_of("language whose lengths are known", code, lengths.index)
+        texts = spec.pairs.read() if own else corpora.load("cldr", spoken, "test", size=PHRASES)
+        encode = tokenization.load(bases.find(spec.base, spec.revision)).encode
+        asked = [prompts.translation(spoken, source) for source in texts["source"]]
+        sides = (list(map(len, encode(side))) for side in (asked, texts["target"].tolist()))
+        row = [
+            *(1 + np.mean(side) for side in sides),
+            texts["target"].map(str.encode).map(len).mean(),
+        ]
+        lengths = pd.concat([lengths, pd.DataFrame([row], [code], lengths.columns)])
+    return lengths
 
 
 @cache

@@ -337,17 +337,22 @@ def _own_pairs(spec: Spec) -> pd.DataFrame:
     return kept
 
 
+def lost_letters(base: modeling.Model, texts: pd.Series) -> tuple[float, set[str]]:
+    """Return the share of the letters of texts that a tokenizer cannot represent, and which."""
+    some = texts.head(200).tolist()
+    back = set("".join(map(base.tokenizer.decode, base.tokenizer.encode(some))).casefold())
+    letters = [letter for letter in "".join(some).casefold() if letter.isalpha()]
+    lost = [letter for letter in letters if letter not in back]
+    return len(lost) / max(1, len(letters)), set(lost)
+
+
 def _check_letters(base: modeling.Model, texts: pd.Series) -> None:
     """Refuse a tokenizer that cannot represent the letters of texts in the language."""
-    some = texts.head(200).tolist()
-    back = "".join(map(base.tokenizer.decode, base.tokenizer.encode(some))).casefold()
-    letters = [letter for letter in "".join(some).casefold() if letter.isalpha()]
-    lost = [letter for letter in letters if letter not in set(back)]
-    if len(lost) > UNKNOWN * len(letters):
-        shown = " ".join(sorted(set(lost))[:8])
+    share, lost = lost_letters(base, texts)
+    if share > UNKNOWN:
         raise ValueError(
-            f"the tokenizer of {base.name} has no tokens for {len(lost) / len(letters):.0%} of the "
-            f"letters of your language, such as {shown}: choose a base that has, or with bytes"
+            f"the tokenizer of {base.name} has no tokens for {share:.0%} of the letters of your "
+            f"language, such as {' '.join(sorted(lost)[:8])}: choose a base that has, or with bytes"
         )
 
 
@@ -395,11 +400,11 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
 def _read(spec: Spec, base: modeling.Model, code: str) -> dict[str, Any]:
     """Return how well a model reads the test sentences of a language."""
     texts = pairs_to_test(spec, code)["target"]
-    bits, characters = modeling.bits(base, texts.tolist()), texts.str.len().to_numpy()
+    bits, characters = modeling.read(base, texts.tolist())[0], texts.str.len().tolist()
     value, low, high, n = intervals.ratio(bits, characters)
     names = ("bits_per_char", "bits_per_char_low", "bits_per_char_high")
     found = dict(zip(names, np.round([value, low, high], 4).tolist(), strict=True))
-    sides = {"bits": bits.round(2).tolist(), "characters": characters.tolist()}
+    sides = {"bits": bits.round(2).tolist(), "characters": characters}
     return {"language": code, **found, "sentences": int(n), **sides}
 
 

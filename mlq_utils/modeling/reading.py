@@ -1,7 +1,7 @@
 """How a model reads sentences that it does not translate: their bits, and its hidden states."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,65 +16,40 @@ AT_ONCE = 16
 """Number of sentences that are read at once, halved when memory runs out."""
 
 
-def bits(base: Model, sentences: Sequence[str]) -> np.ndarray:
-    """Return how many bits a model needs for each sentence, from one forward pass.
-
-    The bits are the negative log2 of the sentence's probability at the beginning of a text, which
-    BOS opens, or EOS in models that have no BOS. Divided by the number of characters they can be
-    compared between tokenizers. Sentences longer than the context are missing (NaN).
-    """
-
-    def compute(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = base.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-        nats = cross_entropy(logits.mT, labels[:, 1:], ignore_index=IGNORED, reduction="none")
-        return nats.sum(1) / math.log(2)
-
-    found = np.full(len(sentences), np.nan)
-    for i, value in _read(base, sentences, compute):
-        found[i] = value.item()
-    return found
-
-
-def states(base: Model, sentences: Sequence[str]) -> np.ndarray:
-    """Return the hidden states of each sentence, averaged over its tokens.
+@torch.inference_mode()
+def read(base: Model, sentences: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bits of each sentence and its mean hidden states, from one forward pass.
 
     Returns:
-        An array of shape (layers + 1, sentences, width), whose first layer is the embeddings.
-        Sentences longer than the context are missing (NaN).
+        Two arrays, in which sentences longer than the context are missing (NaN). The first has the
+        negative log2 of each sentence's probability at the beginning of a text, which BOS opens, or
+        EOS in models without BOS. The second is of shape (layers + 1, sentences, width), the
+        embeddings first, and has the means over the tokens of a sentence.
     """
-
-    def compute(ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        decoder, kept = base.model.get_decoder(), (labels != IGNORED)[..., None]
-        layers = decoder(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
-        return torch.stack([(each * kept).sum(1) / kept.sum(1) for each in layers], 1).float()
-
-    found = dict(_read(base, sentences, compute))
-    blank = np.full_like(next(iter(found.values())).cpu(), np.nan)
-    rows = [found[i].cpu().numpy() if i in found else blank for i in range(len(sentences))]
-    return np.stack(rows, axis=1)
-
-
-@torch.inference_mode()
-def _read(
-    base: Model,
-    sentences: Sequence[str],
-    compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield the index of each sentence that fits, and what is computed of its ids and labels."""
     start, context = base.eos if base.bos is None else base.bos, context_length(base.model)
     ids = [[start, *row] for row in base.tokenizer.encode(list(sentences))]
-    data = Examples(ids, [1] * len(ids), 0)
-    # Padding is on the right, where causal attention cannot see it.
-    order = sorted(
-        (i for i, row in enumerate(ids) if 1 < len(row) <= context), key=lambda i: -len(ids[i])
+    fit = [i for i, row in enumerate(ids) if len(row) <= context]
+    order = sorted(fit, key=lambda i: -len(ids[i]))
+    data, bits, states, size = Examples(ids, [1] * len(ids), 0), {}, {}, AT_ONCE
+
+    def some(size: int) -> None:
+        rows = order[len(bits) :][:size]
+        # Padding is on the right, where causal attention cannot see it.
+        batch = collate(data, [[i] for i in rows], base.pad)[:2]
+        given, labels = (each.to(base.model.device) for each in batch)
+        out = base.model(input_ids=given, output_hidden_states=True, use_cache=False)
+        logits = out.logits[:, :-1].float().mT
+        nats = cross_entropy(logits, labels[:, 1:], ignore_index=IGNORED, reduction="none").sum(1)
+        kept = (labels != IGNORED)[..., None]
+        means = [(layer * kept).sum(1) / kept.sum(1) for layer in out.hidden_states]
+        states.update(zip(rows, torch.stack(means, 1).float().cpu().numpy(), strict=True))
+        bits.update(zip(rows, (nats / math.log(2)).tolist(), strict=True))
+
+    while len(bits) < len(order):
+        _, size = halving(some, size, "sentences")
+    blank = np.full_like(next(iter(states.values()), np.zeros((1, 1))), np.nan)
+    places = range(len(ids))
+    return (
+        np.array([bits.get(i, np.nan) for i in places]),
+        np.stack([states.get(i, blank) for i in places], axis=1),
     )
-
-    def some(size: int) -> list[torch.Tensor]:
-        given, labels, _ = collate(data, [[i] for i in order[done : done + size]], base.pad)
-        return list(compute(given.to(base.model.device), labels.to(base.model.device)))
-
-    done, size = 0, AT_ONCE
-    while done < len(order):
-        found, size = halving(some, size, "sentences")
-        yield from zip(order[done : done + len(found)], found, strict=True)
-        done += len(found)

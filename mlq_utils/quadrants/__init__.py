@@ -7,6 +7,7 @@ on the threshold, the factor and sampling error, and predicts the quadrant of a 
 from mlq_utils.quadrants.advice import (
     Advice,
     Trial,
+    classifier,
     evaluate,
     examples,
     features,
@@ -29,7 +30,7 @@ from mlq_utils.quadrants.assignment import (
 from mlq_utils.quadrants.strategies import runs
 
 __all__ = [
-    "QUADRANTS", "REFERENCE_TARGETS", "Advice", "Trial", "assign", "delta", "evaluate",
-    "examples", "features", "held_out", "published", "quadrant", "recommend", "runs",
+    "QUADRANTS", "REFERENCE_TARGETS", "Advice", "Trial", "assign", "classifier", "delta",
+    "evaluate", "examples", "features", "held_out", "published", "quadrant", "recommend", "runs",
     "sensitivity", "stability", "summarise", "threshold", "trained",
 ]  # fmt: skip

@@ -267,7 +267,7 @@ def examples() -> pd.DataFrame:
     return rows.merge(_known(), left_on="language", right_index=True).reset_index(drop=True)
 
 
-def _model(columns: Columns) -> Any:
+def classifier(columns: Sequence[str]) -> Any:
     """Return a model for these columns, or one that learns the frequencies if there are none."""
     # Imported late because scikit-learn takes a second, and most readers of results do not need it.
     from sklearn.dummy import DummyClassifier
@@ -282,7 +282,7 @@ def _model(columns: Columns) -> Any:
 def _fitted(columns: Columns, unseen: str) -> Any:
     """Return a model for these columns that has seen Table 2 but for one language."""
     seen = examples()[examples()["language"] != unseen]
-    return _model(columns).fit(seen[list(columns)].to_numpy(), seen["quadrant"])
+    return classifier(columns).fit(seen[list(columns)].to_numpy(), seen["quadrant"])
 
 
 def _posterior(prior: np.ndarray, record: np.ndarray) -> np.ndarray:
@@ -322,7 +322,7 @@ def held_out(
     records = (found.groupby(groups).transform("sum") - found).to_numpy()
     rest = {"groups": groups, "cv": LeaveOneGroupOut(), "method": "predict_proba"}
     each = {
-        kind: cross_val_predict(_model(kind), examples[list(kind)].to_numpy(), given, **rest)
+        kind: cross_val_predict(classifier(kind), examples[list(kind)].to_numpy(), given, **rest)
         for kind in set().union(*methods.values())
     }
     frames = []

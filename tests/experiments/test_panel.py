@@ -32,11 +32,11 @@ def test_bits_are_those_of_the_models_own_loss(model, sentences, monkeypatch):
             loss = model.model(input_ids=ids, labels=ids).loss.item()
         expected.append(loss * (ids.shape[1] - 1) / math.log(2))
     monkeypatch.setattr(reading, "AT_ONCE", 4)  # hence padding, and a last batch of two
-    np.testing.assert_allclose(modeling.bits(model, sentences), expected, rtol=1e-4)
+    np.testing.assert_allclose(modeling.read(model, sentences)[0], expected, rtol=1e-4)
 
 
 def test_states_are_means_over_the_tokens_of_a_sentence(model, sentences):
-    found = modeling.states(model, sentences)
+    found = modeling.read(model, sentences)[1]
     ids = torch.tensor([[model.bos, *model.tokenizer.encode(sentences[2])]])
     with torch.no_grad():
         layers = model.model(input_ids=ids, output_hidden_states=True).hidden_states
@@ -46,8 +46,8 @@ def test_states_are_means_over_the_tokens_of_a_sentence(model, sentences):
 
 def test_a_sentence_longer_than_the_context_is_missing(model, sentences):
     long = "x" * 2 * modeling.context_length(model.model)
-    assert np.isnan(modeling.bits(model, [sentences[0], long])).tolist() == [False, True]
-    assert np.isnan(modeling.states(model, [sentences[0], long])[0, :, 0]).tolist() == [False, True]
+    bits, states = modeling.read(model, [sentences[0], long])
+    assert np.isnan(bits).tolist() == np.isnan(states[0, :, 0]).tolist() == [False, True]
 
 
 @pytest.fixture(scope="module")

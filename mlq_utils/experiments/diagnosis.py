@@ -1,0 +1,200 @@
+"""Which languages a model has, found out without tuning it.
+
+frame = diagnose(("cy", "km"))          # of the packaged base
+print(note(frame))
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlq_utils import modeling, quadrants
+from mlq_utils.data import PACKAGE_DATA
+from mlq_utils.experiments import planning, runner, studies
+from mlq_utils.experiments.spec import Spec, default_store
+from mlq_utils.languages import codes as known_codes
+from mlq_utils.languages import get
+from mlq_utils.scoring import KINDS, intervals
+
+RECORDED = PACKAGE_DATA / "recorded"
+"""`diagnosis.csv` is the diagnosis of the packaged base, from which the probabilities are learned,
+and `diagnosis_methods.csv` says how good they are, see `benchmarks/record_diagnosis.py`."""
+POOL = 10
+"""Number of English sentences among which the nearest one is looked for."""
+FEATURES = ("tokens", "bits", "translation", "alignment")
+USED = ("indo_european", "latin", *FEATURES)
+"""What the probabilities rest on."""
+
+
+def diagnose(
+    *,
+    base: str = "mini",
+    languages: tuple[str, ...] = (),
+    test: tuple[str, str] = ("cldr", "test"),
+    sentences: int = 20,
+    revision: str | None = None,
+    spare_rows: int = 0,
+    csv: Path | None = None,
+) -> pd.DataFrame:
+    """Say which languages a model has, without tuning it.
+
+    Args:
+        base: Base model: "mini" for the packaged one, a folder, or a name on the Hub.
+        languages: Codes of languages. Defaults to all that the corpus has.
+        test: Corpus and split of the sentences.
+        sentences: Number of sentences per language, at least 10.
+        revision: Commit of a base on the Hub.
+        spare_rows: Number of embedding rows that the base may have beyond its vocabulary.
+        csv: File to write the table to, with intervals.
+
+    Returns:
+        One row per language, with 95% intervals over sentences as `x_low` and `x_high`: `language`,
+        `name`; `tokens_per_char`; `premium` (tokens relative to those of the English sentences);
+        `bits_per_char` and `bits_premium` (relative to English); `spbleu` of one beam, and the
+        share of sentences with each of `scoring.KINDS`; `lost_letters` (the share that the
+        tokenizer cannot represent); `alignment` (see `_nearest`) in the layer where it is highest
+        on average; and the probability of each quadrant. `attrs` has that `layer`, and the mean
+        `alignment` of each.
+
+    Raises:
+        ValueError: A language is unknown, the corpus lacks it, or there are too few sentences.
+        FileNotFoundError, ConnectionError: As `modeling.load`.
+    """
+    if sentences < POOL:
+        raise ValueError(f"a diagnosis needs {POOL} sentences or more, not {sentences}")
+    codes = languages or tuple(code for code in known_codes(test[0]) if code != "en")
+    options = {"revision": revision, "spare_rows": spare_rows}
+    spec = Spec((), codes, test_size=sentences, beam_size=1, base=base, test=test, **options)
+    device, dtype = modeling.placement()
+    model = modeling.load(base, dtype=dtype, **options)
+    plan = planning.plan([spec], card="cpu" if device.type == "cpu" else "H100")
+    print(f"diagnosis: expecting {3600 * plan['hours'].sum():.0f} s", file=sys.stderr)
+    record = runner.run(spec, default_store())
+    model.model.to(device)
+    texts = {code: runner.pairs_to_test(spec, code) for code in codes}
+    english = list(dict.fromkeys(text for pairs in texts.values() for text in pairs["source"]))
+    bits, states = modeling.read(model, english)
+    known = dict(zip(english, states.swapaxes(0, 1), strict=True))
+    per_char = intervals.ratio(bits, list(map(len, english)))["ratio"]
+    rows, hits = [], []
+    for score, pairs in zip(record["scores"], texts.values(), strict=True):
+        bits, states = modeling.read(model, pairs["target"].tolist())
+        hits.append(_nearest(states, np.stack([known[text] for text in pairs["source"]], axis=1)))
+        rows.append(_measured(model, score, pairs, bits))
+    levels = np.mean([np.nanmean(each, axis=1) for each in hits], axis=0)
+    frame = pd.DataFrame(rows)
+    best = [_named("alignment", each[levels.argmax()], np.ones(sentences)) for each in hits]
+    frame = frame.assign(bits_premium=frame["bits_per_char"] / per_char).join(pd.DataFrame(best))
+    frame = frame.join(_probabilities(frame))
+    if csv:
+        frame.to_csv(csv, index=False, float_format="%.4g")
+    frame.attrs = {"layer": int(levels.argmax()), "alignment": levels.round(3).tolist()}
+    return frame
+
+
+def _measured(
+    model: modeling.Model, score: Mapping[str, Any], pairs: pd.DataFrame, bits: np.ndarray
+) -> dict[str, Any]:
+    """Return what a diagnosis says of a language by itself."""
+    texts = [pairs[side].tolist() for side in ("source", "target")]
+    there, here = (list(map(len, model.tokenizer.encode(side))) for side in texts)
+    characters = list(map(len, texts[1]))
+    return {
+        "language": score["target"],
+        "name": get(score["target"]).name,
+        **_named("tokens_per_char", here, characters),
+        **_named("premium", here, there),
+        **_named("bits_per_char", bits, characters),
+        **{name: score[name] for name in ("spbleu", "spbleu_low", "spbleu_high")},
+        **{kind: (score["errors"][kind] or 0) / score["sentences"] for kind in KINDS},
+        "lost_letters": runner.lost_letters(model, pairs["target"])[0],
+    }
+
+
+def _named(name: str, *sides: Sequence[float]) -> dict[str, float]:
+    value, low, high, _ = intervals.ratio(*sides)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _nearest(own: np.ndarray, english: np.ndarray) -> np.ndarray:
+    """Return how often the nearest of `POOL` English sentences is the translation.
+
+    The array has a row per layer and a column per sentence. What is expected of random pools
+    follows from the number of wrong sentences that are nearer than the translation.
+    """
+    from scipy.special import comb
+
+    sides = np.stack([own, english])
+    sides = sides - np.nanmean(sides, axis=2, keepdims=True)
+    own, english = sides / np.linalg.norm(sides, axis=3, keepdims=True)
+    close = own @ english.swapaxes(1, 2)
+    right = np.diagonal(close, axis1=1, axis2=2)
+    others = (~np.isnan(right[0])).sum() - 1  # sentences longer than the context are missing
+    hits = comb(others - (close > right[..., None]).sum(axis=2), POOL - 1)
+    return np.where(np.isnan(right), np.nan, hits / comb(others, POOL - 1))
+
+
+def _features(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return what predictions know of the languages of a diagnosis, which index the frame."""
+    spoken = pd.DataFrame(map(get, frame["language"])).set_index("code")
+    measured = frame.set_index("language")
+    return pd.DataFrame(
+        {
+            "pretraining": spoken["pretraining"].astype(float),
+            "indo_european": (spoken["family_1"] == "Indo-European").astype(float),
+            "latin": (spoken["script"] == "Latn").astype(float),
+            "tokens": np.log2(measured["premium"]),
+            "bits": np.log2(measured["bits_premium"]),
+            "translation": np.log2(1 + measured["spbleu"]),
+            "alignment": measured["alignment"],
+        }
+    )
+
+
+@cache
+def examples() -> pd.DataFrame:
+    """Return what predictions know of the languages of the packaged base, and what tuning brought.
+
+    The frame has one row per language, with the `quadrant` and the language's own score `after`
+    tuning on it. It is shared and must not be changed.
+    """
+    tuned = studies.assigned().set_index("language")[["quadrant", "bilingual_post"]]
+    known = _features(pd.read_csv(RECORDED / "diagnosis.csv"))
+    return known.join(tuned.rename(columns={"bilingual_post": "after"})).rename_axis("language")
+
+
+def _probabilities(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the probability of each quadrant, by models that have not seen the language."""
+    if not (RECORDED / "diagnosis.csv").is_file():
+        return pd.DataFrame(index=frame.index)  # while the record is made
+    rows, columns = [], list(USED)
+    for code, row in _features(frame)[columns].iterrows():
+        seen = examples().drop(index=code, errors="ignore")
+        model = quadrants.classifier(USED).fit(seen[columns].to_numpy(), seen["quadrant"])
+        rows.append(dict(zip(model.classes_, model.predict_proba([row])[0], strict=True)))
+    return pd.DataFrame(rows, frame.index)
+
+
+def text(frame: pd.DataFrame) -> str:
+    """Return a diagnosis for a terminal, with what it can say and what not."""
+    loss = pd.read_csv(RECORDED / "diagnosis_methods.csv").set_index("method")
+    same = [name for name in FEATURES[1:] if loss["less_tokens_high"][name] >= 0]
+    used, tokens, plain = loss["log_loss"][
+        ["family, script and all four", "tokens", "family and script"]
+    ]
+    note = (
+        f"Alignment is that of layer {frame.attrs['layer']} (0: the embeddings). Probabilities are "
+        f"learned from {len(examples())} languages of one base, the packaged toy. No base was held "
+        "out, so how far they hold for another model is not known. With each language held out, "
+        f"their log loss is {used:.2f}; by counting tokens it is {tokens:.2f}, and by family and "
+        f"script {plain:.2f}. Alone no better than counting tokens: {', '.join(same) or 'none'}."
+    )
+    lost = frame.loc[frame["lost_letters"] > runner.UNKNOWN, "language"]
+    note += f" The tokenizer cannot represent {', '.join(lost)}." * bool(len(lost))
+    shown = frame[[name for name in frame if not name.endswith(("_low", "_high"))]]
+    return f"{shown.round(2).to_string(index=False)}\n\n{note}"
