@@ -63,8 +63,10 @@ def methods(kinds: Mapping[str, Sequence[Sequence[str]]] = METHODS) -> pd.DataFr
 
 def main() -> None:
     """Measure, and write both files."""
-    (RECORDED / "diagnosis.csv").unlink(missing_ok=True)  # no probabilities are learned from it
-    diagnosis.diagnose().to_csv(RECORDED / "diagnosis.csv", **FORMAT)
+    frame = diagnosis.diagnose()  # its probabilities are learned from the former record
+    measured = frame.drop(columns=list(quadrants.QUADRANTS), errors="ignore")
+    measured.to_csv(RECORDED / "diagnosis.csv", **FORMAT)
+    diagnosis.examples.cache_clear()
     methods().to_csv(RECORDED / "diagnosis_methods.csv", **FORMAT)
 
 

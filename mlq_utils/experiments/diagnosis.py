@@ -1,7 +1,7 @@
 """Which languages a model has, found out without tuning it.
 
-frame = diagnose(("cy", "km"))          # of the packaged base
-print(note(frame))
+frame = diagnose(languages=("cy", "km"))        # of the packaged base
+print(text(frame))
 """
 
 import sys
@@ -17,8 +17,7 @@ from mlq_utils import modeling, quadrants
 from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.experiments import planning, runner, studies
 from mlq_utils.experiments.spec import Spec, default_store
-from mlq_utils.languages import codes as known_codes
-from mlq_utils.languages import get
+from mlq_utils.languages import codes, get
 from mlq_utils.scoring import KINDS, intervals
 
 RECORDED = PACKAGE_DATA / "recorded"
@@ -53,30 +52,25 @@ def diagnose(
         csv: File to write the table to, with intervals.
 
     Returns:
-        One row per language, with 95% intervals over sentences as `x_low` and `x_high`: `language`,
-        `name`; `tokens_per_char`; `premium` (tokens relative to those of the English sentences);
-        `bits_per_char` and `bits_premium` (relative to English); `spbleu` of one beam, and the
-        share of sentences with each of `scoring.KINDS`; `lost_letters` (the share that the
-        tokenizer cannot represent); `alignment` (see `_nearest`) in the layer where it is highest
-        on average; and the probability of each quadrant. `attrs` has that `layer`, and the mean
-        `alignment` of each.
+        One row per language, with 95% intervals over sentences as `x_low` and `x_high`. `premium`
+        is the number of tokens, and `bits_premium` that of bits per character, relative to English;
+        `alignment` (see `nearest`) is of the `layer` in `attrs`, where it is highest on average.
 
     Raises:
         ValueError: A language is unknown, the corpus lacks it, or there are too few sentences.
-        FileNotFoundError, ConnectionError: As `modeling.load`.
     """
     if sentences < POOL:
         raise ValueError(f"a diagnosis needs {POOL} sentences or more, not {sentences}")
-    codes = languages or tuple(code for code in known_codes(test[0]) if code != "en")
+    targets = languages or tuple(code for code in codes(test[0]) if code != "en")
     options = {"revision": revision, "spare_rows": spare_rows}
-    spec = Spec((), codes, test_size=sentences, beam_size=1, base=base, test=test, **options)
+    spec = Spec((), targets, test_size=sentences, beam_size=1, base=base, test=test, **options)
     device, dtype = modeling.placement()
     model = modeling.load(base, dtype=dtype, **options)
     plan = planning.plan([spec], card="cpu" if device.type == "cpu" else "H100")
     print(f"diagnosis: expecting {3600 * plan['hours'].sum():.0f} s", file=sys.stderr)
     record = runner.run(spec, default_store())
     model.model.to(device)
-    texts = {code: runner.pairs_to_test(spec, code) for code in codes}
+    texts = {code: runner.pairs_to_test(spec, code) for code in targets}
     english = list(dict.fromkeys(text for pairs in texts.values() for text in pairs["source"]))
     bits, states = modeling.read(model, english)
     known = dict(zip(english, states.swapaxes(0, 1), strict=True))
@@ -84,7 +78,7 @@ def diagnose(
     rows, hits = [], []
     for score, pairs in zip(record["scores"], texts.values(), strict=True):
         bits, states = modeling.read(model, pairs["target"].tolist())
-        hits.append(_nearest(states, np.stack([known[text] for text in pairs["source"]], axis=1)))
+        hits.append(nearest(states, np.stack([known[text] for text in pairs["source"]], axis=1)))
         rows.append(_measured(model, score, pairs, bits))
     levels = np.mean([np.nanmean(each, axis=1) for each in hits], axis=0)
     frame = pd.DataFrame(rows)
@@ -121,7 +115,7 @@ def _named(name: str, *sides: Sequence[float]) -> dict[str, float]:
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _nearest(own: np.ndarray, english: np.ndarray) -> np.ndarray:
+def nearest(own: np.ndarray, english: np.ndarray) -> np.ndarray:
     """Return how often the nearest of `POOL` English sentences is the translation.
 
     The array has a row per layer and a column per sentence. What is expected of random pools
@@ -170,8 +164,6 @@ def examples() -> pd.DataFrame:
 
 def _probabilities(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the probability of each quadrant, by models that have not seen the language."""
-    if not (RECORDED / "diagnosis.csv").is_file():
-        return pd.DataFrame(index=frame.index)  # while the record is made
     rows, columns = [], list(USED)
     for code, row in _features(frame)[columns].iterrows():
         seen = examples().drop(index=code, errors="ignore")
@@ -183,18 +175,20 @@ def _probabilities(frame: pd.DataFrame) -> pd.DataFrame:
 def text(frame: pd.DataFrame) -> str:
     """Return a diagnosis for a terminal, with what it can say and what not."""
     loss = pd.read_csv(RECORDED / "diagnosis_methods.csv").set_index("method")
-    same = [name for name in FEATURES[1:] if loss["less_tokens_high"][name] >= 0]
-    used, tokens, plain = loss["log_loss"][
-        ["family, script and all four", "tokens", "family and script"]
-    ]
+    worse = loss["less_tokens_high"][list(FEATURES[1:])] >= 0
     note = (
-        f"Alignment is that of layer {frame.attrs['layer']} (0: the embeddings). Probabilities are "
-        f"learned from {len(examples())} languages of one base, the packaged toy. No base was held "
-        "out, so how far they hold for another model is not known. With each language held out, "
-        f"their log loss is {used:.2f}; by counting tokens it is {tokens:.2f}, and by family and "
-        f"script {plain:.2f}. Alone no better than counting tokens: {', '.join(same) or 'none'}."
+        (PACKAGE_DATA / "diagnosis.md")
+        .read_text("utf8")
+        .format(
+            layer=frame.attrs["layer"],
+            languages=len(examples()),
+            used=loss["log_loss"]["family, script and all four"],
+            tokens=loss["log_loss"]["tokens"],
+            plain=loss["log_loss"]["family and script"],
+            worse=", ".join(worse.index[worse]) or "none",
+        )
     )
     lost = frame.loc[frame["lost_letters"] > runner.UNKNOWN, "language"]
     note += f" The tokenizer cannot represent {', '.join(lost)}." * bool(len(lost))
     shown = frame[[name for name in frame if not name.endswith(("_low", "_high"))]]
-    return f"{shown.round(2).to_string(index=False)}\n\n{note}"
+    return f"{shown.round(2).to_string(index=False)}\n\n{' '.join(note.split())}"

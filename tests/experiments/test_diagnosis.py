@@ -62,7 +62,7 @@ def test_the_nearest_of_a_pool_is_what_draws_of_pools_would_find():
     rng = np.random.default_rng(0)
     own, english = rng.normal(size=(2, 1, 12, 5))
     english += 0.5 * own
-    (hits,) = diagnosis._nearest(own, english)
+    (hits,) = diagnosis.nearest(own, english)
     sides = [side[0] - side[0].mean(axis=0) for side in (own, english)]
     first, second = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides)
     close = first @ second.T
@@ -72,9 +72,9 @@ def test_the_nearest_of_a_pool_is_what_draws_of_pools_would_find():
         assert hits[i] == pytest.approx(
             np.mean([close[i, list(p)].max() <= close[i, i] for p in pools])
         )
-    assert diagnosis._nearest(own, own).tolist() == [[1] * 12]
+    assert diagnosis.nearest(own, own).tolist() == [[1] * 12]
     own[0, 3] = np.nan  # longer than the context
-    assert np.isnan(diagnosis._nearest(own, own)[0]).tolist() == [i == 3 for i in range(12)]
+    assert np.isnan(diagnosis.nearest(own, own)[0]).tolist() == [i == 3 for i in range(12)]
 
 
 def test_the_recorded_losses_are_those_of_the_record():

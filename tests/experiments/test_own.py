@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -174,13 +175,19 @@ def test_a_script_that_the_tokenizer_lacks(base):
         runner._check_letters(model, pd.Series(["වක"]))
 
 
-def test_an_own_language_is_learned_from_and_is_not_planned(spec):
+def test_an_own_language_is_learned_from_and_planned(spec):
     named = dataclasses.replace(NEW, cldr="eu")
     extended = dataclasses.replace(spec, language=named, extension=Extension("bpe", 5))
     model, _ = runner._tune(dataclasses.replace(extended, size=320), progress=False)
     assert len(model.tokenizer) == 705
-    with pytest.raises(ValueError, match="language whose lengths are known 'qeu'"):
-        experiments.planning.plan([spec], card="cpu")
+    planned = experiments.planning.plan([spec], card="cpu").iloc[0]
+    texts = spec.pairs.read()["target"].tolist()
+    expected = 320 * np.mean([len(ids) + 1 for ids in model.tokenizer.encode(texts)])
+    assert planned["training_tokens"] > expected  # prompts are read, too
+    with pytest.raises(ValueError, match="language whose lengths are known 'qxx'"):
+        other = Language("qxx", "Other", "Latn", flores="eus_Latn")
+        test = ("flores200", "devtest")
+        experiments.planning.plan([Spec((), ("qxx",), language=other, test=test)], card="cpu")
 
 
 # The command line.
