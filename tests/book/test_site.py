@@ -20,7 +20,7 @@ from mlq_utils.book import pipeline as book
 ROOT = Path(__file__).parents[2]
 TOC = list(parse_toc_yaml(ROOT / "_toc.yml"))
 NOTEBOOKS = [page for page in TOC if (ROOT / f"{page}.ipynb").exists()]
-CHAPTERS = ["notebooks/reciprocal", "notebooks/stagnant"]
+CHAPTERS = ["notebooks/stagnant"]
 PROFILES = ["smoke", "mini", "paper"]
 
 
