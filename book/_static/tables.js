@@ -1,5 +1,6 @@
 // A field that filters the rows of each table of class "sortable", and headings that sort it. The
-// tables are whole without this script; it needs nothing else, so pages work from the disk.
+// tables are whole without this script; it needs nothing else, so pages work from the disk. Each table
+// can be saved as CSV.
 const number = (text) => (/^[−\d.,]+$/.test(text) ? +text.replaceAll(",", "").replace("−", "-") : NaN);
 const plain = (text) => text.toLowerCase().replace(/\s+/g, " ").trim();
 
@@ -9,6 +10,21 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const { cells } of tBodies[0].rows) {
       for (const [column, cell] of Array.from(cells).entries()) cell.dataset.heading = headings[column];
     }
+  }
+
+  for (const table of document.querySelectorAll("table.facts:not(.provenance)")) {
+    const link = document.createElement("a");
+    const title = table.caption.textContent;
+    const cells = (row) => Array.from(row.cells, ({ textContent }) => textContent.trim())
+      .map((text) => (text === "–" ? "" : text.replace(/^−/, "-").replaceAll('"', '""')))
+      .map((text) => (/^-?[\d,.]+$/.test(text) ? text.replaceAll(",", "") : `"${text}"`));
+    Object.assign(link, { className: "csv", download: `${title}.csv`, href: "#", textContent: "CSV" });
+    link.setAttribute("aria-label", `CSV of: ${title}`);
+    link.addEventListener("click", () => {
+      const lines = Array.from(table.rows, (row) => cells(row).join(","));
+      link.href = URL.createObjectURL(new Blob([lines.join("\n")], { type: "text/csv" }));
+    });
+    table.caption.append(" ", link);
   }
 
   for (const table of document.querySelectorAll("table.sortable")) {

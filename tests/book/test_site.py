@@ -164,7 +164,11 @@ def test_the_ledger_sorts_and_filters_offline(site, browser):
     heading.click()
     assert rows.evaluate_all(shown.format(2)) == sorted(everything, reverse=True)
     assert table.locator("th[aria-sort=descending]").count() == 1
-    links = table.locator("a").evaluate_all("links => links.map(a => a.href)")
+    with tab.expect_download() as saved:
+        table.locator("a.csv").click()
+    read = pd.read_csv(saved.value.path())
+    assert read["Evidence"].isna().any() and len(read) == len(everything)
+    links = table.locator("tbody a").evaluate_all("links => links.map(a => a.href)")
     assert links and all(Path(unquote(urlparse(link).path)).is_file() for link in set(links))
     tab.close()
 
@@ -256,6 +260,8 @@ def test_the_explorer_works_by_keyboard_and_follows_the_theme(explorer):
         "document.querySelector('#explorer svg text')"
         " && getComputedStyle(document.querySelector('#explorer svg text')).fill !== 'rgb(0, 0, 0)'"
     )
+    picture = explorer.page.locator(".bd-article .cell_output img").first
+    assert "invert" in picture.evaluate("image => getComputedStyle(image).filter")
     assert float(explorer.locator("input[name=factor]").input_value()) == pytest.approx(2.6)
     assert counts(explorer) == after.value_counts().to_dict()
 
@@ -322,6 +328,11 @@ def test_the_calculator_says_what_is_wrong_and_goes_on_by_keyboard(guidance, tex
     guidance.keyboard.insert_text("lang,before,after\ncy,2.5,4\naf\t3.5\t12")
     guidance.wait_for_function("!document.querySelector('form.calculator output.wrong')")
     assert "Welsh is" in form.locator("output").inner_text()
+
+
+def test_the_calculator_breaks_no_rule_of_accessibility(guidance):
+    found = Axe().run(guidance, "form.calculator", {"preload": False}).response["violations"]
+    assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
 
 
 def test_fertility_filters_and_names_languages(guidance):
