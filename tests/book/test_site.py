@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -31,6 +32,7 @@ def tagged(notebook, tag):
     return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
 
 
+@cache
 def soup(site, page):
     return BeautifulSoup((site / f"{page}.html").read_text("utf8"), "html.parser")
 
@@ -355,7 +357,7 @@ def test_fertility_filters_and_names_languages(guidance):
     assert any(text.startswith("Welsh ") for text in place.locator("svg text").all_text_contents())
 
 
-@pytest.mark.parametrize("page", ["book/guidance", "notebooks/tables", "book/corpora"])
+@pytest.mark.parametrize("page", ["book/guidance", "notebooks/tables"])
 def test_a_printed_page_is_whole(site, browser, page):
     tab = browser.new_page(viewport={"width": 690, "height": 1000})  # A4 less its margins
     tab.goto((site / f"{page}.html").as_uri(), wait_until="load")
@@ -372,7 +374,6 @@ def test_a_printed_page_is_whole(site, browser, page):
     assert not [part for part in (*folded, *live) if part.is_visible()]
     assert all(picture.is_visible() for picture in article.locator("img.static").all())
     assert (article.locator("img.static").count() == 3) == (page == "book/guidance")
-    assert len(tab.pdf(format="A4")) > 10_000
     tab.close()
 
 
