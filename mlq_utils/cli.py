@@ -70,9 +70,10 @@ def _words(metavar: str) -> tyro.constructors.PrimitiveConstructorSpec:
     )
 
 
-def _run(args: Sequence[str]) -> Command:
+def _spec(args: Sequence[str]) -> Any:
+    """Return a specification whose fields are flags, with what --config gives."""
     from mlq_utils.corpora import Pairs
-    from mlq_utils.experiments.spec import STORE, Spec, read_spec
+    from mlq_utils.experiments.spec import Spec, read_spec
     from mlq_utils.languages import Language
 
     def pairs(file: str, second: str = "", third: str = "") -> Pairs:
@@ -93,6 +94,8 @@ def _run(args: Sequence[str]) -> Command:
         def spec(self) -> Spec:
             """Return what is given by the flags, or raise ValueError."""
             values = dict(vars(self))
+            if isinstance(values["language"], list) and len(values["language"]) == 1:
+                values |= {"languages": tuple(values["language"]), "language": None}
             for name, make in makers.items():
                 if isinstance(values[name], list):
                     try:
@@ -104,10 +107,16 @@ def _run(args: Sequence[str]) -> Command:
     finder = argparse.ArgumentParser(prog="mlq run", add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)
     path = finder.parse_known_args(args)[0].config
-    defaults = Flags(**vars(read_spec(path) if path else Spec()))
+    return Flags(**vars(read_spec(path) if path else Spec()))
+
+
+def _run(args: Sequence[str]) -> Command:
+    from mlq_utils.experiments.spec import STORE
+
+    defaults = _spec(args)
 
     def run(
-        spec: Flags = defaults,
+        spec: type(defaults) = defaults,
         *,
         config: Path | None = None,
         store: str = STORE,
@@ -130,6 +139,38 @@ def _run(args: Sequence[str]) -> Command:
         return runner.report(spec.spec(), Store(store), compare, export=export, adapter=adapter)
 
     return run
+
+
+def _trial(args: Sequence[str]) -> Command:
+    from mlq_utils.experiments.spec import STORE
+
+    defaults = _spec(args)
+
+    def trial(
+        spec: type(defaults) = defaults,
+        *,
+        config: Path | None = None,
+        store: str = STORE,
+        folder: Path = Path("trial"),
+        card: str = "cpu",
+        price: float = 2.5,
+    ) -> str:
+        """Try what tuning on a few pairs does to a language and to others, and say what to do.
+
+        Args:
+            spec: What to tune on. `--language eu` names the language, and `--panel` the others.
+            config: YAML file with fields of the specification, which flags override.
+            store: Folder or URL where records are kept.
+            folder: Folder for the page `trial.md` and its figure.
+            card: Card that the run at full size is planned for: cpu, A100, H100 or H200.
+            price: Price of one hour of it.
+        """
+        from mlq_utils.experiments import Store, trial
+
+        frame = trial.trial(spec.spec(), Store(store), folder, card=card, price=price)
+        return f"{trial.as_text(frame)}\n\n{folder / 'trial.md'} says what to do."
+
+    return trial
 
 
 def _recommend(_: Sequence[str]) -> Command:
@@ -197,6 +238,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], Command]]] = {
     "claims": ("Show the verdicts on the paper's claims.", _from("claims", "report")),
     "diagnose": ("Say which languages a model has, without tuning it.", _diagnose),
     "run": ("Tune, translate and score a model.", _run),
+    "trial": ("Try tuning on a few pairs, and say what to do.", _trial),
     "export": ("Export a tuned model to take it home.", _from("experiments.exporting", "export")),
     "sweep": ("Plan or make the paper's runs.", _from("experiments.sweep", "report")),
     "nlu": ("Score a model on language understanding.", _from("experiments.nlu", "report")),
