@@ -312,7 +312,7 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     Returns:
         One row per run and target. The columns are settings (`tuned_on`, which is "" for the
         untuned model; `layers`, `corpus` and `test` as text; `into_english`; `strategy`, `size`,
-        `epochs`, `learning_rate`, `seed`, `shorten`, `cap`; the fields of `Extension`), then
+        `epochs`, `learning_rate`, `seed`, `replay`, `shorten`, `cap`; the fields of `Extension`), then
         `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of
         `sentences`, the number of them with each kind of error, and the numbers of sentences by
         language `found` (a dictionary, or None in records that are older than it).
@@ -396,7 +396,7 @@ def costs(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as the columns of one row."""
     spec = spec_of(record)
-    names = ("strategy", "size", "epochs", "learning_rate", "seed", "shorten", "cap")
+    names = ("strategy", "size", "epochs", "learning_rate", "seed", "replay", "shorten", "cap")
     return {
         "tuned_on": "+".join(spec.languages),
         "layers": "+".join(map(str, spec.layers or ())),
