@@ -176,6 +176,8 @@ def parse_papermill(args):
     cells = json.loads((ROOT / given["notebook_path"]).read_text("utf8"))["cells"]
     (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
     values = {name: yaml.safe_load(value) for name, value in given["parameters"]}
+    for text in given["parameters_yaml"]:
+        values |= yaml.safe_load(text)
     assert values
     pages.validate(values, pages.declarations("".join(cell["source"])))
 
@@ -267,7 +269,7 @@ def flags(*command):
 def test_documented_flags_exist():
     codes = [code for path in PAGES for text in texts(path) for code in inline(text)]
     shown = {code.split()[0] for code in codes if code.startswith("--")}
-    assert {"--base", "--export", "--spare-rows"} <= shown <= flags("run")
+    assert {"--base", "--export", "--spare-rows"} <= shown <= flags("run") | flags("run", "extension")
 
 
 # What the commands do.
