@@ -269,7 +269,9 @@ def flags(*command):
 def test_documented_flags_exist():
     codes = [code for path in PAGES for text in texts(path) for code in inline(text)]
     shown = {code.split()[0] for code in codes if code.startswith("--")}
-    assert {"--base", "--export", "--spare-rows"} <= shown <= flags("run") | flags("run", "extension")
+    assert (
+        {"--base", "--export", "--spare-rows"} <= shown <= flags("run") | flags("run", "extension")
+    )
 
 
 # What the commands do.

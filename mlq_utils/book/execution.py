@@ -98,7 +98,7 @@ async def _execute(chapter: Chapter, key: str) -> None:
     if chapter.parameters:
         tagged = ["parameters" in cell.metadata.get("tags", []) for cell in notebook.cells]
         source = PythonTranslator.codify(chapter.parameters, "Parameters")
-        tags = {"tags": ["injected-parameters", "hide-input"]}
+        tags = {"tags": ["injected-parameters", "remove-cell"]}
         cell = nbformat.v4.new_code_cell(source, metadata=tags)
         notebook.cells.insert(tagged.index(True) + 1, cell)
     resources = {"metadata": {"path": str(scratch)}}

@@ -75,7 +75,9 @@ def _parameters(root: Path, path: Path, profile: str) -> dict[str, Any]:
     return parameters
 
 
-def _stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
+def _stage(
+    root: Path, profile: str, listed: Sequence[Chapter], languages: Sequence[str] = ()
+) -> Path:
     """Lay out what Jupyter Book reads, which is made anew: pages, notebooks and configuration.
 
     If `_config.yml` sets the address of the repository, pages get buttons for it, and chapters a
@@ -108,7 +110,7 @@ def _stage(root: Path, profile: str, listed: Sequence[Chapter]) -> Path:
             notebook.cells.insert(1, cell)
         (source / chapter.path).parent.mkdir(exist_ok=True)
         nbformat.write(notebook, source / chapter.path)
-    language_pages.write(source)
+    language_pages.write(source, languages or None)
     return source
 
 
@@ -132,7 +134,7 @@ def _build(source: Path, site: Path) -> Path:
     return site.resolve() / "index.html"
 
 
-def make(root: Path, profile: str, site: Path | None = None) -> Path:
+def make(root: Path, profile: str, site: Path | None = None, languages: Sequence[str] = ()) -> Path:
     """Make the book of a repository, see `book`, and return the path of its first page.
 
     Two chapters run at a time, unless one makes runs of its own, which take the whole machine.
@@ -153,15 +155,16 @@ def make(root: Path, profile: str, site: Path | None = None) -> Path:
     jobs = 1 if any(preflight.makes_runs(chapter.parameters) for chapter in due) else 2
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     execute(due, inputs, jobs)
-    return _build(_stage(root, profile, listed), site or root / "_build/html")
+    return _build(_stage(root, profile, listed, languages), site or root / "_build/html")
 
 
-def book(profile: str = "mini", site: Path | None = None) -> int:
+def book(profile: str = "mini", site: Path | None = None, languages: tuple[str, ...] = ()) -> int:
     """Make the book of the current folder and print the path of its first page.
 
     Args:
         profile: Folder of `notebooks/params` whose parameters the chapters run with.
         site: Folder for the site. Defaults to `_build/html`.
+        languages: Codes of the languages that get a page. Defaults to all.
 
     Returns:
         The exit status, which is 1 if the book could not be made.
@@ -176,7 +179,7 @@ def book(profile: str = "mini", site: Path | None = None) -> int:
     paths = filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     try:
-        print(make(Path.cwd(), profile, site))
+        print(make(Path.cwd(), profile, site, languages))
     except BookError as error:
         say(f"error: {error}")
         return 1

@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -302,8 +303,11 @@ def read_spec(path: str | Path) -> Spec:
 
 
 def default_store() -> Store:
-    """Return the default store, with the shipped records behind it."""
-    return Store(STORE, SHIPPED)
+    """Return the default store, with the shipped records behind it, which are read once."""
+    return _opened(STORE, SHIPPED)
+
+
+_opened = cache(Store)
 
 
 def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -312,8 +316,8 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     Returns:
         One row per run and target. The columns are settings (`tuned_on`, which is "" for the
         untuned model; `layers`, `corpus` and `test` as text; `into_english`; `strategy`, `size`,
-        `epochs`, `learning_rate`, `seed`, `replay`, `shorten`, `cap`; the fields of `Extension`), then
-        `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of
+        `epochs`, `learning_rate`, `seed`, `replay`, `shorten`, `cap`; the fields of `Extension`),
+        then `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of
         `sentences`, the number of them with each kind of error, and the numbers of sentences by
         language `found` (a dictionary, or None in records that are older than it).
     """

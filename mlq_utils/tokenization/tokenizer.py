@@ -27,8 +27,6 @@ _HUB_FILES = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+=* \d+\s")
 _Table = tuple[tuple[bytes | None, ...], np.ndarray]
-LLAMA3 = 128_000
-"""Number of LLaMA-3's tokens, by which `splits.yaml` has its way to split text."""
 
 
 @dataclass(frozen=True)
@@ -169,16 +167,11 @@ def train_byte_level(sentences: Iterable[str], vocabulary_size: int, name: str =
     `train`.
     """
     found = tokenizers.Tokenizer(BPE())
-    split = yaml.safe_load((PACKAGE_DATA / "splits.yaml").read_text("utf8"))[LLAMA3]
+    split = yaml.safe_load((PACKAGE_DATA / "splits.yaml").read_text("utf8"))[128_000]
     words = [Split(tokenizers.Regex(split), "isolated"), ByteLevel(False, use_regex=False)]
     found.pre_tokenizer, found.decoder = PreTokenizers(words), decoders.ByteLevel()
-    special = ["<unk>", "<s>", "</s>"]
-    trainer = BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=special,
-        initial_alphabet=ByteLevel.alphabet(),
-        show_progress=False,
-    )
+    first = {"special_tokens": ["<unk>", "<s>", "</s>"], "initial_alphabet": ByteLevel.alphabet()}
+    trainer = BpeTrainer(vocab_size=vocabulary_size, show_progress=False, **first)
     found.train_from_iterator(sentences, trainer)
     found.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return wrap(found, name)

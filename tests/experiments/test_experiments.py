@@ -90,9 +90,10 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         "test": ("flores200", "devtest"), "schedule": "paper", "revision": "main",
         "spare_rows": 3, "pairs": Pairs("none.tsv", sha256="a"),
         "test_pairs": Pairs("none.tsv", sha256="a"), "language": Language("qx", "X", "Latn"),
-        "into_english": True, "panel": ("en",),
+        "into_english": True, "panel": ("en",), "replay": 2,
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
+    small = dataclasses.replace(small, panel=("ro",))  # without which nothing is replayed
     keys = {small.identity()}
     keys |= {dataclasses.replace(small, **{k: v}).identity() for k, v in changed.items()}
     assert len(keys) == len(changed) + 1

@@ -1,7 +1,6 @@
 """A run in several processes is the run in one: FSDP on processors stands in for that on GPUs."""
 
 import dataclasses
-import functools
 import json
 import os
 import socket
@@ -49,7 +48,7 @@ def tune(folder, strategy, **options):
     }
 
 
-def everything(folder, out, checkpoint):
+def everything(folder, out, checkpoint, record):
     """Do all that is compared, in each of two processes."""
     state = distributed.state()
     found = {strategy: tune(folder, strategy, progress=True) for strategy in STRATEGIES}
@@ -79,6 +78,8 @@ def everything(folder, out, checkpoint):
     found["patience"] = group._get_backend(state.device).options._timeout.total_seconds()
     found["from main"] = distributed.broadcast_from_main(lambda: state.process_index)
     (Path(out) / f"{state.process_index}.json").write_text(json.dumps(found))
+    spec = spec_of(json.loads(record))
+    experiments.run(spec, Store(Path(out, "store")), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +108,13 @@ def checkpoint(base, tmp_path_factory):
 
 
 def launch(out, base, checkpoint, record):
-    """Start two processes for `everything` and two for a run, as a notebook does.
+    """Start two processes for `everything`, as a notebook does.
 
     By accelerate's function launcher, that of `notebook_launcher` for processors. The launching
     process has its own state already, as a notebook that has tuned a model.
     """
     modeling.placement()
-    debug_launcher(everything, (base, out, checkpoint), num_processes=2)
-    run = functools.partial(experiments.run, progress=False)
-    debug_launcher(run, (spec_of(json.loads(record)), Store(Path(out, "store"))), num_processes=2)
+    debug_launcher(everything, (base, out, checkpoint, record), num_processes=2)
 
 
 @pytest.fixture(scope="module")
