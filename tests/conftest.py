@@ -76,7 +76,7 @@ def site(testrun_uid):
     command = [sys.executable, "-m", "mlq_utils", "book", "--profile", "smoke"]
     with filelock.FileLock(folder / "lock"):  # one worker makes it, the others wait
         if not made.exists() or made.read_text() != testrun_uid:
-            options = ["--site", folder / "html", "--languages", "cy", "km", "ro"]
+            options = ["--site", folder / "html", "--languages", "cy", "km", "ro", "ur"]
             done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             made.write_text(testrun_uid)

@@ -192,7 +192,7 @@ def test_a_run_is_reused_until_something_changes(toy):
     assert run(toy).stat().st_mtime_ns > written
     executed = nbformat.read(first, as_version=4)
     assert "threshold = 4" in executed.cells[2].source
-    assert "hide-input" in executed.cells[2].metadata.tags
+    assert "remove-cell" in executed.cells[2].metadata.tags
     assert "papermill" not in executed.metadata
 
 

@@ -2,9 +2,7 @@
 
 import re
 import shlex
-from functools import partial
 from pathlib import Path
-from unittest import mock
 from urllib.parse import unquote, urlparse
 
 import nbformat
@@ -57,9 +55,7 @@ def shelf(root, tmp_path_factory):
         executed = folder / f"{name}.ipynb"
         nbformat.write(new_notebook(cells=[new_markdown_cell(f"# About {name}")]), executed)
         chapters.append(execution.Chapter(folder, Path(f"book/{name}.ipynb"), executed, {}))
-    few = partial(language_pages.write, codes=SHELF)
-    with mock.patch.object(language_pages, "write", few):
-        source = pipeline._stage(folder, "smoke", chapters)
+    source = pipeline._stage(folder, "smoke", chapters, SHELF)
     return pipeline._build(source, folder / "html").parent
 
 
