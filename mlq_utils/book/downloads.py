@@ -11,16 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import yaml
 
 from mlq_utils import languages, paper, quadrants, tokenization
-from mlq_utils.data import PACKAGE_DATA
+from mlq_utils.book.pages import column_words
 from mlq_utils.experiments import studies
 
-COLUMNS: dict[str, str] = yaml.safe_load((PACKAGE_DATA / "columns.yaml").read_text("utf8"))[
-    "meanings"
-]
-"""What each column holds, in words."""
 FOLDER = "_static/downloads"
 """Where the files lie in the site."""
 _OURS = "MIT"
@@ -92,11 +87,15 @@ def catalogue() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "what", "rows", "columns", "licence"])
 
 
+def dictionary() -> pd.DataFrame:
+    """Return what each column holds, in words: `column` and `meaning`."""
+    return pd.DataFrame(column_words()["meanings"].items(), columns=["column", "meaning"])
+
+
 def write(folder: Path) -> None:
     """Write all downloads into a folder, as `name.csv` and `name.parquet`."""
     folder.mkdir(parents=True, exist_ok=True)
-    dictionary = pd.DataFrame(COLUMNS.items(), columns=["column", "meaning"])
     frames = {name: download.read() for name, download in DOWNLOADS.items()}
-    for name, frame in (frames | {"columns": dictionary}).items():
+    for name, frame in (frames | {"columns": dictionary()}).items():
         frame.to_csv(folder / f"{name}.csv", index=False)
         frame.to_parquet(folder / f"{name}.parquet", index=False)

@@ -189,14 +189,15 @@ def table(
 
 
 @functools.cache
-def _known() -> dict[str, Any]:
+def column_words() -> dict[str, Any]:
+    """Return `columns.yaml` of the package data, which says what columns are called and hold."""
     return yaml.safe_load((PACKAGE_DATA / "columns.yaml").read_text("utf8"))
 
 
 def _heading(label: str, axis: str | None) -> str:
-    if axis in _known()["languages"]:
+    if axis in column_words()["languages"]:
         label = _named(label)
-    label = _known()["headings"].get(label, label.replace("_", " "))
+    label = column_words()["headings"].get(label, label.replace("_", " "))
     return label[:1].upper() + label[1:] if label.split(" ")[0].islower() else label
 
 
@@ -222,7 +223,7 @@ def _text(value: Any, label: str, scale: float = 1, digits: int | None = None) -
         return _heading(str(value), None)
     if label == "strategy":
         return strategies.NAMES.get(value, str(value))
-    return _named(str(value)) if label in _known()["languages"] else str(value)
+    return _named(str(value)) if label in column_words()["languages"] else str(value)
 
 
 def _named(code: str) -> str:

@@ -65,10 +65,10 @@ def diagnose(
     options = {"revision": revision, "spare_rows": spare_rows}
     spec = Spec((), targets, test_size=sentences, beam_size=1, base=base, test=test, **options)
     device, dtype = modeling.placement()
-    model = modeling.load(base, dtype=dtype, **options)
     plan = planning.plan([spec], card="cpu" if device.type == "cpu" else "H100")
     print(f"diagnosis: expecting {3600 * plan['hours'].sum():.0f} s", file=sys.stderr)
-    record = runner.run(spec, default_store())
+    record = runner.run(spec, default_store())  # before the model is loaded here, too
+    model = modeling.load(base, dtype=dtype, **options)
     model.model.to(device)
     texts = {code: runner.pairs_to_test(spec, code) for code in targets}
     english = list(dict.fromkeys(text for pairs in texts.values() for text in pairs["source"]))
@@ -176,17 +176,14 @@ def text(frame: pd.DataFrame) -> str:
     """Return a diagnosis for a terminal, with what it can say and what not."""
     loss = pd.read_csv(RECORDED / "diagnosis_methods.csv").set_index("method")
     worse = loss["less_tokens_high"][list(FEATURES[1:])] >= 0
-    note = (
-        (PACKAGE_DATA / "diagnosis.md")
-        .read_text("utf8")
-        .format(
-            layer=frame.attrs["layer"],
-            languages=len(examples()),
-            used=loss["log_loss"]["family, script and all four"],
-            tokens=loss["log_loss"]["tokens"],
-            plain=loss["log_loss"]["family and script"],
-            worse=", ".join(worse.index[worse]) or "none",
-        )
+    template = (PACKAGE_DATA / "diagnosis.md").read_text("utf8")
+    note = template.format(
+        layer=frame.attrs["layer"],
+        languages=len(examples()),
+        used=loss["log_loss"]["family, script and all four"],
+        tokens=loss["log_loss"]["tokens"],
+        plain=loss["log_loss"]["family and script"],
+        worse=", ".join(worse.index[worse]) or "none",
     )
     lost = frame.loc[frame["lost_letters"] > runner.UNKNOWN, "language"]
     note += f" The tokenizer cannot represent {', '.join(lost)}." * bool(len(lost))

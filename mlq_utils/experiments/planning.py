@@ -195,10 +195,8 @@ def _lengths_of(spec: Spec) -> pd.DataFrame:
         encode = tokenization.load(bases.find(spec.base, spec.revision)).encode
         asked = [prompts.translation(spoken, source) for source in texts["source"]]
         sides = (list(map(len, encode(side))) for side in (asked, texts["target"].tolist()))
-        row = [
-            *(1 + np.mean(side) for side in sides),
-            texts["target"].map(str.encode).map(len).mean(),
-        ]
+        row = [1 + np.mean(side) for side in sides]
+        row.append(texts["target"].map(str.encode).map(len).mean())
         lengths = pd.concat([lengths, pd.DataFrame([row], [code], lengths.columns)])
     return lengths
 

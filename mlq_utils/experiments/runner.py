@@ -151,9 +151,8 @@ def report(spec: Spec, store: Store, compare: bool = False, **options: Any) -> s
         lines.append(f"\n{shown.round(3).to_string(index=False)}")
     if spec.languages and before:
         changes = losses(before, record)
-        lines.append(
-            f"\nchange by tuning, most lost first\n{changes.round(2).to_string(index=False)}"
-        )
+        shown = changes.round(2).to_string(index=False)
+        lines.append(f"\nchange by tuning, most lost first\n{shown}")
         lines.append(f"lost: {lost(changes, spec.languages)}")
     examples = store.hypotheses(record["identity"]).groupby("target_language", sort=False).head(1)
     for row in examples.itertuples():
@@ -400,7 +399,8 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
 def _read(spec: Spec, base: modeling.Model, code: str) -> dict[str, Any]:
     """Return how well a model reads the test sentences of a language."""
     texts = pairs_to_test(spec, code)["target"]
-    bits, characters = modeling.read(base, texts.tolist())[0], texts.str.len().tolist()
+    bits, _ = modeling.read(base, texts.tolist(), hidden=False)
+    characters = texts.str.len().tolist()
     value, low, high, n = intervals.ratio(bits, characters)
     names = ("bits_per_char", "bits_per_char_low", "bits_per_char_high")
     found = dict(zip(names, np.round([value, low, high], 4).tolist(), strict=True))

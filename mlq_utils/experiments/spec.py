@@ -50,6 +50,7 @@ STORE = os.environ.get("MLQ_STORE") or "_build/store"
 SHIPPED = PACKAGE_DATA / "runs"
 """The records that come with the package."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_opened = cache(Store)
 
 
 @dataclass(frozen=True)
@@ -305,9 +306,6 @@ def read_spec(path: str | Path) -> Spec:
 def default_store() -> Store:
     """Return the default store, with the shipped records behind it, which are read once."""
     return _opened(STORE, SHIPPED)
-
-
-_opened = cache(Store)
 
 
 def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -152,9 +152,8 @@ def export_adapter(
         changed = (new != found.model.get_input_embeddings().weight).any(dim=1)
         changed[0] |= not changed.any()  # PEFT cannot read an adapter without rows
         rows = changed.nonzero().flatten()
-        model = peft.get_peft_model(
-            found.model, peft.TrainableTokensConfig(token_indices=rows.tolist())
-        )
+        config = peft.TrainableTokensConfig(token_indices=rows.tolist())
+        model = peft.get_peft_model(found.model, config)
         tensors = dict.fromkeys(trainable(model), new[rows])
     for key, weight in trainable(model).items():
         weight.data.copy_(tensors[key])

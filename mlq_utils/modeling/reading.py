@@ -17,8 +17,12 @@ AT_ONCE = 16
 
 
 @torch.inference_mode()
-def read(base: Model, sentences: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def read(
+    base: Model, sentences: Sequence[str], hidden: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the bits of each sentence and its mean hidden states, from one forward pass.
+
+    Without `hidden` the states, which take far more memory than the bits, are all missing.
 
     Returns:
         Two arrays, in which sentences longer than the context are missing (NaN). The first has the
@@ -37,19 +41,18 @@ def read(base: Model, sentences: Sequence[str]) -> tuple[np.ndarray, np.ndarray]
         # Padding is on the right, where causal attention cannot see it.
         batch = collate(data, [[i] for i in rows], base.pad)[:2]
         given, labels = (each.to(base.model.device) for each in batch)
-        out = base.model(input_ids=given, output_hidden_states=True, use_cache=False)
+        out = base.model(input_ids=given, output_hidden_states=hidden, use_cache=False)
         logits = out.logits[:, :-1].float().mT
         nats = cross_entropy(logits, labels[:, 1:], ignore_index=IGNORED, reduction="none").sum(1)
         kept = (labels != IGNORED)[..., None]
-        means = [(layer * kept).sum(1) / kept.sum(1) for layer in out.hidden_states]
-        states.update(zip(rows, torch.stack(means, 1).float().cpu().numpy(), strict=True))
+        means = [(layer * kept).sum(1) / kept.sum(1) for layer in out.hidden_states or ()]
+        if means:
+            states.update(zip(rows, torch.stack(means, 1).float().cpu().numpy(), strict=True))
         bits.update(zip(rows, (nats / math.log(2)).tolist(), strict=True))
 
     while len(bits) < len(order):
         _, size = halving(some, size, "sentences")
     blank = np.full_like(next(iter(states.values()), np.zeros((1, 1))), np.nan)
-    places = range(len(ids))
-    return (
-        np.array([bits.get(i, np.nan) for i in places]),
-        np.stack([states.get(i, blank) for i in places], axis=1),
-    )
+    every = range(len(ids))
+    means = np.stack([states.get(i, blank) for i in every], axis=1)
+    return np.array([bits.get(i, np.nan) for i in every]), means

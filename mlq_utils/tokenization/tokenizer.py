@@ -167,14 +167,18 @@ def train_byte_level(sentences: Iterable[str], vocabulary_size: int, name: str =
     `train`.
     """
     found = tokenizers.Tokenizer(BPE())
-    split = yaml.safe_load((PACKAGE_DATA / "splits.yaml").read_text("utf8"))[128_000]
-    words = [Split(tokenizers.Regex(split), "isolated"), ByteLevel(False, use_regex=False)]
+    split = tokenizers.Regex(_splits()[128_000])
+    words = [Split(split, "isolated"), ByteLevel(False, use_regex=False)]
     found.pre_tokenizer, found.decoder = PreTokenizers(words), decoders.ByteLevel()
     first = {"special_tokens": ["<unk>", "<s>", "</s>"], "initial_alphabet": ByteLevel.alphabet()}
     trainer = BpeTrainer(vocab_size=vocabulary_size, show_progress=False, **first)
     found.train_from_iterator(sentences, trainer)
     found.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return wrap(found, name)
+
+
+def _splits() -> dict[int, str]:
+    return yaml.safe_load((PACKAGE_DATA / "splits.yaml").read_text("utf8"))
 
 
 def _read(path: Path, name: str) -> Tokenizer:
@@ -211,7 +215,7 @@ def _tiktoken(file: Path) -> Any:
         raise ModuleNotFoundError(f"{file} is a tiktoken file; to read it, {remedy}") from error
     # tiktoken keeps a copy by the path. With the checksum it notices that the file has changed.
     ranks = tiktoken.load.load_tiktoken_bpe(str(file), sha256(file))
-    splits = yaml.safe_load((PACKAGE_DATA / "splits.yaml").read_text("utf8"))
+    splits = _splits()
     if len(ranks) not in splits:
         raise ValueError(
             f"it has {len(ranks):,} tokens, but LLaMA-3 has 128,000 and LLaMA-4 has 200,000; for "

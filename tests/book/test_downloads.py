@@ -38,5 +38,6 @@ def test_the_catalogue_and_the_dictionary_know_every_file_and_column(folder):
         frame = pd.read_parquet(folder / f"{name}.parquet")
         assert (listed.loc[name, "rows"], listed.loc[name, "columns"]) == frame.shape
         columns |= set(frame)
-    assert columns == set(downloads.COLUMNS)
-    assert all(text.endswith(".") for text in downloads.COLUMNS.values())
+    dictionary = downloads.dictionary()
+    assert columns == set(dictionary["column"])
+    assert all(text.endswith(".") for text in dictionary["meaning"])

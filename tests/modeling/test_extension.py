@@ -159,8 +159,8 @@ def test_bad_extensions(khmer, mini):
 # Byte-level tokenizers
 
 
-@pytest.fixture
-def small_bytes(tokenizers_by_name, tmp_path):
+@pytest.fixture(scope="module")
+def small_bytes(tmp_path_factory):
     """A tiny model with a byte-level tokenizer, as it lies in a folder of the Hub."""
     words = tokenization.train_byte_level(
         (line for c in ("en", "fr", "ro") for line in corpora.load("cldr", c, "train")["target"]),
@@ -172,9 +172,10 @@ def small_bytes(tokenizers_by_name, tmp_path):
         bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     torch.manual_seed(0)
-    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
-    words.backend.save(str(tmp_path / "tokenizer.json"))
-    return tmp_path
+    folder = tmp_path_factory.mktemp("bytes")
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    words.backend.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 def test_merges_of_bytes_are_reached_and_leave_other_text_as_it_was(small_bytes, khmer, tmp_path):
