@@ -236,13 +236,16 @@ def _named(code: str) -> str:
 def csv_link(frame: pd.DataFrame, name: str) -> HTML:
     """Return a link that downloads a frame as CSV. The file is in the page, so that it works alone.
 
+    In the cell of a figure, the link appears below the caption.
+
     Args:
-        frame: The frame. Its index is left out.
+        frame: The frame. Its index is included if it has a name, and numbers have six digits.
         name: Name of the file, without its ending.
     """
-    data = base64.b64encode(frame.to_csv(index=False).encode()).decode()
+    text = frame.to_csv(index=frame.index.names != [None], float_format="%.6g")
+    data = base64.b64encode(text.encode()).decode()
     return HTML(
-        f'<p><a download="{name}.csv" href="data:text/csv;charset=utf-8;base64,{data}">'
+        f'<p class="csv"><a download="{name}.csv" href="data:text/csv;charset=utf-8;base64,{data}">'
         f"Download {name}.csv</a></p>"
     )
 

@@ -480,10 +480,11 @@ def test_a_table_shows_an_index_that_has_words():
 
 def test_a_csv_link_holds_the_frame():
     frame = pd.DataFrame({"language": ["no", "km"], "words": ['a, "b"', "ខ្មែរ"]}, index=[3, 4])
-    link = BeautifulSoup(pages.csv_link(frame, "some").data, "html.parser").a
-    assert link["download"] == "some.csv"
-    text = base64.b64decode(link["href"].partition("base64,")[2]).decode()
-    assert text == frame.to_csv(index=False)
+    for shown in (frame, frame.set_index("language")):
+        link = BeautifulSoup(pages.csv_link(shown, "some").data, "html.parser").a
+        assert link["download"] == "some.csv"
+        text = base64.b64decode(link["href"].partition("base64,")[2]).decode()
+        assert text == frame.to_csv(index=False)
 
 
 def test_provenance_says_what_a_page_was_made_with(machine_paths):

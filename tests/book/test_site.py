@@ -1,6 +1,8 @@
 """The smoke book: its sources, its executed notebooks, its pages, and its pages in a browser."""
 
 import ast
+import base64
+import io
 import re
 from functools import cache
 from pathlib import Path
@@ -99,6 +101,16 @@ def test_tables_have_captions_and_words_for_headings(site, page):
         assert table.caption.text.strip() and all(cell.get("scope") for cell in headings)
         assert not [c.text for c in headings if c["scope"] == "col" and "_" in c.text]
         assert not re.search(r"\b(nan|NaN|NaT)\b|<NA>", table.text), table.caption.text
+
+
+@pytest.mark.parametrize("page", TOC)
+def test_the_data_of_each_figure_is_one_click_away(site, page):
+    for figure in soup(site, page).select(".cell_output figure"):
+        link = figure.find_parent(class_="cell_output").select_one("p.csv a[download$='.csv']")
+        assert link, figure.figcaption.text
+        text = base64.b64decode(link["href"].partition("base64,")[2]).decode()
+        frame = pd.read_csv(io.StringIO(text))
+        assert len(frame) > 1 and frame.notna().any(axis=None), link["download"]
 
 
 def test_pages_show_no_machine_and_no_noise(site, machine_paths):
