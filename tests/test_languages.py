@@ -182,3 +182,15 @@ def test_the_further_languages_of_cldr_are_written_in_their_scripts():
         assert main_script(text) == HAN.get(language.script, language.script), code
         if language.flores:
             assert language.flores.endswith(f"_{language.script}"), code
+
+
+@pytest.mark.skipif(not (DATA / "fairness").is_dir(), reason="no list of FLORES-200's languages")
+def test_the_further_languages_have_the_codes_of_flores():
+    listed = pd.read_csv(DATA / "fairness/flores_language_map.csv", skipinitialspace=True)
+    names = listed.set_index("FLORES-200 code")["Language"]
+    for language in languages._records("languages_cldr.csv").values():
+        one = "Chinese" if language.code == "yue" else language.name
+        if language.flores:
+            assert one in names[language.flores]
+        else:
+            assert language.name not in set(names)

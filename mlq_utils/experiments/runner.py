@@ -24,7 +24,7 @@ import pandas as pd
 
 from mlq_utils import corpora, languages, modeling, scoring
 from mlq_utils.experiments import exporting
-from mlq_utils.experiments.spec import Spec, default_store, losses, lost, scores
+from mlq_utils.experiments.spec import TASKS, Spec, default_store, losses, lost, scores
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import bases, distributed, extension, memory, prompts, training, translation
 from mlq_utils.scoring import error_types, intervals
@@ -32,6 +32,8 @@ from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
 TEST_SEED = 0
 """Random seed for the test sentences: all runs are scored on the same ones."""
+TASKS_SEED = 1_000_001
+"""Random seed for the English tasks of a panel, which no run is tuned on."""
 VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
 """Maximum number of lines that new pieces are learned from; other texts are used in full."""
 VOCABULARY_SEED = 1
@@ -200,7 +202,7 @@ def _compute(
         error_types.words_of("flores200")
     if spec.test[0] != "cldr" or spec.own:
         for code in (*spec.targets, *spec.panel):
-            pairs_to_test(spec, code)
+            _texts_to_read(spec, code)
     parts = distributed.broadcast_from_main(lambda: _kept(spec, store))
     trained = next((part["training"] for part, _ in parts.values()), None)
     panel = {}
@@ -280,10 +282,11 @@ def _tune(
 def _tuning_data(spec: Spec) -> pd.DataFrame:
     """Return the prompts and targets to tune on, with those of the panel that are replayed."""
     frame, parts = _own_data(spec), []
-    share, rest = divmod(spec.replay, len(spec.panel) or 1)
-    pairs = {code: share + (n < rest) for n, code in enumerate(spec.panel)}
+    panel = [code for code in spec.panel if code != TASKS]
+    share, rest = divmod(spec.replay, len(panel) or 1)
+    pairs = {code: share + (n < rest) for n, code in enumerate(panel)}
     if tasks := pairs.pop("en", 0):
-        parts.append(_english(spec, tasks))
+        parts.append(_english(spec, tasks, spec.seed))
     if pairs := {code: size for code, size in pairs.items() if size}:
         parts.append(_mixture(spec, pairs))
     whole = pd.concat([frame, *parts], ignore_index=True)
@@ -293,7 +296,7 @@ def _tuning_data(spec: Spec) -> pd.DataFrame:
 
 def _own_data(spec: Spec) -> pd.DataFrame:
     if spec.languages == ("en",):
-        return _english(spec, spec.size)
+        return _english(spec, spec.size, spec.seed)
     if spec.pairs:
         kept = _own_pairs(spec)
         drawn = corpora.draw(kept, spec.size, spec.seed)
@@ -306,9 +309,9 @@ def _own_data(spec: Spec) -> pd.DataFrame:
     return _mixture(spec, pairs)
 
 
-def _english(spec: Spec, size: int) -> pd.DataFrame:
+def _english(spec: Spec, size: int, seed: int) -> pd.DataFrame:
     tasks = prompts.english_tasks if spec.corpus[0] == "cldr" else prompts.alpaca
-    return tasks(size, spec.seed)
+    return tasks(size, seed)
 
 
 def _mixture(spec: Spec, pairs: dict[Any, int]) -> pd.DataFrame:
@@ -396,10 +399,17 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     return row, test.assign(target_language=target, hypothesis=found)
 
 
+def _texts_to_read(spec: Spec, code: str) -> pd.DataFrame:
+    if code == TASKS:
+        return _english(spec, spec.test_size, TASKS_SEED)
+    return pairs_to_test(spec, code)
+
+
 def _read(spec: Spec, base: modeling.Model, code: str) -> dict[str, Any]:
-    """Return how well a model reads the test sentences of a language."""
-    texts = pairs_to_test(spec, code)["target"]
-    bits, _ = modeling.read(base, texts.tolist(), hidden=False)
+    """Return how well a model reads the test sentences of a language, or answers to `TASKS`."""
+    frame = _texts_to_read(spec, code)
+    texts, before = frame["target"], frame["prompt"].tolist() if code == TASKS else None
+    bits, _ = modeling.read(base, texts.tolist(), before, hidden=False)
     characters = texts.str.len().tolist()
     value, low, high, n = intervals.ratio(bits, characters)
     names = ("bits_per_char", "bits_per_char_low", "bits_per_char_high")

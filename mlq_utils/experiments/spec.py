@@ -49,6 +49,8 @@ STORE = os.environ.get("MLQ_STORE") or "_build/store"
 """The default store: a folder, or a URL such as s3://bucket/runs. MLQ_STORE sets it."""
 SHIPPED = PACKAGE_DATA / "runs"
 """The records that come with the package."""
+TASKS = "tasks"
+"""What stands for English tasks in a panel."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _opened = cache(Store)
 
@@ -93,7 +95,9 @@ class Spec:
         language: A language that is neither in the paper nor in CLDR, used by its code.
         into_english: Whether the languages are translated into English instead.
         panel: Languages of which the model also reads the test sentences, English (`en`) among
-            them. It takes one forward pass, and gives bits per character.
+            them. It takes one forward pass, and gives bits per character. `tasks` stands for the
+            answers to `test_size` English tasks: those of CLDR, drawn with a seed of their own, or
+            if `corpus` is another, those of Alpaca, which tuning on Alpaca may have seen.
         replay: Number of examples in the panel's languages that are added to the training pairs, so
             that less of these is lost: pairs, and for English the tasks of CLDR or, if `corpus` is
             another, those of Alpaca. They are shared equally. Defaults to 0.
@@ -139,7 +143,7 @@ class Spec:
         languages.check(map(self.spoken, self.languages))
         if not languages.check(map(self.spoken, self.targets)):
             raise ValueError("no targets: name the languages to score")
-        languages.check(map(self.spoken, self.panel))
+        languages.check(self.spoken(code) for code in self.panel if code != TASKS)
         for name in ("size", "test_size", "epochs", "batch_size", "beam_size", "cap"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -153,7 +157,8 @@ class Spec:
                 "extension needs exactly one language, from which its pieces are learned, and "
                 f"unshortened sequences: languages={self.languages}, shorten={self.shorten!r}"
             )
-        if self.replay < 0 or (self.replay and not (self.panel and self.languages)):
+        drawn_from = self.languages and set(self.panel) - {TASKS}
+        if self.replay < 0 or (self.replay and not drawn_from):
             raise ValueError(
                 f"replay={self.replay} needs languages to tune on, and a panel to draw from"
             )
@@ -204,7 +209,7 @@ class Spec:
         if self.into_english and self.languages == ("en",):
             raise ValueError("English is translated into another language, not into itself")
         elsewhere = self.own if self.held_out or self.test_pairs else ""
-        targets = [code for code in (*self.targets, *self.panel) if code != elsewhere]
+        targets = [c for c in (*self.targets, *self.panel) if c not in (elsewhere, TASKS)]
         used, wanted = [self.test], [(self.test[:1], targets)]
         if self.extension is not None and not Path(self.extension.text).is_file():
             wanted.append(((self.extension.text,), self.languages[:1]))
@@ -212,7 +217,7 @@ class Spec:
             one_of("source of English instructions", "+".join(self.corpus), ENGLISH)
         elif not self.pairs or self.replay:
             used += [(name, "train") for name in self.corpus]
-            again = [code for code in self.panel if self.replay and code != "en"]
+            again = [c for c in self.panel if self.replay and c not in ("en", TASKS)]
             wanted.append((self.corpus, [*(() if self.pairs else self.languages), *again]))
         for name, split in used:
             one_of("corpus", name, corpora.NAMES)

@@ -18,23 +18,35 @@ AT_ONCE = 16
 
 @torch.inference_mode()
 def read(
-    base: Model, sentences: Sequence[str], hidden: bool = True
+    base: Model,
+    sentences: Sequence[str],
+    prompts: Sequence[str] | None = None,
+    *,
+    hidden: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the bits of each sentence and its mean hidden states, from one forward pass.
 
-    Without `hidden` the states, which take far more memory than the bits, are all missing.
+    Args:
+        base: The model.
+        sentences: What is read.
+        prompts: What stands before each sentence. Defaults to nothing.
+        hidden: Whether to keep the hidden states, which take far more memory than the bits. Without
+            them, they are all missing. Defaults to True.
 
     Returns:
         Two arrays, in which sentences longer than the context are missing (NaN). The first has the
-        negative log2 of each sentence's probability at the beginning of a text, which BOS opens, or
-        EOS in models without BOS. The second is of shape (layers + 1, sentences, width), the
+        negative log2 of each sentence's probability after its prompt at the beginning of a text,
+        which BOS opens, or EOS in models without BOS. The second is of shape (layers + 1,
+        sentences, width), the
         embeddings first, and has the means over the tokens of a sentence.
     """
     start, context = base.eos if base.bos is None else base.bos, context_length(base.model)
-    ids = [[start, *row] for row in base.tokenizer.encode(list(sentences))]
+    texts = base.tokenizer.encode(list(sentences))
+    before = base.tokenizer.encode(list(prompts)) if prompts else [[]] * len(texts)
+    ids = [[start, *first, *row] for first, row in zip(before, texts, strict=True)]
     fit = [i for i, row in enumerate(ids) if len(row) <= context]
     order = sorted(fit, key=lambda i: -len(ids[i]))
-    data, bits, states, size = Examples(ids, [1] * len(ids), 0), {}, {}, AT_ONCE
+    data, bits, states, size = Examples(ids, [1 + len(first) for first in before], 0), {}, {}, AT_ONCE
 
     def some(size: int) -> None:
         rows = order[len(bits) :][:size]

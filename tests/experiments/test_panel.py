@@ -35,6 +35,19 @@ def test_bits_are_those_of_the_models_own_loss(model, sentences, monkeypatch):
     np.testing.assert_allclose(modeling.read(model, sentences)[0], expected, rtol=1e-4)
 
 
+def test_the_bits_after_a_prompt_are_those_of_the_sentence_alone(model, sentences):
+    prompts, expected = ["Copy the text.", "a"] * 3, []
+    for prompt, sentence in zip(prompts, sentences, strict=True):
+        first, second = model.tokenizer.encode([prompt, sentence])
+        ids = torch.tensor([[model.bos, *first, *second]])
+        labels = torch.tensor([[-100] * (1 + len(first)) + second])
+        with torch.no_grad():
+            loss = model.model(input_ids=ids, labels=labels).loss.item()
+        expected.append(loss * len(second) / math.log(2))
+    bits, _ = modeling.read(model, sentences, prompts, hidden=False)
+    np.testing.assert_allclose(bits, expected, rtol=1e-4)
+
+
 def test_states_are_means_over_the_tokens_of_a_sentence(model, sentences):
     found = modeling.read(model, sentences)[1]
     ids = torch.tensor([[model.bos, *model.tokenizer.encode(sentences[2])]])
@@ -54,20 +67,20 @@ def test_a_sentence_longer_than_the_context_is_missing(model, sentences):
 def read(small, tmp_path_factory):
     """A run with a panel, and the untuned one."""
     store = Store(tmp_path_factory.mktemp("panel"))
-    spec = dataclasses.replace(small, panel=("en", "ro"))
+    spec = dataclasses.replace(small, panel=("en", "ro", "tasks"))
     return [experiments.run(one, store, progress=False) for one in (spec.untuned(), spec)], store
 
 
 def test_a_run_reads_its_panel(read):
     (before, after), _ = read
-    assert [row["language"] for row in after["panel"]] == ["en", "ro"]
+    assert [row["language"] for row in after["panel"]] == ["en", "ro", "tasks"]
     for row in after["panel"]:
         expected = sum(row["bits"]) / sum(row["characters"])
         assert row["bits_per_char"] == pytest.approx(expected, rel=1e-3)
         assert row["bits_per_char_low"] < row["bits_per_char"] < row["bits_per_char_high"]
     changes = losses(before, after)
     assert changes.groupby("measure")["language"].agg(set).to_dict() == {
-        "spbleu": {"ro", "km"}, "bits_per_char": {"en", "ro"}
+        "spbleu": {"ro", "km"}, "bits_per_char": {"en", "ro", "tasks"}
     }  # fmt: skip
     # Tuned and untuned read the same sentences, so that the change is surer than its two sides.
     row = changes.query("measure == 'bits_per_char' and language == 'ro'").iloc[0]
@@ -126,7 +139,7 @@ def test_a_panel_is_checked(small):
 
 
 def test_the_panel_is_replayed_beside_the_language(small):
-    spec = dataclasses.replace(small, languages=("cy",), panel=("en", "ro", "fr"), replay=20)
+    spec = dataclasses.replace(small, languages=("cy",), panel=("en", "ro", "fr", "tasks"), replay=20)
     frame = runner._tuning_data(spec)
     alone = runner._tuning_data(dataclasses.replace(spec, replay=0))
     assert len(alone) == 24 and len(frame) == 44
@@ -149,6 +162,7 @@ def test_the_panel_is_replayed_beside_the_language(small):
         ({"replay": 10}, "replay=10 needs languages to tune on, and a panel"),
         ({"replay": 10, "panel": ("ro",), "languages": ()}, "needs languages to tune on"),
         ({"replay": -1, "panel": ("ro",)}, "replay=-1"),
+        ({"replay": 9, "panel": ("tasks",)}, "a panel to draw from"),
         ({"replay": 9, "panel": ("umb",)}, "unknown language of cldr 'umb'"),
     ],
 )
