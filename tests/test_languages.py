@@ -4,6 +4,7 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mlq_utils import languages
