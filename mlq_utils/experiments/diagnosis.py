@@ -21,8 +21,8 @@ from mlq_utils.languages import codes, get
 from mlq_utils.scoring import KINDS, intervals
 
 RECORDED = PACKAGE_DATA / "recorded"
-"""`diagnosis.csv` is the diagnosis of the packaged base, from which the probabilities are learned,
-and `diagnosis_methods.csv` says how good they are, see `benchmarks/record_diagnosis.py`."""
+"""`diagnosis.csv` has diagnoses of mini bases, from which the probabilities are learned, and
+`diagnosis_methods.csv` says how good they are, see `benchmarks/record_diagnosis.py`."""
 POOL = 10
 """Number of English sentences among which the nearest one is looked for."""
 FEATURES = ("tokens", "bits", "translation", "alignment")
@@ -135,31 +135,31 @@ def nearest(own: np.ndarray, english: np.ndarray) -> np.ndarray:
 
 def _features(frame: pd.DataFrame) -> pd.DataFrame:
     """Return what predictions know of the languages of a diagnosis, which index the frame."""
-    spoken = pd.DataFrame(map(get, frame["language"])).set_index("code")
-    measured = frame.set_index("language")
-    return pd.DataFrame(
+    spoken = pd.DataFrame(map(get, frame["language"]), frame.index)
+    found = pd.DataFrame(
         {
             "pretraining": spoken["pretraining"].astype(float),
             "indo_european": (spoken["family_1"] == "Indo-European").astype(float),
             "latin": (spoken["script"] == "Latn").astype(float),
-            "tokens": np.log2(measured["premium"]),
-            "bits": np.log2(measured["bits_premium"]),
-            "translation": np.log2(1 + measured["spbleu"]),
-            "alignment": measured["alignment"],
+            "tokens": np.log2(frame["premium"]),
+            "bits": np.log2(frame["bits_premium"]),
+            "translation": np.log2(1 + frame["spbleu"]),
+            "alignment": frame["alignment"],
         }
     )
+    return found.set_index(pd.Index(frame["language"]))
 
 
 @cache
 def examples() -> pd.DataFrame:
-    """Return what predictions know of the languages of the packaged base, and what tuning brought.
+    """Return what predictions know of the languages of some bases, and what tuning brought.
 
-    The frame has one row per language, with the `quadrant` and the language's own score `after`
-    tuning on it. It is shared and must not be changed.
+    The frame has one row per base and language, with the `base`, the `quadrant` and the language's
+    own score `after` tuning on it. It is shared and must not be changed.
     """
-    tuned = studies.assigned().set_index("language")[["quadrant", "bilingual_post"]]
-    known = _features(pd.read_csv(RECORDED / "diagnosis.csv"))
-    return known.join(tuned.rename(columns={"bilingual_post": "after"})).rename_axis("language")
+    recorded = pd.read_csv(RECORDED / "diagnosis.csv")
+    brought = recorded.set_index("language")[["base", "quadrant", "after"]]
+    return pd.concat([_features(recorded), brought], axis=1)
 
 
 def _probabilities(frame: pd.DataFrame) -> pd.DataFrame:
@@ -174,15 +174,17 @@ def _probabilities(frame: pd.DataFrame) -> pd.DataFrame:
 
 def text(frame: pd.DataFrame) -> str:
     """Return a diagnosis for a terminal, with what it can say and what not."""
-    loss = pd.read_csv(RECORDED / "diagnosis_methods.csv").set_index("method")
-    worse = loss["less_tokens_high"][list(FEATURES[1:])] >= 0
+    methods = pd.read_csv(RECORDED / "diagnosis_methods.csv").groupby("method")
+    loss, worse = methods["log_loss"].mean(), methods["less_tokens_high"].min() >= 0
+    worse = worse[list(FEATURES[1:])]
     template = (PACKAGE_DATA / "diagnosis.md").read_text("utf8")
     note = template.format(
         layer=frame.attrs["layer"],
-        languages=len(examples()),
-        used=loss["log_loss"]["family, script and all four"],
-        tokens=loss["log_loss"]["tokens"],
-        plain=loss["log_loss"]["family and script"],
+        languages=examples().index.nunique(),
+        bases=examples()["base"].nunique(),
+        used=loss["family, script and all four"],
+        tokens=loss["tokens"],
+        plain=loss["family and script"],
         worse=", ".join(worse.index[worse]) or "none",
     )
     lost = frame.loc[frame["lost_letters"] > runner.UNKNOWN, "language"]

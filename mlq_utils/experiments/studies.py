@@ -154,10 +154,18 @@ def sides(scores: pd.DataFrame) -> pd.DataFrame:
     return frame.groupby(by, dropna=False, as_index=False, sort=False)["spbleu"].mean()
 
 
-def assigned() -> pd.DataFrame:
-    """Return `quadrants.assign` of the toy: a row per language, by its mean scores over seeds."""
-    untuned = scores("untuned")
-    by_seed = quadrants.trained(untuned, scores("by_language"))
+def assigned(
+    untuned: pd.DataFrame | None = None, tuned: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return `quadrants.assign` of a base: a row per language, by its mean scores over seeds.
+
+    Args:
+        untuned: Scores of the untuned base. Defaults to those of the packaged one.
+        tuned: Scores of models that are each tuned on one language. Defaults to the study
+            by_language.
+    """
+    untuned = scores("untuned") if untuned is None else untuned
+    by_seed = quadrants.trained(untuned, scores("by_language") if tuned is None else tuned)
     means = by_seed.groupby("language", as_index=False).mean().drop(columns="seed")
     return quadrants.assign(means, quadrants.threshold(untuned["spbleu"]))
 

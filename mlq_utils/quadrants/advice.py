@@ -303,13 +303,17 @@ def _posterior(prior: np.ndarray, record: np.ndarray) -> np.ndarray:
 
 
 def held_out(
-    examples: pd.DataFrame, methods: Mapping[str, Sequence[Columns]] = METHODS
+    examples: pd.DataFrame,
+    methods: Mapping[str, Sequence[Columns]] = METHODS,
+    splits: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> pd.DataFrame:
     """Predict each example by models that have seen no dataset of its language.
 
     Args:
         examples: Columns `language`, `quadrant` and those that the methods need.
         methods: Kinds of knowledge, whose predictions are averaged. Defaults to `METHODS`.
+        splits: Places of the examples that are learned from and of those that are predicted, which
+            must be all, each once. Defaults to a split per language.
 
     Returns:
         The examples with the probability of each quadrant, by `method` and `held_out`: `language`
@@ -320,7 +324,7 @@ def held_out(
     given, groups = examples["quadrant"], examples["language"]
     found = pd.get_dummies(given)
     records = (found.groupby(groups).transform("sum") - found).to_numpy()
-    rest = {"groups": groups, "cv": LeaveOneGroupOut(), "method": "predict_proba"}
+    rest = {"groups": groups, "cv": splits or LeaveOneGroupOut(), "method": "predict_proba"}
     each = {
         kind: cross_val_predict(classifier(kind), examples[list(kind)].to_numpy(), given, **rest)
         for kind in set().union(*methods.values())

@@ -8,14 +8,15 @@ import pytest
 
 from benchmarks import record_diagnosis
 from mlq_utils import cli, experiments, languages, modeling, scoring
-from mlq_utils.experiments import Store, diagnosis
+from mlq_utils.experiments import Store, diagnosis, studies
 
 CODES = ("cy", "km")
 
 
 @pytest.fixture(scope="module")
 def recorded():
-    return pd.read_csv(diagnosis.RECORDED / "diagnosis.csv").set_index("language")
+    frame = pd.read_csv(diagnosis.RECORDED / "diagnosis.csv").set_index("language")
+    return frame[frame["base"] == "mini"]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,12 @@ def test_the_record_is_of_the_packaged_base(found, recorded):
     np.testing.assert_allclose(made["spbleu"], recorded.loc[list(CODES), "spbleu"], atol=2)
 
 
+def test_the_quadrants_of_the_packaged_base_are_those_of_its_studies(recorded):
+    tuned = studies.assigned().set_index("language").loc[recorded.index]
+    assert recorded["quadrant"].tolist() == tuned["quadrant"].tolist()
+    np.testing.assert_allclose(recorded["after"], tuned["bilingual_post"], rtol=1e-3)
+
+
 def test_numbers_lie_within_their_intervals(found):
     for name in ("tokens_per_char", "premium", "bits_per_char", "alignment"):
         assert (found[f"{name}_low"] < found[name]).all() and (
@@ -49,13 +56,12 @@ def test_numbers_lie_within_their_intervals(found):
 
 
 def test_a_prediction_has_not_seen_the_language(found, monkeypatch):
-    examples = diagnosis.examples()
-    changed = examples.assign(
-        quadrant=examples["quadrant"].where(examples.index != "km", "selfish")
-    )
-    monkeypatch.setattr(diagnosis, "examples", lambda: changed)
-    again = diagnosis._probabilities(found)
-    assert "selfish" in again and np.isnan(again["selfish"][1])  # not even the class is known
+    examples, before = diagnosis.examples(), diagnosis._probabilities(found)
+    strange = examples["quadrant"].where(examples.index != "km", "strange")
+    monkeypatch.setattr(diagnosis, "examples", lambda: examples.assign(quadrant=strange))
+    after = diagnosis._probabilities(found)
+    assert after["strange"][0] > 0 and np.isnan(after["strange"][1])  # not even the class is known
+    pd.testing.assert_series_equal(after.loc[1, before.columns], before.loc[1])
 
 
 def test_the_nearest_of_a_pool_is_what_draws_of_pools_would_find():
@@ -79,22 +85,23 @@ def test_the_nearest_of_a_pool_is_what_draws_of_pools_would_find():
 
 def test_the_recorded_losses_are_those_of_the_record():
     kinds = {name: record_diagnosis.METHODS[name] for name in ("tokens", "family and script")}
-    made = record_diagnosis.methods(kinds).set_index("method")
-    there = pd.read_csv(diagnosis.RECORDED / "diagnosis_methods.csv").set_index("method")
+    made = record_diagnosis.methods(kinds).set_index(["base", "method"])
+    there = pd.read_csv(diagnosis.RECORDED / "diagnosis_methods.csv")
+    assert list(there["method"]) == [*record_diagnosis.METHODS] * len(record_diagnosis.BASES)
+    there = there.set_index(["base", "method"])
     columns = ["log_loss", "low", "high", "accuracy", "less_tokens", "less_tokens_high", "rho"]
     shown = there.loc[list(made.index), columns].astype(float)
     pd.testing.assert_frame_equal(made[columns].astype(float), shown, rtol=2e-3)
-    assert list(there.index) == list(record_diagnosis.METHODS)
 
 
 def test_the_text_says_what_it_rests_on(found):
     shown = diagnosis.text(found.assign(lost_letters=[0.0, 0.5]))
-    assert "Welsh" in shown and "No base was held out" in shown
+    assert "Welsh" in shown and "With base and language held out" in shown
     assert shown.endswith("The tokenizer cannot represent km.")
-    there = pd.read_csv(diagnosis.RECORDED / "diagnosis_methods.csv").set_index("method")
+    there = pd.read_csv(diagnosis.RECORDED / "diagnosis_methods.csv").groupby("method")
     for name in diagnosis.FEATURES[1:]:
-        worse = there["less_tokens_high"][name] >= 0
-        assert (name in shown.split("counting tokens: ")[1]) == worse
+        worse = (there["less_tokens_high"].get_group(name) >= 0).all()
+        assert (name in shown.split("of the bases: ")[1]) == worse
 
 
 def test_the_command_writes_a_table(base, tmp_path, capsys, monkeypatch):
