@@ -236,7 +236,7 @@ def _named(code: str) -> str:
 def csv_link(frame: pd.DataFrame, name: str) -> HTML:
     """Return a link that downloads a frame as CSV. The file is in the page, so that it works alone.
 
-    In the cell of a figure, the link appears below the caption.
+    That of a figure's data is the last line of the figure's cell, and appears below its caption.
 
     Args:
         frame: The frame. Its index is included if it has a name, and numbers have six digits.

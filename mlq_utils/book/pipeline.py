@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
+from nbformat import NotebookNode
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from mlq_utils.book import language_pages, preflight, site_search
@@ -108,10 +109,25 @@ def _stage(
             tags = {"tags": ["hide-cell"]}
             cell = nbformat.v4.new_code_cell(_INSTALL.format(url=url), metadata=tags)
             notebook.cells.insert(1, cell)
+        notebook.cells = list(_links_below(notebook.cells))
         (source / chapter.path).parent.mkdir(exist_ok=True)
         nbformat.write(notebook, source / chapter.path)
     language_pages.write(source, languages or None)
     return source
+
+
+def _links_below(cells: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
+    """Yield cells, and after each figure one with the links that its cell returns.
+
+    MyST-NB would give them the caption of the figure, too.
+    """
+    for cell in cells:
+        yield cell
+        if "figure" in cell.metadata.get("mystnb", {}):
+            links = [out for out in cell.outputs if "text/html" in out.get("data", {})]
+            cell.outputs = [out for out in cell.outputs if out not in links]
+            tags = {"tags": ["remove-input"]}
+            yield nbformat.v4.new_code_cell("# links", outputs=links, metadata=tags)
 
 
 def _build(source: Path, site: Path) -> Path:

@@ -106,7 +106,8 @@ def test_tables_have_captions_and_words_for_headings(site, page):
 @pytest.mark.parametrize("page", TOC)
 def test_the_data_of_each_figure_is_one_click_away(site, page):
     for figure in soup(site, page).select(".cell_output figure"):
-        link = figure.find_parent(class_="cell_output").select_one("p.csv a[download$='.csv']")
+        below = figure.find_parent(class_="cell").find_next_sibling()
+        link = below.select_one(".cell_output p.csv a[download$='.csv']")
         assert link, figure.figcaption.text
         text = base64.b64decode(link["href"].partition("base64,")[2]).decode()
         frame = pd.read_csv(io.StringIO(text))
