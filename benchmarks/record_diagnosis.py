@@ -16,7 +16,7 @@ import pandas as pd
 import tyro
 
 from benchmarks import calibration
-from mlq_utils import experiments, quadrants
+from mlq_utils import experiments, paper, quadrants, tokenization
 from mlq_utils.experiments import diagnosis, studies
 from mlq_utils.experiments.diagnosis import FEATURES, RECORDED
 from mlq_utils.experiments.store import Store
@@ -86,7 +86,7 @@ def methods(kinds: Mapping[str, Sequence[Sequence[str]]] = METHODS) -> pd.DataFr
     ]
     found = quadrants.held_out(known, kinds, splits).query("held_out == 'language'").copy()
     chances = [kind for kind in quadrants.QUADRANTS if kind in found]
-    found[chances] = found[chances] * (1 - UNSEEN) + UNSEEN / len(chances)
+    found[chances] = _floored(found[chances])
     found["loss"] = [-np.log(row[row["quadrant"]]) for _, row in found.iterrows()]
     tables = []
     for base, rows in found.groupby("base", sort=False):
@@ -106,6 +106,74 @@ def methods(kinds: Mapping[str, Sequence[Sequence[str]]] = METHODS) -> pd.DataFr
             table = table.join(part.set_axis(columns, axis=1), on="method")
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def published() -> pd.DataFrame:
+    """Return how far what is known of untuned LLaMA models goes with their scores after tuning.
+
+    Scores are those of Table 9 and of LLaMAX, en→x on FLORES-101, before and after tuning on
+    Alpaca; tokens are relative to English, on FLORES-200.
+
+    Returns:
+        One row per model and feature ("tokens", "translation"): `model`, `feature`, the rank
+        correlation `rho` over languages with its 95% interval `low`, `high`, and `n`.
+    """
+    scores = paper.published_scores().pivot(index="language", columns="system", values="score")
+    first = paper.table(9).set_index("target")
+    sides = {"LLaMA-7B": (first["llama"], first["alpaca"])}
+    for name in ("LLaMA2-7B", "LLaMA2-13B", "LLaMA3-8B"):
+        sides[name] = scores[name], scores[f"{name}-Alpaca"]
+    rows = []
+    for name, (before, after) in sides.items():
+        tokens = _premium("llama-3" if name == "LLaMA3-8B" else "llama")
+        for feature, values in {"tokens": tokens[after.index], "translation": before}.items():
+            row = intervals.rank_correlation(values, after)
+            rows.append({"model": name, "feature": feature, **row})
+    return pd.DataFrame(rows)
+
+
+def transferred() -> pd.DataFrame:
+    """Return how well the toy's bases predict the quadrants that the paper prints (Table 2).
+
+    Returns:
+        One row per prediction, as `quadrants.evaluate` gives them: `method`, `log_loss` with its
+        interval, `accuracy` and `n`. "all four alike" takes each quadrant for as likely.
+    """
+    frame = paper.table(9).rename(columns={"target": "language", "llama": "spbleu"})
+    frame["premium"] = _premium("llama")[frame["language"]].to_numpy()
+    there = diagnosis.features(frame.assign(bits_premium=np.nan, alignment=np.nan))
+    printed = paper.table(2).query("dataset != 'Summary'")
+    printed = printed[printed["language"].isin(there.index)]
+    kinds = {name: METHODS[name][0] for name in ("family and script", "family, script and tokens")}
+    kinds["family, script, tokens and score"] = (*LANGUAGE, "tokens", "translation")
+    found = [printed.assign(method="all four alike")]
+    for name, columns in kinds.items():
+        rows = {}
+        for code in printed["language"].unique():
+            seen = diagnosis.examples().drop(index=code, errors="ignore")
+            known = seen[list(columns)].to_numpy()
+            model = quadrants.classifier(columns).fit(known, seen["quadrant"])
+            chances = model.predict_proba([there.loc[code, list(columns)]])[0]
+            rows[code] = dict(zip(model.classes_, chances, strict=True))
+        chances = pd.DataFrame.from_dict(rows, "index")
+        found.append(printed.assign(method=name).join(chances, on="language"))
+    kinds = list(quadrants.QUADRANTS)
+    every = pd.concat(found).reindex(columns=[*found[0], *kinds]).assign(held_out="base")
+    every[kinds] = _floored(every[kinds].fillna(0))
+    return quadrants.evaluate(every).drop(columns=["held_out", "calibration_error"])
+
+
+def _floored(chances: pd.DataFrame) -> pd.DataFrame:
+    """Return probabilities of which all quadrants share `UNSEEN` equally."""
+    chances = chances * (1 - UNSEEN) + UNSEEN / chances.shape[1]
+    return chances.div(chances.sum(axis=1), axis=0)
+
+
+def _premium(tokenizer: str) -> pd.Series:
+    """Return the tokens of each language's FLORES relative to English."""
+    words = tokenization.recorded("fertility").query("tokenizer == @tokenizer")
+    tokens = words.set_index("language")["tokens_per_sentence"]
+    return tokens / tokens["en"]
 
 
 def main(*, workers: int = 1) -> None:

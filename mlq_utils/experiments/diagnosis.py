@@ -133,8 +133,8 @@ def nearest(own: np.ndarray, english: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(right), np.nan, hits / comb(others, POOL - 1))
 
 
-def _features(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return what predictions know of the languages of a diagnosis, which index the frame."""
+def features(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return what predictions know of the languages of a diagnosis, in its order and indexed by code."""
     spoken = pd.DataFrame(map(get, frame["language"]), frame.index)
     found = pd.DataFrame(
         {
@@ -159,13 +159,13 @@ def examples() -> pd.DataFrame:
     """
     recorded = pd.read_csv(RECORDED / "diagnosis.csv")
     brought = recorded.set_index("language")[["base", "quadrant", "after"]]
-    return pd.concat([_features(recorded), brought], axis=1)
+    return pd.concat([features(recorded), brought], axis=1)
 
 
 def _probabilities(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the probability of each quadrant, by models that have not seen the language."""
     rows, columns = [], list(USED)
-    for code, row in _features(frame)[columns].iterrows():
+    for code, row in features(frame)[columns].iterrows():
         seen = examples().drop(index=code, errors="ignore")
         model = quadrants.classifier(USED).fit(seen[columns].to_numpy(), seen["quadrant"])
         rows.append(dict(zip(model.classes_, model.predict_proba([row])[0], strict=True)))

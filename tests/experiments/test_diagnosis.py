@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from benchmarks import record_diagnosis
-from mlq_utils import cli, experiments, languages, modeling, scoring
+from mlq_utils import cli, experiments, languages, modeling, paper, scoring
 from mlq_utils.experiments import Store, diagnosis, studies
 
 CODES = ("cy", "km")
@@ -92,6 +93,29 @@ def test_the_recorded_losses_are_those_of_the_record():
     columns = ["log_loss", "low", "high", "accuracy", "less_tokens", "less_tokens_high", "rho"]
     shown = there.loc[list(made.index), columns].astype(float)
     pd.testing.assert_frame_equal(made[columns].astype(float), shown, rtol=2e-3)
+
+
+def test_what_is_published_of_llama_is_compared():
+    rows = record_diagnosis.published().set_index(["model", "feature"])
+    assert set(rows["n"]) == {101} and (rows["low"] < rows["rho"]).all()
+    table = paper.table(9)
+    expected = stats.spearmanr(table["llama"], table["alpaca"]).statistic
+    assert rows.loc[("LLaMA-7B", "translation"), "rho"] == pytest.approx(expected)
+    assert (rows.xs("tokens", level="feature")["high"] < 0).all()
+
+
+def test_the_toys_probabilities_are_held_against_the_paper(monkeypatch):
+    monkeypatch.setattr(record_diagnosis, "METHODS", dict.fromkeys(record_diagnosis.METHODS, [()]))
+    monkeypatch.setattr(record_diagnosis, "LANGUAGE", ())
+    rows = record_diagnosis.transferred().set_index("method")
+    assert rows.loc["all four alike", "log_loss"] == pytest.approx(np.log(4))
+    printed = paper.table(2).query("dataset != 'Summary'")
+    assert set(rows["n"]) == {len(printed)}
+    # Knowing nothing of a language, the toy predicts the frequencies of its own quadrants.
+    shares = diagnosis.examples()["quadrant"].value_counts(normalize=True)
+    chances = printed["quadrant"].map(shares).fillna(0) * 0.99 + 0.01 / 4
+    chances = -np.log(chances).mean()
+    assert rows.loc["family and script", "log_loss"] == pytest.approx(chances, rel=0.01)
 
 
 def test_the_text_says_what_it_rests_on(found):
