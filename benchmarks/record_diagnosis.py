@@ -5,7 +5,7 @@
 The bases are the packaged one, whose languages have the quadrants of the studies, and the first two
 of `benchmarks.calibration`, whose text has a tenth of the named languages. On each of these every
 language is tuned on with one seed, which takes half an hour of one core. It also measures how well
-quadrants are predicted from a diagnosis, by models that have seen neither the base nor the language.
+quadrants are predicted from a diagnosis, by models that know neither the base nor the language.
 """
 
 from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mlq_utils import modeling, quadrants
 from mlq_utils.data import PACKAGE_DATA
-from mlq_utils.experiments import planning, runner, studies
+from mlq_utils.experiments import planning, runner
 from mlq_utils.experiments.spec import Spec, default_store
 from mlq_utils.languages import codes, get
 from mlq_utils.scoring import KINDS, intervals
@@ -134,7 +134,7 @@ def nearest(own: np.ndarray, english: np.ndarray) -> np.ndarray:
 
 
 def features(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return what predictions know of the languages of a diagnosis, in its order and indexed by code."""
+    """Return what predictions know of the languages of a diagnosis, indexed by their codes."""
     spoken = pd.DataFrame(map(get, frame["language"]), frame.index)
     found = pd.DataFrame(
         {

@@ -105,7 +105,9 @@ def test_what_is_published_of_llama_is_compared():
 
 
 def test_the_toys_probabilities_are_held_against_the_paper(monkeypatch):
-    monkeypatch.setattr(record_diagnosis, "METHODS", dict.fromkeys(record_diagnosis.METHODS, [()]))
+    monkeypatch.setattr(
+        record_diagnosis, "METHODS", {name: [()] for name in record_diagnosis.METHODS}
+    )
     monkeypatch.setattr(record_diagnosis, "LANGUAGE", ())
     rows = record_diagnosis.transferred().set_index("method")
     assert rows.loc["all four alike", "log_loss"] == pytest.approx(np.log(4))

@@ -139,7 +139,9 @@ def test_a_panel_is_checked(small):
 
 
 def test_the_panel_is_replayed_beside_the_language(small):
-    spec = dataclasses.replace(small, languages=("cy",), panel=("en", "ro", "fr", "tasks"), replay=20)
+    spec = dataclasses.replace(
+        small, languages=("cy",), panel=("en", "ro", "fr", "tasks"), replay=20
+    )
     frame = runner._tuning_data(spec)
     alone = runner._tuning_data(dataclasses.replace(spec, replay=0))
     assert len(alone) == 24 and len(frame) == 44
