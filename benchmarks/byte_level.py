@@ -4,9 +4,9 @@
 
 The base is a twin of the packaged one: the same text, seed and shape, with a byte-level tokenizer,
 as LLaMA-3 and Qwen have it. It is kept in `_build/byte_level` and takes half an hour of one core,
-and the runs as long again. For Khmer and Telugu, `PIECES` merges are learned from text. Embeddings of
-new pieces start in four ways, and all weights or the new rows alone are tuned. Each run also reads
-English text and English tasks.
+and the runs as long again. For Khmer and Telugu, `PIECES` merges are learned from text. Embeddings
+of new pieces start in four ways, and all weights or the new rows alone are tuned. Each run also
+reads English text and English tasks.
 """
 
 from dataclasses import replace

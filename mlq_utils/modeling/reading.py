@@ -46,12 +46,8 @@ def read(
     ids = [[start, *first, *row] for first, row in zip(before, texts, strict=True)]
     fit = [i for i, row in enumerate(ids) if len(row) <= context]
     order = sorted(fit, key=lambda i: -len(ids[i]))
-    data, bits, states, size = (
-        Examples(ids, [1 + len(first) for first in before], 0),
-        {},
-        {},
-        AT_ONCE,
-    )
+    data = Examples(ids, [1 + len(first) for first in before], 0)
+    bits, states, size = {}, {}, AT_ONCE
 
     def some(size: int) -> None:
         rows = order[len(bits) :][:size]
