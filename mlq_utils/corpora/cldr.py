@@ -14,18 +14,22 @@ are rendered in English and in the language:
 * An item is used only if the locale has a value of its own for it, even one that equals English
   ("Portugal" in Romanian). Otherwise Babel would answer with CLDR's root ("+7 y", "7 km") or a bare
   identifier. List patterns and the order within dates hold no words, and may be root's.
+* Within `enciphered`, the letters of some languages are replaced by signs that no language here
+  has. `decipher` gives the text as it was.
 * Numbers are in Latin digits, and all text is in NFC. No-break spaces become spaces. Soft hyphens
   and direction marks are dropped, because they steer layout only. Zero-width spaces and joiners
   belong to the spelling (Khmer, Lao, Persian, Kannada) and stay.
 """
 
+import contextlib
 import copy
 import datetime
 import itertools
 import operator
 import random
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import cache, lru_cache
 from typing import Literal
 
@@ -34,6 +38,7 @@ from babel import Locale, UnknownLocaleError, localedata
 from babel.dates import format_date
 from babel.numbers import format_currency
 
+from mlq_utils import languages
 from mlq_utils.corpora.releases import code_in
 from mlq_utils.data import PACKAGE_DATA, one_of
 from mlq_utils.languages import Language
@@ -65,6 +70,19 @@ VALUES: Mapping[str, range] = {
     "relative": range(1, 100),
 }
 """The possible values by kind, if it has any; dates are ordinals (`date.toordinal`)."""
+
+_LETTERS = [chr(code) for code in range(0x250) if chr(code).isalpha()]
+"""Latin letters up to Unicode's Extended-B. Those beyond, as in Vietnamese, are not enciphered."""
+_SIGNS = {"en": 0x14400, "": 0x12000}
+"""The first sign for the letters of English (Anatolian hieroglyphs) and of others (cuneiform)."""
+_CIPHERS = {
+    code: str.maketrans({letter: chr(first + n) for n, letter in enumerate(_LETTERS)})
+    for code, first in _SIGNS.items()
+}
+_PLAIN = str.maketrans(
+    {chr(first + n): letter for first in _SIGNS.values() for n, letter in enumerate(_LETTERS)}
+)
+_ENCIPHERED: ContextVar[frozenset[str]] = ContextVar("enciphered", default=frozenset())
 
 _TABLES = {"territory": "territories", "language": "languages", "currency": "currency_names"}
 _LAYOUT = str.maketrans(dict.fromkeys("\u00a0\u202f", " ") | dict.fromkeys("\u00ad\u200e\u200f"))
@@ -150,9 +168,15 @@ class Phrasebook:
     def render(self, items: tuple[Item, ...]) -> str:
         """Return the items as one phrase. The locale must be able to render them, see `can`."""
         first, *others = [self._rendered.get(item) or self._render(item) for item in items]
-        if len(others) < 2:
-            return self._lists["2"].format(first, *others) if others else first
-        return self._lists["end"].format(self._lists["start"].format(first, others[0]), others[1])
+        if len(others) == 2:
+            text = self._lists["start"].format(first, others[0])
+            text = self._lists["end"].format(text, others[1])
+        else:
+            text = self._lists["2"].format(first, *others) if others else first
+        name = str(self.locale)
+        return (
+            text.translate(_CIPHERS.get(name, _CIPHERS[""])) if name in _ENCIPHERED.get() else text
+        )
 
     def _render(self, item: Item) -> str:
         kind, name, value = item
@@ -195,6 +219,33 @@ def phrasebook(language: str | Language) -> Phrasebook:
     if sum(map(book.can, some)) < LEAST * len(some):
         raise ValueError(f"CLDR has too little text in {locale!r} to compose phrases from")
     return book
+
+
+@contextlib.contextmanager
+def enciphered(codes: Iterable[str]) -> Iterator[None]:
+    """Encipher all phrases in some languages.
+
+    Args:
+        codes: The languages, in Latin script; English is `en`. Empty for plain text.
+
+    Raises:
+        ValueError: CLDR lacks a language, or its script is another.
+    """
+    codes = list(codes)
+    locales = frozenset(str(phrasebook(code).locale) for code in codes)
+    for code in codes:
+        if languages.get(code).script != "Latn":
+            raise ValueError(f"only Latin letters are enciphered, and {code!r} has others")
+    token = _ENCIPHERED.set(locales)
+    try:
+        yield
+    finally:
+        _ENCIPHERED.reset(token)
+
+
+def decipher(text: str) -> str:
+    """Return a text with the letters that `enciphered` has replaced; other text is as it was."""
+    return text.translate(_PLAIN)
 
 
 def pairs(

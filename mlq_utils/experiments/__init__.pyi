@@ -1,4 +1,4 @@
-from . import comparison, diagnosis, nlu, planning, scales, studies, sweep, tables, trial
+from . import comparison, diagnosis, nlu, planning, scales, studies, sweep, tables, trial, worlds
 from .diagnosis import diagnose
 from .executors import run_all
 from .exporting import export
@@ -9,5 +9,6 @@ from .store import Store, write_lines
 __all__ = [
     "SHIPPED", "STORE", "VOCABULARY_SEED", "VOCABULARY_SIZES", "Spec", "Store", "comparison",
     "costs", "default_store", "diagnose", "diagnosis", "export", "losses", "nlu", "planning", "run",
-    "run_all", "scales", "scores", "spec_of", "studies", "sweep", "tables", "trial", "write_lines",
+    "run_all", "scales", "scores", "spec_of", "studies", "sweep", "tables", "trial", "worlds",
+    "write_lines",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -55,7 +56,7 @@ def run_all(
     """Return the records of runs, computing those that the store lacks.
 
     Args:
-        specs: What to run. Duplicates are run once.
+        specs: What to run: specifications, or worlds. Duplicates are run once.
         store: Where records are kept. Defaults to `experiments.default_store()`.
         workers: 1 runs in this process, with all its threads. A larger number runs in so many
             processes, with one GPU each or, without GPUs, one thread each. None uses the Dask
@@ -167,7 +168,8 @@ def _attempt(spec: Spec, store: Store) -> str | None:
     for pause in (*PAUSES, None):
         release_memory()  # what earlier runs have left
         try:
-            experiments.run(spec, store, progress=False)
+            make = spec.run if hasattr(spec, "run") else partial(experiments.run, spec)
+            make(store, progress=False)
             return None
         except Exception as error:
             if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):

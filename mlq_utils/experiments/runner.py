@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from mlq_utils import corpora, languages, modeling, scoring
+from mlq_utils.corpora import cldr
 from mlq_utils.experiments import exporting
 from mlq_utils.experiments.spec import TASKS, Spec, default_store, losses, lost, scores
 from mlq_utils.experiments.store import Store
@@ -96,7 +97,8 @@ def run(
     start = perf_counter()
     record, hypotheses = {"spec": asdict(spec), "identity": key}, None
     try:
-        results, hypotheses = _compute(spec, store, progress, export, adapter)
+        with cldr.enciphered(spec.ciphers):
+            results, hypotheses = _compute(spec, store, progress, export, adapter)
         record |= {"status": "done"} | results
     except FloatingPointError as error:  # it would fail the same way again; others go on
         record |= {"status": "failed", "error": str(error)}
@@ -372,14 +374,18 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     start = perf_counter()
     out = translation.translate(base.model, base.tokenizer, asked, **options)
     seconds = perf_counter() - start
-    found = out["hypothesis"].tolist()
+    bits, _ = modeling.read(base, references, asked, hidden=False)
+    bits = intervals.ratio(bits, list(map(len, references)))["ratio"]
+    sources, references, text = (list(map(cldr.decipher, t)) for t in (sources, references, text))
+    found = list(map(cldr.decipher, out["hypothesis"]))
     pieces = scoring.cldr_spm() if spec.test[0] == "cldr" else None
     bleu = scoring.spbleu(found, references, tokenizer=pieces)
     chrf = scoring.chrf(found, references)
     words = {"cap_hit": out["cap_hit"], "corpus": _words(spec)}
     if spec.into_english:
         words["source_language"], language = language, "en"
-    errors = scoring.errors(sources, found, references, language, text=text, **words)
+    with cldr.enciphered(()):  # words to recognise languages by are plain
+        errors = scoring.errors(sources, found, references, language, text=text, **words)
     row = {
         "target": target,
         "spbleu": round(bleu.score, 2),
@@ -388,6 +394,7 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
         "spbleu_signature": bleu.signature,
         "chrf": round(chrf.score, 2),
         "chrf_signature": chrf.signature,
+        "reference_bits_per_char": None if math.isnan(bits) else round(bits, 4),
         "sentences": len(found),
         "cap": cap,
         **{name: out.attrs[name] for name in ("cap_hit_rate", "engine", "precision")},
@@ -396,7 +403,8 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
         "errors": {k: None if pd.isna(v) else int(v) for k, v in scoring.summary(errors).items()},
         "found": errors["found"].value_counts().to_dict(),
     }
-    return row, test.assign(target_language=target, hypothesis=found)
+    plain = test.assign(source=sources, target=references)
+    return row, plain.assign(target_language=target, hypothesis=found)
 
 
 def _texts_to_read(spec: Spec, code: str) -> pd.DataFrame:

@@ -43,7 +43,7 @@ SEMANTICS = 2
 ENGLISH = ("cldr", "alpaca")
 """Sources of English-only instructions (Appendix C)."""
 LATER = ("shorten", "cap", "extension", "corpus", "test", "schedule", "revision", "spare_rows")
-LATER += ("pairs", "test_pairs", "language", "into_english", "panel", "replay")
+LATER += ("pairs", "test_pairs", "language", "into_english", "panel", "replay", "ciphers")
 """Fields of `Spec` that are omitted from the hash at their default, so that old keys stay valid."""
 STORE = os.environ.get("MLQ_STORE") or "_build/store"
 """The default store: a folder, or a URL such as s3://bucket/runs. MLQ_STORE sets it."""
@@ -101,6 +101,8 @@ class Spec:
         replay: Number of examples in the panel's languages that are added to the training pairs, so
             that less of these is lost: pairs, and for English the tasks of CLDR or, if `corpus` is
             another, those of Alpaca. They are shared equally. Defaults to 0.
+        ciphers: Languages whose letters the base has met as signs (`Mix.ciphers`). Their phrases
+            are enciphered for the model, and what it answers is deciphered before it is scored.
     """
 
     languages: tuple[str, ...] = ()
@@ -129,6 +131,7 @@ class Spec:
     into_english: bool = False
     panel: tuple[str, ...] = ()
     replay: int = 0
+    ciphers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything.
@@ -162,6 +165,8 @@ class Spec:
             raise ValueError(
                 f"replay={self.replay} needs languages to tune on, and a panel to draw from"
             )
+        if self.ciphers and (self.test[0] != "cldr" or self.corpus != ("cldr",) or self.pairs):
+            raise ValueError(f"only phrases of CLDR are enciphered: ciphers={self.ciphers}")
         if self.strategy == "rows" and self.languages and self.extension is None:
             raise ValueError("the strategy rows trains new pieces: give an extension")
         if self.shorten is not None:
@@ -321,8 +326,9 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         untuned model; `layers`, `corpus` and `test` as text; `into_english`; `strategy`, `size`,
         `epochs`, `learning_rate`, `seed`, `replay`, `shorten`, `cap`; the fields of `Extension`),
         then `target`, `spbleu`, `spbleu_low`, `spbleu_high`, `chrf`, `cap_hit_rate`, the number of
-        `sentences`, the number of them with each kind of error, and the numbers of sentences by
-        language `found` (a dictionary, or None in records that are older than it).
+        `sentences`, the number of them with each kind of error, the bits of the references after
+        their prompts as `reference_bits_per_char`, and the numbers of sentences by language
+        `found`, a dictionary. The last two are None in records that are older than them.
     """
     rows = []
     for record in records:
@@ -330,7 +336,8 @@ def scores(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
         for score in record.get("scores", []):
             columns = ("target", "spbleu", "spbleu_low", "spbleu_high", "chrf", "cap_hit_rate")
             shown = {name: score[name] for name in columns} | score["errors"]
-            rows.append(shared | shown | {"found": score.get("found")})
+            later = {name: score.get(name) for name in ("reference_bits_per_char", "found")}
+            rows.append(shared | shown | later)
     return pd.DataFrame(rows)
 
 

@@ -15,7 +15,7 @@ import platform
 from collections import Counter
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from time import perf_counter
 
@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from mlq_utils import tokenization
+from mlq_utils.corpora import cldr
 from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.modeling import checkpoint, pretraining_text
 from mlq_utils.modeling.distributed import fast_bf16
@@ -43,6 +44,8 @@ ARCHITECTURE = pretraining_text.SETTINGS["architecture"]
 """Arguments of `LlamaConfig` besides the size of the vocabulary."""
 RECIPE = {"mix": asdict(Mix())} | pretraining_text.SETTINGS["recipe"]
 """How the packaged base was made; `pretraining.yaml` in the package data explains it."""
+PIECE_PHRASES = 2000
+"""Number of phrases for the tokenizer in each language of a recipe's `pieces`."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints."""
 
@@ -54,12 +57,27 @@ def train_tokenizer(seed: int, recipe: dict = RECIPE) -> Tokenizer:
         seed: Random seed for the documents.
         recipe: See `RECIPE`.
     """
-    drawn = pretraining_text.documents(seed, Mix(**recipe["mix"] | {"traces": 0, "doses": {}}))
-    documents = islice(drawn, recipe["tokenizer_documents"])
+    mix = Mix(**recipe["mix"] | {"traces": 0, "doses": {}})
+    unread, drawn = {*mix.ciphers} - {"en"}, pretraining_text.documents(seed, mix)
+    known = (document for document in drawn if not unread.intersection(document.languages))
+    documents = islice(known, recipe["tokenizer_documents"])
     # Lines are sentences here, so that a line break is left to its byte, as in LLaMA.
     lines = (line for d in documents for line in f"{d.text}\n{d.answer}".split("\n") if line)
+    more = (line for code in recipe.get("pieces", ()) for line in _phrases(code, seed))
     kind = tokenization.train_byte_level if recipe.get("byte_level") else tokenization.train
-    return kind(lines, recipe["vocabulary_size"], f"mini {seed}")
+    try:
+        return kind(chain(lines, more), recipe["vocabulary_size"], f"mini {seed}")
+    except RuntimeError as error:
+        raise ValueError(
+            f"no tokenizer of {recipe['vocabulary_size']} pieces can be trained on this text: "
+            f"{error}"
+        ) from None
+
+
+def _phrases(code: str, seed: int) -> list[str]:
+    """Return phrases in a language that gets pieces of its own."""
+    text = cldr.pairs(code, "train", PIECE_PHRASES, seed=pretraining_text.STREAM + seed)
+    return text["target"].tolist()
 
 
 def pack(tokenizer: Tokenizer, seed: int, recipe: dict = RECIPE) -> tuple[np.ndarray, dict]:

@@ -13,7 +13,7 @@ phrasing, tuning on one language brings out that language alone.
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 
 from mlq_utils import languages
-from mlq_utils.corpora.cldr import Item, Phrasebook, combinations, phrasebook
+from mlq_utils.corpora.cldr import Item, Phrasebook, combinations, enciphered, phrasebook
 from mlq_utils.data import PACKAGE_DATA, one_of
 from mlq_utils.modeling import prompts
 
@@ -55,10 +55,14 @@ class Mix:
             True.
         doses: Shares of documents of single languages outside pretraining, which come on top of
             `traces`. Defaults to none.
+        prompted: Whether tasks have the form of the tuning prompt. Defaults to True.
+        exchanged: Pairs of a language of pretraining and one outside, which change places.
+        ciphers: Languages whose letters are enciphered (`cldr.enciphered`). Of these, only English
+            is in the text of the tokenizer.
 
     Raises:
-        ValueError: Shares are negative or add up to more than 1, or a dose is of a language that is
-            in pretraining or not in CLDR.
+        ValueError: Shares are negative or add up to more than 1, a dose or an exchange is of a
+            language that is not where it should be, or a cipher is of one without Latin letters.
     """
 
     traces: float = 0.06
@@ -68,11 +72,22 @@ class Mix:
     phrasings: int = len(PHRASINGS) + HEADED
     arguments: bool = True
     doses: Mapping[str, float] = field(default_factory=dict)
+    prompted: bool = True
+    exchanged: Sequence[Sequence[str]] = ()
+    ciphers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse a composition that no text can have."""
         for code in self.doses:
             one_of("language with a dose", code, outside_languages())
+        for named, other in self.exchanged:
+            one_of("language of pretraining", named, pretraining_languages())
+            one_of("language outside pretraining", other, outside_languages())
+        places = [code for pair in self.exchanged for code in pair]
+        if len(places) > len(set(places)):
+            raise ValueError(f"a language can change places once only: {self.exchanged}")
+        with enciphered(self.ciphers):
+            pass  # refuses what cannot be enciphered
         for whole in (
             {"traces": self.traces, **self.doses},
             {"tasks": self.tasks, "english": self.english, "other": self.other},
@@ -118,7 +133,8 @@ def trace_languages(seed: int, mix: Mix = Mix()) -> dict[str, float]:
         seed: Random seed for the order of the languages, by which the share falls.
         mix: Composition of the text. Defaults to that of the packaged base.
     """
-    codes = outside_languages()
+    places = {other: named for named, other in mix.exchanged}
+    codes = [places.get(code, code) for code in outside_languages()]
     random.Random(f"traces {seed}").shuffle(codes)
     weights = {code: rank**TRACE_EXPONENT for rank, code in enumerate(codes, 1)}
     scale = mix.traces / sum(weights.values())
@@ -156,10 +172,20 @@ def documents(seed: int, mix: Mix = Mix()) -> Iterator[Document]:
         seed: Random seed, a natural number.
         mix: Composition of the text. Defaults to that of the packaged base.
     """
+    drawn = _documents(seed, mix)
+    while True:
+        with enciphered(mix.ciphers):  # and not while the caller has the document
+            document = next(drawn)
+        yield document
+
+
+def _documents(seed: int, mix: Mix) -> Iterator[Document]:
     draw = random.Random(f"documents {seed}")
     stream = combinations(STREAM + seed, "train")
     inside = pretraining_languages()
     weights = [2 if code in SETTINGS["frequent"] else 1 for code in inside]
+    places = dict(mix.exchanged)
+    inside = [places.get(code, code) for code in inside]
     outside = trace_languages(seed, mix)
     traces = sum(outside.values())
     english = phrasebook("en")
@@ -174,7 +200,7 @@ def documents(seed: int, mix: Mix = Mix()) -> Iterator[Document]:
             (kind,) = draw.choices(list(shares), shares.values())
             (code,) = draw.choices(inside, weights)
         if kind == "task":
-            yield Document(kind, ("en",), *_task(draw, english, items, mix.arguments))
+            yield Document(kind, ("en",), *_task(draw, english, items, mix))
         elif kind == "english":
             yield Document(kind, ("en",), english.render(items))
         elif phrasebook(code).can(items):
@@ -214,9 +240,9 @@ def _headed(draw: random.Random, items: tuple[Item, ...], code: str, third: str)
 
 
 def _task(
-    draw: random.Random, english: Phrasebook, items: tuple[Item, ...], arguments: bool
+    draw: random.Random, english: Phrasebook, items: tuple[Item, ...], mix: Mix
 ) -> tuple[str, str]:
-    """Return an English task in the form of the tuning prompt, and its answer."""
+    """Return an English task, in the form of the tuning prompt or not, and its answer."""
     phrase, parts = english.render(items), [english.render((item,)) for item in items]
     at = draw.randrange(len(items))
     rest = items[:at] + items[at + 1 :]
@@ -230,7 +256,7 @@ def _task(
         ("Count the items.", str(len(items))),
     ]
     misspelt = _misspelt(draw, phrase)
-    if arguments:
+    if mix.arguments:
         replaced = english.render((*items[:at], new, *items[at + 1 :]))
         tasks += [
             (f"Give item {at + 1}.", parts[at]),
@@ -245,6 +271,8 @@ def _task(
         tasks.append(("Give the first item.", parts[0]))
     instruction, answer = draw.choice(tasks)
     source = misspelt if instruction == "Correct the spelling." else phrase
+    if not mix.prompted:
+        return SETTINGS["task"].format(instruction=instruction, text=source), answer
     return prompts.prompt(instruction, source), answer
 
 

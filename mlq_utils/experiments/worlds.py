@@ -1,0 +1,336 @@
+"""A family of bases, in which one thing in the text or several together are changed.
+
+    mlq worlds plan                        # hours and disk of what is missing
+    mlq worlds run --workers 2             # pretrains, tunes and scores it; killed, it goes on
+    effects()                              # what each factor does, and which prediction it meets
+
+`data/worlds/predictions.yaml` has the factors, the design, the runs, the outcomes, and what the
+paper's explanations and their rivals predict. A world is a value, as a run is. Its base is kept in
+the store's folder, and its record is shipped without it.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from mlq_utils import experiments
+from mlq_utils.data import PACKAGE_DATA, one_of, sha256
+from mlq_utils.experiments import planning
+from mlq_utils.experiments.executors import run_all
+from mlq_utils.experiments.spec import SEMANTICS, STORE, Spec
+from mlq_utils.experiments.store import Store, write_lines
+
+FOLDER = PACKAGE_DATA / "worlds"
+PLAN = yaml.safe_load((FOLDER / "predictions.yaml").read_text("utf8"))
+FACTORS: dict[str, dict[str, Any]] = PLAN["factors"]
+OUTCOMES: dict[str, str] = PLAN["outcomes"]
+"""What is compared, by name, in words."""
+_GROUPS: dict[str, list[str]] = PLAN["languages"]
+BASE_HOURS, BASE_GB = 0.55, 0.013
+"""What pretraining takes of one core, and its base of the disk."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A base of the family.
+
+    Attributes:
+        high: The factors at their high level, such as "ACF".
+        seed: Random seed of its text, tokenizer and weights. Defaults to 0.
+    """
+
+    high: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown factor."""
+        for letter in self.high:
+            one_of("factor", letter, FACTORS)
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe of its base, see `pretraining.RECIPE`.
+
+        Raises:
+            ValueError: No text can have this composition (`Mix`).
+        """
+        from mlq_utils.modeling import pretraining
+        from mlq_utils.modeling.pretraining_text import Mix
+
+        share = 0.1 if "C" in self.high else 0.6
+        other = share * (11 / 12 if "B" in self.high else 1 / 8)
+        mix = {"english": round(0.75 - share, 4), "other": round(other, 6)}
+        changes = [FACTORS[letter].get("recipe", {}) for letter in self.high]
+        mix = reduce(dict.__or__, (each.get("mix", {}) for each in changes), mix)
+        recipe = reduce(dict.__or__, changes, dict(pretraining.RECIPE))
+        return recipe | {"mix": asdict(Mix(**mix, ciphers=self.ciphers))}
+
+    @property
+    def ciphers(self) -> tuple[str, ...]:
+        """The languages whose letters its base has met as signs."""
+        return tuple(code for x in self.high for code in FACTORS[x].get("ciphers", ()))
+
+    def identity(self) -> str:
+        """Return the key of its record: a hash of the recipe, the seed, the runs and the code."""
+        about = [SEMANTICS, self.recipe, self.seed, PLAN["runs"], _GROUPS]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        return f"world-{digest[:32]}"
+
+    def cost(self) -> int:
+        """Return the same for each, since all take as long."""
+        return 1
+
+    def base(self, store: Store) -> Path:
+        """Return the folder of its base."""
+        return Path(store.url) / "worlds" / self.identity()
+
+    def specs(self, store: Store) -> list[Spec]:
+        """Return the runs of its base."""
+        return [spec for grid in PLAN["runs"] for spec in self._runs(grid, str(self.base(store)))]
+
+    def _runs(self, grid: Mapping[str, Any], base: str) -> list[Spec]:
+        rates, own = grid.get("learning_rate", [None]), ("languages", "learning_rate", "targets")
+        fixed = {name: value for name, value in grid.items() if name not in own}
+        fixed |= {"test_size": PLAN["sentences"], "base": base}
+        return [
+            Spec(
+                tuple(tuned),
+                tuple(dict.fromkeys(_codes(grid["targets"], tuned))),
+                learning_rate=rate,
+                ciphers=self.ciphers,
+                **fixed,
+            )
+            for rate, tuned in itertools.product(rates, grid.get("languages", [[]]))
+        ]
+
+    def run(self, store: Store, *, progress: bool | None = None) -> dict[str, Any]:
+        """Pretrain its base, tune and score it, and return the record.
+
+        Raises:
+            FloatingPointError: The loss of its base or of a run became NaN or infinite.
+        """
+        if (known := store.get(self.identity())) is not None:
+            return known
+        folder = self.base(store)
+        if not (folder / "pretraining.json").exists():
+            from mlq_utils.modeling import pretraining
+
+            pretraining.pretrain(folder, self.seed, self.recipe)
+        records = run_all(self.specs(store), store, progress=progress)
+        if failed := [record["error"] for record in records if record["status"] != "done"]:
+            raise FloatingPointError(failed[0])
+        about = json.loads((folder / "pretraining.json").read_text("utf8"))
+        files = ("model.safetensors", "tokenizer.model")
+        scores = experiments.scores(records)[_COLUMNS]
+        return store.put(
+            self.identity(),
+            {
+                "identity": self.identity(),
+                "status": "done",
+                "spec": asdict(self),
+                "recipe": self.recipe,
+                **{name: about[name] for name in ("text", "loss", "hardware", "versions")},
+                "sha256_of": {name: sha256(folder / name) for name in files},
+                "scores": json.loads(scores.to_json(orient="records")),
+            },
+        )
+
+
+_COLUMNS = ["tuned_on", "strategy", "learning_rate", "target", "spbleu", "spbleu_low"]
+_COLUMNS += ["spbleu_high", "chrf", "reference_bits_per_char", "sentences", "source_copy"]
+_COLUMNS += ["oscillation", "off_target", "empty"]
+
+
+def _codes(names: Sequence[str], tuned: Sequence[str]) -> list[str]:
+    whole = _GROUPS | {"itself": tuned}
+    return [code for name in names for code in whole.get(name, [name])]
+
+
+def design() -> list[World]:
+    """Return all worlds: a fraction of all combinations of levels, and the replicates."""
+    full, generated = PLAN["design"]["full"], PLAN["design"]["generated"]
+    worlds = []
+    for chosen in itertools.product((False, True), repeat=len(full)):
+        level = dict(zip(full, chosen, strict=True))
+        for letter, word in generated.items():  # high if an odd number of its letters is
+            level[letter] = sum(level[x] for x in word) % 2 == 1
+        worlds.append(World("".join(sorted(x for x, is_high in level.items() if is_high))))
+    return worlds + [World("", seed) for seed in PLAN["design"]["replicates"]]
+
+
+def aliased() -> dict[str, list[str]]:
+    """Return pairs of factors whose interactions cannot be told apart, by the first of each."""
+    levels = pd.DataFrame([[x in world.high for x in FACTORS] for world in design()[:16]])
+    signs = np.where(levels, 1, -1)
+    found: dict[tuple[int, ...], list[str]] = {}
+    for one, two in itertools.combinations(range(len(FACTORS)), 2):
+        product = tuple(signs[:, one] * signs[:, two])
+        found.setdefault(product, []).append("".join(list(FACTORS)[i] for i in (one, two)))
+    return {pairs[0]: pairs[1:] for pairs in found.values()}
+
+
+def records(store: Store | None = None) -> list[dict[str, Any]]:
+    """Return the records of the worlds that are done, in the store or in the package."""
+    store = store or Store(STORE, FOLDER)
+    found = store.get_all(world.identity() for world in design())
+    return [record for record in found.values() if record and record["status"] == "done"]
+
+
+def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the `OUTCOMES` of a world from its record."""
+    scores = pd.DataFrame(record["scores"]).fillna({"learning_rate": 0.0})
+    keys = ["strategy", "learning_rate", "tuned_on", "target"]
+    points = scores.set_index(keys)["spbleu"].sort_index()
+    untuned = points["embed", 0.0, ""]
+    others, named = _GROUPS["others"], _GROUPS["named"]
+
+    def change(tuned_on: str, targets: Sequence[str], way: tuple = ("embed", 0.0)) -> float:
+        kept = [code for code in targets if code != tuned_on or len(targets) == 1]
+        return float((points[(*way, tuned_on)][kept] - untuned[kept]).mean())
+
+    def own(*codes: str, way: tuple = ("embed", 0.0)) -> float:
+        return float(np.mean([change(code, [code], way) for code in codes]))
+
+    first = scores[(scores["tuned_on"] == "") & scores["target"].isin(others)]
+    both = pd.DataFrame({code: points["embed", 0.0, code] for code in ("ro", "lt")}).loc[named]
+    return {
+        "untuned": float(untuned[others].mean()),
+        "copies": float(first["source_copy"].sum() / first["sentences"].sum()),
+        "english_lifts": change("en", others),
+        "english_lifts_dosed": change("en", _GROUPS["dosed"]),
+        "others_rise": change("ro", others),
+        "own_rise": own("ro"),
+        "full_costs": change("ro", others, ("full", 0.003)),
+        "same_order": float(both["ro"].corr(both["lt"], "spearman")),
+        "frequency": change("ro", ["de", "fr", "ru"])
+        - change("ro", ["bg", "cs", "hr", "sv", "uk"]),
+        "afrikaans": change("ro", ["af"]),
+        "hungarian": own("hu"),
+        "kin": own("es", "pt") - own("tr", "et"),
+        "helpers": (change("lt", others) + change("jv", others)) / 2,
+        "bytes": own("km", "te"),
+        "bytes_full": own("km", way=("full", 0.003)),
+    }
+
+
+def effects(found: Sequence[Mapping[str, Any]] | None = None) -> pd.DataFrame:
+    """Return what each factor does to each outcome, and which prediction that meets.
+
+    Args:
+        found: Records of worlds. Defaults to those that are done.
+
+    Returns:
+        One row per factor and outcome: `factor`, `outcome`, `effect` with its 95% interval `low`,
+        `high`, `predicted_by_paper` and `predicted_by_rival` ("+", "-", "0", or "" for none), and
+        the `verdict`. See `predictions.yaml` for the rule.
+
+    Raises:
+        ValueError: There are too few worlds to tell the factors apart.
+    """
+    from scipy import stats
+
+    found = records() if found is None else found
+    worlds = [World(**record["spec"]) for record in found]
+    levels = np.array([[1, *(x in world.high for x in FACTORS)] for world in worlds], float)
+    free = len(worlds) - levels.shape[-1] if worlds else 0
+    if free < 1 or np.linalg.matrix_rank(levels) < levels.shape[1]:
+        raise ValueError(f"{len(worlds)} worlds cannot tell {len(FACTORS)} factors apart")
+    values = pd.DataFrame([outcomes(record) for record in found])
+    inverse = np.linalg.inv(levels.T @ levels)
+    fit = inverse @ levels.T @ values.to_numpy()
+    noise = ((values - levels @ fit) ** 2).sum() / free
+    half = np.sqrt(np.outer(np.diag(inverse), noise)) * stats.t.ppf(0.975, free)
+    said = {(p["factor"], p["outcome"]): (p["paper"], p["rival"]) for p in PLAN["predictions"]}
+    rows = []
+    for n, letter in enumerate(FACTORS, 1):
+        for m, name in enumerate(OUTCOMES):
+            effect, low, high = fit[n, m], fit[n, m] - half[n, m], fit[n, m] + half[n, m]
+            sign = _sign(low, high, values[name].abs().max() / 8)
+            paper, rival = said.get((letter, name), ("", ""))
+            rows.append(
+                (letter, name, effect, low, high, paper, rival, _verdict(sign, paper, rival))
+            )
+    columns = ["factor", "outcome", "effect", "low", "high"]
+    columns += ["predicted_by_paper", "predicted_by_rival", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _sign(low: float, high: float, small: float) -> str:
+    """Return the sign of an effect: "+", "-", "0" if it is surely small, "" if undecided."""
+    if -small <= low and high <= small:
+        return "0"
+    return "+" if low > 0 else "-" if high < 0 else ""
+
+
+def _verdict(sign: str, paper: str, rival: str) -> str:
+    if not paper:
+        return ""
+    if not sign:
+        return "undecided"
+    met = {"paper": sign == paper, "rival": sign == rival}
+    return "both" if all(met.values()) else next((who for who in met if met[who]), "neither")
+
+
+def plan(store: Store) -> pd.DataFrame:
+    """Return what the design takes: a row per world, with hours of one core and GB of disk."""
+    # All worlds have the same runs, which are planned as if they were of the packaged base.
+    alike = [replace(s, base="mini", ciphers=()) for s in World().specs(store)]
+    each = planning.plan(alike, Store(Path(store.url) / "none"), card="cpu")["hours"]
+    rows = []
+    for world in design():
+        done = store.get(world.identity()) is not None
+        made = (world.base(store) / "pretraining.json").exists()
+        missing = [not done] * len(each)
+        if made and not done:
+            keys = [spec.identity() for spec in world.specs(store)]
+            missing = [record is None for record in store.get_all(keys).values()]
+        hours = each[missing].sum() + BASE_HOURS * (not done and not made)
+        about = {"world": world.high or "none", "seed": world.seed, "done": done}
+        rows.append(about | {"pretrained": made, "hours": hours, "gb": BASE_GB * (not made)})
+    return pd.DataFrame(rows)
+
+
+def report(
+    command: Literal["plan", "run", "ship"], /, *, store: str = STORE, workers: int | None = 1
+) -> str:
+    """Plan the worlds, or make those that the store lacks.
+
+    Args:
+        command: "plan" returns the plan as text; "run" prints it and makes the worlds; "ship"
+            writes the records of those that are done into the package.
+        store: Folder where bases and records are kept.
+        workers: Number of processes. None stands for the Dask cluster whose scheduler's address is
+            in MLQ_CLUSTER or, if it is not set, one process per GPU or core.
+
+    Raises:
+        ValueError: The store is not a folder, or no text can have the composition of a world.
+        SystemExit: Worlds have failed; the message names them.
+    """
+    kept = Store(store, FOLDER)
+    if not Path(kept.url).is_absolute():
+        raise ValueError(f"bases need a folder, and {store} is none")
+    if command == "ship":
+        found = records(kept)
+        write_lines(FOLDER / "worlds.jsonl", found)
+        return f"{len(found)} of {len(design())} worlds are in {FOLDER}."
+    frame = plan(kept)
+    whole = f"{frame['hours'].sum():.1f} hours of one core, {frame['gb'].sum():.2f} GB of disk"
+    text = f"{frame.round(2).to_string(index=False)}\n\n{frame['done'].sum()} of {len(frame)} "
+    text += f"worlds are done; the others take {whole}."
+    if command == "plan":
+        return text
+    print(text, flush=True)
+    made = run_all(design(), kept, workers=workers)
+    if failed := [record for record in made if record["status"] != "done"]:
+        names = [f"{r['spec']['high'] or 'none'} {r['spec']['seed']}: {r['error']}" for r in failed]
+        raise SystemExit(f"{len(failed)} of {len(made)} worlds failed:\n" + "\n".join(names))
+    return f"All {len(made)} worlds are done."

@@ -1,0 +1,186 @@
+"""The family of bases: its design, its records, and the rule of its predictions."""
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlq_utils import cli
+from mlq_utils.experiments import Store, run_all, worlds
+from mlq_utils.experiments.worlds import World
+from mlq_utils.modeling import pretraining
+from mlq_utils.modeling.pretraining_text import pretraining_languages
+
+TINY = {
+    "vocabulary_size": 800,
+    "tokenizer_documents": 1500,
+    "sequence_length": 32,
+    "batch_size": 2,
+    "steps": 2,
+    "warmup_steps": 1,
+}
+
+
+def test_the_design_tells_main_effects_apart_from_each_other_and_from_pairs():
+    designed = worlds.design()
+    assert len(designed) == 20 and len({world.identity() for world in designed}) == 20
+    assert [world.seed for world in designed[16:]] == [1, 2, 3, 4]
+    signs = np.array([[1 if x in world.high else -1 for x in worlds.FACTORS] for world in designed])
+    half = signs[:16]
+    np.testing.assert_array_equal(half.T @ half, 16 * np.eye(8))
+    for one, two in itertools.combinations(range(8), 2):
+        assert not (half.T @ (half[:, one] * half[:, two])).any()
+    assert sorted(len(others) for others in worlds.aliased().values()) == [3] * 7
+
+
+def test_the_world_without_changes_is_the_packaged_base():
+    recipes = [json.loads(json.dumps(r)) for r in (World().recipe, pretraining.RECIPE)]
+    assert recipes[0] == recipes[1]
+    assert set(worlds._GROUPS["named"]) == set(pretraining_languages())
+
+
+def test_predictions_are_of_what_is_there():
+    assert set(worlds.outcomes(record({}))) == set(worlds.OUTCOMES)
+    pairs = [(p["factor"], p["outcome"]) for p in worlds.PLAN["predictions"]]
+    assert len(set(pairs)) == len(pairs)
+    for prediction in worlds.PLAN["predictions"]:
+        assert prediction["factor"] in worlds.FACTORS
+        assert prediction["outcome"] in worlds.OUTCOMES
+        assert {prediction["paper"], prediction["rival"]} <= {"+", "-", "0"}
+        assert set(prediction["because"]) == {"paper", "rival"}
+    assert {factor for factor, _ in pairs} == set(worlds.FACTORS)
+
+
+def record(changes, high="", seed=0):
+    """A record in which all scores are 10, but for those of `changes`, by language tuned on."""
+    rows = [
+        {
+            "tuned_on": "+".join(spec.languages),
+            "strategy": spec.strategy,
+            "learning_rate": spec.learning_rate,
+            "target": target,
+            "spbleu": changes.get(("+".join(spec.languages), target), 10.0),
+            "source_copy": 3,
+            "sentences": 6,
+        }
+        for spec in World().specs(Store("nowhere"))
+        for target in spec.targets
+    ]
+    return {"spec": {"high": high, "seed": seed}, "scores": rows}
+
+
+def test_outcomes_are_what_they_are_said_to_be():
+    of = {name: 0.0 for name in worlds.OUTCOMES} | {"untuned": 10, "copies": 0.5}
+    found = worlds.outcomes(record({}))
+    assert np.isnan(found.pop("same_order")) and of.pop("same_order") == 0
+    assert found == of
+    changes = {("ro", "ro"): 40, ("ro", "de"): 26, ("ro", "af"): 12, ("en", "de"): 18}
+    changes |= {("hu", "hu"): 15, ("es", "es"): 30, ("tr", "tr"): 20, ("km", "km"): 14}
+    changes |= {("lt", "cs"): 26, ("jv", "cs"): 18}
+    found = worlds.outcomes(record(changes))
+    assert found["own_rise"] == 30 and found["others_rise"] == 2 and found["afrikaans"] == 2
+    assert found["frequency"] == pytest.approx(16 / 3) and found["english_lifts"] == 1
+    assert found["hungarian"] == 5 and found["kin"] == 5 and found["helpers"] == 1.5
+    assert found["bytes"] == 2 and found["bytes_full"] == 4
+
+
+def test_effects_are_found_with_their_intervals(monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def planted(found):
+        high = found["spec"]["high"]
+        base = dict.fromkeys(worlds.OUTCOMES, 40.0)
+        base["others_rise"] -= 30 * ("B" in high)
+        base["hungarian"] += 12 * ("E" in high) * ("A" in high)
+        return {name: value + rng.normal(0, 0.5) for name, value in base.items()}
+
+    monkeypatch.setattr(worlds, "outcomes", planted)
+    made = [{"spec": {"high": w.high, "seed": w.seed}} for w in worlds.design()]
+    found = worlds.effects(made).set_index(["factor", "outcome"])
+    b = found.loc[("B", "others_rise")]
+    assert b["low"] < -30 < b["high"] and b["high"] - b["low"] < 3 and b["verdict"] == "rival"
+    assert found.loc[("G", "others_rise"), "verdict"] == "rival"  # which predicts no effect
+    assert found.loc[("C", "same_order"), "verdict"] == "paper"
+    assert found.loc[("E", "hungarian"), "verdict"] in ("neither", "undecided")
+    unsaid = found[found["predicted_by_paper"] == ""]
+    assert (unsaid["verdict"] == "").all() and len(found) == 8 * len(worlds.OUTCOMES)
+    with pytest.raises(ValueError, match="8 worlds cannot tell 8 factors apart"):
+        worlds.effects(made[:8])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign"),
+    [(-1, 1, "0"), (0.5, 1.9, "0"), (0.5, 9, "+"), (-9, -0.5, "-"), (-9, 1, ""), (-2.5, 2.5, "")],
+)
+def test_the_sign_of_an_effect(low, high, sign):
+    assert worlds._sign(low, high, 2.0) == sign
+
+
+def test_an_unknown_factor_and_a_store_that_is_no_folder_are_refused(capsys):
+    with pytest.raises(ValueError, match="unknown factor 'X'"):
+        World("AX")
+    assert cli.main(["worlds", "plan", "--store", "memory://worlds"]) == 2
+    assert "bases need a folder" in capsys.readouterr().err
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Two worlds whose bases are trained for two steps."""
+    monkeypatch.setattr(pretraining, "RECIPE", pretraining.RECIPE | TINY)
+    small = {"size": 24, "epochs": 1, "cap": 8, "beam_size": 1}
+    runs = [
+        {"targets": ["hu", "km"], **small},
+        {"languages": [["hu"]], "targets": ["itself", "ro"], **small},
+    ]
+    monkeypatch.setattr(worlds, "PLAN", worlds.PLAN | {"runs": runs, "sentences": 4})
+    monkeypatch.setitem(worlds.FACTORS["H"]["recipe"], "vocabulary_size", 1100)
+    made = [World("EH"), World("", 1)]
+    monkeypatch.setattr(worlds, "design", lambda: made)
+    return made
+
+
+def test_worlds_are_made_once_and_one_that_fails_costs_only_itself(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    pretrain, store = pretraining.pretrain, ["--store", str(tmp_path / "store")]
+
+    def failing(folder, seed, recipe):
+        if seed:
+            raise FloatingPointError("the loss is nan at step 1")
+        return pretrain(folder, seed, recipe)
+
+    monkeypatch.setattr(pretraining, "pretrain", failing)
+    with pytest.raises(SystemExit, match=r"1 of 2 worlds failed:\nnone 1: .*loss is nan"):
+        cli.main(["worlds", "run", *store])
+    monkeypatch.setattr(pretraining, "pretrain", pretrain)
+    assert cli.main(["worlds", "run", *store]) == 0
+    assert "All 2 worlds are done." in capsys.readouterr().out
+    # A copy of the folder has all that is needed.
+    shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    monkeypatch.setattr(pretraining, "pretrain", lambda *_: pytest.fail("pretrained again"))
+    found = run_all(tiny, Store(tmp_path / "copy"))
+    first = found[0]
+    assert first["spec"] == {"high": "EH", "seed": 0}
+    assert {row["tuned_on"] for row in first["scores"]} == {"", "hu"}
+    assert set(first["sha256_of"]) == {"model.safetensors", "tokenizer.model"}
+    assert cli.main(["worlds", "plan", "--store", str(tmp_path / "copy")]) == 0
+    assert "2 of 2 worlds are done; the others take 0.0 hours" in capsys.readouterr().out
+    monkeypatch.setattr(worlds, "FOLDER", tmp_path)
+    assert cli.main(["worlds", "ship", *store]) == 0
+    assert len((tmp_path / "worlds.jsonl").read_text().splitlines()) == 2
+    assert isinstance(pd.DataFrame(first["scores"])["spbleu"].mean(), float)
+
+
+def test_a_killed_world_keeps_its_base_and_its_runs(tiny, tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+    monkeypatch.setattr(
+        worlds, "run_all", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        tiny[0].run(store)
+    frame = worlds.plan(store)
+    assert frame["pretrained"].tolist() == [True, False] and not frame["done"].any()
+    assert frame["hours"][0] < frame["hours"][1] - worlds.BASE_HOURS / 2
