@@ -8,7 +8,7 @@ language is tuned on with one seed, which takes half an hour of one core. It als
 quadrants are predicted from a diagnosis, by models that know neither the base nor the language.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -68,44 +68,54 @@ def diagnosed(name: str, store: Store, workers: int = 1) -> pd.DataFrame:
 
 
 def methods(kinds: Mapping[str, Sequence[Sequence[str]]] = METHODS) -> pd.DataFrame:
-    """Return how well quadrants are predicted, by models that know other bases and languages.
+    """Return how well quadrants are predicted, by models that do not know the language.
 
     Args:
         kinds: What each prediction knows; "tokens" must be among them. Defaults to `METHODS`.
 
     Returns:
-        One row per base and prediction: `base`, `method`, `log_loss` (in nats; lower is better)
-        with its 95% interval over languages `low` and `high`, `accuracy`, `n`, the log loss
-        `less_tokens` (less that of counting tokens) with its interval, and for single features
-        `rho`, the rank correlation with the score after tuning, with its interval.
+        One row per base, kind of test and prediction: `base`, `held_out` ("language", where other
+        languages of the base are known, or "base and language"), `method`, `log_loss` (in nats;
+        lower is better) with its 95% interval over languages `low` and `high`, `accuracy`, `n`, the
+        log loss `less_tokens` (less that of counting tokens) with its interval, and for single
+        features `rho`, the rank correlation with the score after tuning, with its interval.
     """
     known = diagnosis.examples().reset_index()
-    splits = [
-        (np.flatnonzero((known["base"] != base) & (known["language"] != code)), np.array([place]))
-        for place, (base, code) in enumerate(zip(known["base"], known["language"], strict=True))
-    ]
-    found = quadrants.held_out(known, kinds, splits).query("held_out == 'language'").copy()
-    chances = [kind for kind in quadrants.QUADRANTS if kind in found]
-    found[chances] = _floored(found[chances])
-    found["loss"] = [-np.log(row[row["quadrant"]]) for _, row in found.iterrows()]
+    apart = [known["language"] != code for code in known["language"]]
+    beyond = [known["base"] != base for base in known["base"]]
+    tests = {
+        "language": apart,
+        "base and language": [one & other for one, other in zip(apart, beyond, strict=True)],
+    }
     tables = []
-    for base, rows in found.groupby("base", sort=False):
-        loss = rows.pivot(index="language", columns="method", values="loss")
-        own = known[known["base"] == base]
-        table = quadrants.evaluate(rows).drop(columns=["held_out", "calibration_error"])
-        table.insert(0, "base", base)
-        parts = {
-            "less_tokens": {m: intervals.mean(loss[m] - loss["tokens"]) for m in kinds},
-            "rho": {
-                m: intervals.rank_correlation(own[m], own["after"]) for m in FEATURES if m in kinds
-            },
-        }
-        for name, values in parts.items():
-            part = pd.DataFrame(values).T.iloc[:, :3]
-            columns = [name, f"{name}_low", f"{name}_high"]
-            table = table.join(part.set_axis(columns, axis=1), on="method")
-        tables.append(table)
+    for name, seen in tests.items():
+        splits = [(np.flatnonzero(rows), np.array([place])) for place, rows in enumerate(seen)]
+        found = quadrants.held_out(known, kinds, splits).query("held_out == 'language'").copy()
+        chances = [kind for kind in quadrants.QUADRANTS if kind in found]
+        found[chances] = _floored(found[chances])
+        found["loss"] = [-np.log(row[row["quadrant"]]) for _, row in found.iterrows()]
+        for base, rows in found.groupby("base", sort=False):
+            tables.append(_measured(rows, known[known["base"] == base], kinds))
+            tables[-1].insert(0, "base", base)
+            tables[-1]["held_out"] = name
     return pd.concat(tables, ignore_index=True)
+
+
+def _measured(found: pd.DataFrame, own: pd.DataFrame, kinds: Collection[str]) -> pd.DataFrame:
+    """Return the rows of `methods` for one base."""
+    loss = found.pivot(index="language", columns="method", values="loss")
+    table = quadrants.evaluate(found).drop(columns="calibration_error")
+    parts = {
+        "less_tokens": {m: intervals.mean(loss[m] - loss["tokens"]) for m in kinds},
+        "rho": {
+            m: intervals.rank_correlation(own[m], own["after"]) for m in FEATURES if m in kinds
+        },
+    }
+    for name, values in parts.items():
+        part = pd.DataFrame(values).T.iloc[:, :3]
+        columns = [name, f"{name}_low", f"{name}_high"]
+        table = table.join(part.set_axis(columns, axis=1), on="method")
+    return table
 
 
 def published() -> pd.DataFrame:

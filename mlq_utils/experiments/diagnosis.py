@@ -174,7 +174,8 @@ def _probabilities(frame: pd.DataFrame) -> pd.DataFrame:
 
 def text(frame: pd.DataFrame) -> str:
     """Return a diagnosis for a terminal, with what it can say and what not."""
-    methods = pd.read_csv(RECORDED / "diagnosis_methods.csv").groupby("method")
+    methods = pd.read_csv(RECORDED / "diagnosis_methods.csv")
+    methods = methods[methods["held_out"] == "base and language"].groupby("method")
     loss, worse = methods["log_loss"].mean(), methods["less_tokens_high"].min() >= 0
     worse = worse[list(FEATURES[1:])]
     template = (PACKAGE_DATA / "diagnosis.md").read_text("utf8")
