@@ -72,10 +72,9 @@ def run(
             model. Defaults to False.
 
     Returns:
-        The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (one
-        entry per target, with signatures, counts of errors and counts of the languages `found`),
-        `panel` (bits per character, if asked for), `training` (losses, time, memory), `seconds`,
-        `versions`, `hardware` and `date`.
+        The record: `spec`, `identity`, `status` (`done`, or `failed` with `error`), `scores` (by
+        target, with signatures and counts of errors and of the languages `found`), `panel` (bits
+        per character), `training` (time, memory, …), `seconds`, `versions`, `hardware` and `date`.
 
     Raises:
         ValueError: `export` is given but nothing is tuned, its tokenizer cannot be written, it
@@ -376,35 +375,44 @@ def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     seconds = perf_counter() - start
     bits, _ = modeling.read(base, references, asked, hidden=False)
     bits = intervals.ratio(bits, list(map(len, references)))["ratio"]
-    sources, references, text = (list(map(cldr.decipher, t)) for t in (sources, references, text))
-    found = list(map(cldr.decipher, out["hypothesis"]))
+    texts = test[["source", "target"]].assign(hypothesis=out["hypothesis"])
+    plain = texts.map(cldr.decipher)
+    row = {
+        "target": target,
+        **_points(spec, language, plain, list(map(cldr.decipher, text)), out["cap_hit"]),
+        "reference_bits_per_char": None if math.isnan(bits) else round(bits, 4),
+        "sentences": len(plain),
+        "cap": cap,
+        **{name: out.attrs[name] for name in ("cap_hit_rate", "engine", "precision")},
+        "skipped": len(out.attrs["skipped"]),
+        "seconds": round(seconds, 2),
+    }
+    return row, test.assign(target_language=target, **plain)
+
+
+def _points(
+    spec: Spec, language: Any, texts: pd.DataFrame, text: list[str], cap_hit: pd.Series
+) -> dict[str, Any]:
+    """Return the scores of translations, and counts of their errors and languages."""
+    sources, references, found = (texts[column].tolist() for column in texts)
     pieces = scoring.cldr_spm() if spec.test[0] == "cldr" else None
     bleu = scoring.spbleu(found, references, tokenizer=pieces)
     chrf = scoring.chrf(found, references)
-    words = {"cap_hit": out["cap_hit"], "corpus": _words(spec)}
+    words = {"cap_hit": cap_hit, "corpus": _words(spec)}
     if spec.into_english:
         words["source_language"], language = language, "en"
     with cldr.enciphered(()):  # words to recognise languages by are plain
         errors = scoring.errors(sources, found, references, language, text=text, **words)
-    row = {
-        "target": target,
+    return {
         "spbleu": round(bleu.score, 2),
         "spbleu_low": round(bleu.low, 2),
         "spbleu_high": round(bleu.high, 2),
         "spbleu_signature": bleu.signature,
         "chrf": round(chrf.score, 2),
         "chrf_signature": chrf.signature,
-        "reference_bits_per_char": None if math.isnan(bits) else round(bits, 4),
-        "sentences": len(found),
-        "cap": cap,
-        **{name: out.attrs[name] for name in ("cap_hit_rate", "engine", "precision")},
-        "skipped": len(out.attrs["skipped"]),
-        "seconds": round(seconds, 2),
         "errors": {k: None if pd.isna(v) else int(v) for k, v in scoring.summary(errors).items()},
         "found": errors["found"].value_counts().to_dict(),
     }
-    plain = test.assign(source=sources, target=references)
-    return row, plain.assign(target_language=target, hypothesis=found)
 
 
 def _texts_to_read(spec: Spec, code: str) -> pd.DataFrame:

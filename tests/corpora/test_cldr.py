@@ -293,3 +293,36 @@ def test_bad_arguments_are_refused():
     for size in (0, -3):
         with pytest.raises(ValueError, match="size must be"):
             cldr.pairs("ro", "test", size)
+
+
+# Enciphered phrases.
+
+
+def test_a_cipher_hides_all_letters_and_is_undone():
+    plain = {code: cldr.pairs(code, "test", 50) for code in ("hu", "fi", "ro")}
+    with cldr.enciphered(("hu", "fi", "en")):
+        hidden = {code: cldr.pairs(code, "test", 50) for code in plain}
+    for code, frame in hidden.items():
+        assert frame.map(cldr.decipher).equals(plain[code])
+        assert not re.search(r"[^\W\d_]", "".join(frame["source"]).translate(SIGNS))
+    assert hidden["ro"]["target"].equals(plain["ro"]["target"])
+    both = [set("".join(hidden[side]["target"])) for side in ("hu", "fi")]
+    english = set("".join(hidden["hu"]["source"]))
+    letters = {sign for sign in both[0] & both[1] if ord(sign) > 0xFFFF}
+    assert letters and not letters & english
+    assert cldr.pairs("hu", "test", 50).equals(plain["hu"])
+
+
+SIGNS = dict.fromkeys([*range(0x12000, 0x12400), *range(0x14400, 0x14680)])
+
+
+@given(st.text())
+def test_other_text_is_deciphered_as_it_is(text):
+    assert cldr.decipher(text) == text or any(ord(sign) in SIGNS for sign in text)
+
+
+def test_only_languages_with_latin_letters_are_enciphered():
+    with pytest.raises(ValueError, match="only Latin letters are enciphered, and 'bg'"):
+        cldr.enciphered(("bg",)).__enter__()
+    with pytest.raises(ValueError, match="umb"):
+        cldr.enciphered(("umb",)).__enter__()

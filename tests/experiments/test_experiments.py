@@ -90,7 +90,7 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
         "test": ("flores200", "devtest"), "schedule": "paper", "revision": "main",
         "spare_rows": 3, "pairs": Pairs("none.tsv", sha256="a"),
         "test_pairs": Pairs("none.tsv", sha256="a"), "language": Language("qx", "X", "Latn"),
-        "into_english": True, "panel": ("en",), "replay": 2,
+        "into_english": True, "panel": ("en",), "replay": 2, "ciphers": ("hu",),
     }  # fmt: skip
     assert set(changed) == {f.name for f in dataclasses.fields(Spec)}
     small = dataclasses.replace(small, panel=("ro",))  # without which nothing is replayed
@@ -110,6 +110,7 @@ def test_identity_covers_every_field_and_the_base(small, base, tmp_path):
     [
         ({"languages": ("rp",)}, "unknown language 'rp'"),
         ({"languages": ("ro", "ro")}, "more than once"),
+        ({"ciphers": ("hu",), "test": ("flores200", "devtest")}, "only phrases of CLDR"),
         ({"targets": ()}, "no targets"),
         ({"strategy": "embd"}, "unknown strategy 'embd'. Did you mean embed"),
         ({"size": 0}, "size must be 1 or more"),

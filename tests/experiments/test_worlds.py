@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from mlq_utils import cli
-from mlq_utils.experiments import Store, run_all, worlds
+from mlq_utils.corpora import cldr
+from mlq_utils.experiments import Store, run_all, runner, worlds
 from mlq_utils.experiments.worlds import World
 from mlq_utils.modeling import pretraining
 from mlq_utils.modeling.pretraining_text import pretraining_languages
@@ -158,6 +159,13 @@ def test_worlds_are_made_once_and_one_that_fails_costs_only_itself(
     monkeypatch.setattr(pretraining, "pretrain", pretrain)
     assert cli.main(["worlds", "run", *store]) == 0
     assert "All 2 worlds are done." in capsys.readouterr().out
+    # What the model met as signs is kept and scored as letters.
+    store_made = Store(tmp_path / "store")
+    for spec in tiny[0].specs(store_made):
+        kept = store_made.hypotheses(spec.identity())
+        expected = cldr.pairs("hu", "test", 4, seed=runner.TEST_SEED)
+        hungarian = kept[kept["target_language"] == "hu"]
+        assert hungarian["target"].tolist() == expected["target"].tolist()
     # A copy of the folder has all that is needed.
     shutil.copytree(tmp_path / "store", tmp_path / "copy")
     monkeypatch.setattr(pretraining, "pretrain", lambda *_: pytest.fail("pretrained again"))
@@ -165,6 +173,7 @@ def test_worlds_are_made_once_and_one_that_fails_costs_only_itself(
     first = found[0]
     assert first["spec"] == {"high": "EH", "seed": 0}
     assert {row["tuned_on"] for row in first["scores"]} == {"", "hu"}
+    assert all(row["reference_bits_per_char"] > 0 for row in first["scores"])
     assert set(first["sha256_of"]) == {"model.safetensors", "tokenizer.model"}
     assert cli.main(["worlds", "plan", "--store", str(tmp_path / "copy")]) == 0
     assert "2 of 2 worlds are done; the others take 0.0 hours" in capsys.readouterr().out

@@ -62,9 +62,51 @@ def test_a_dose_comes_on_top_of_a_languages_traces():
         assert shares[code] / len(drawn) == pytest.approx(expected[code], abs=0.012)
 
 
+def test_languages_change_places():
+    mix = pretraining_text.Mix(exchanged=[("es", "tr"), ("pt", "ha")])
+    drawn = list(islice(pretraining_text.documents(3, mix), 6000))
+    kinds = {kind: set() for kind in ("other", "meeting", "trace")}
+    for document in drawn:
+        kinds.setdefault(document.kind, set()).update(document.languages)
+    assert {"tr", "ha"} <= kinds["other"] & kinds["meeting"]
+    assert not {"es", "pt"} & (kinds["other"] | kinds["meeting"])
+    traces = pretraining_text.trace_languages(3, mix)
+    assert {"es", "pt"} <= set(traces) and not {"tr", "ha"} & set(traces)
+    assert sum(traces.values()) == pytest.approx(mix.traces)
+
+
+def test_tasks_have_another_form_than_the_prompt():
+    mix = pretraining_text.Mix(tasks=0.9, other=0, english=0.1, traces=0, prompted=False)
+    for document in islice(pretraining_text.documents(3, mix), 300):
+        assert "###" not in document.text
+        assert (document.kind == "task") == document.text.endswith("\n<< ")
+
+
+def test_an_enciphered_language_is_in_the_text_and_not_in_the_vocabulary():
+    recipe = SMALL | {"mix": SMALL["mix"] | {"ciphers": ["hu", "en"]}, "pieces": ["km"]}
+    tokenizer = pretraining.train_tokenizer(0, recipe | {"vocabulary_size": 900})
+    with cldr.enciphered(("hu", "en")):
+        pairs = cldr.pairs("hu", "test", 20)
+    assert len(tokenizer.encode(["".join(pairs["target"])])[0]) > 2 * len("".join(pairs["target"]))
+    assert len(tokenizer.encode(["".join(pairs["source"])])[0]) < len("".join(pairs["source"]))
+    plain = pretraining.train_tokenizer(0, SMALL | {"vocabulary_size": 900})
+    khmer = cldr.pairs("km", "test", 50)["target"].tolist()
+    sizes = [sum(map(len, each.encode(khmer))) for each in (tokenizer, plain)]
+    assert sizes[0] < 0.7 * sizes[1]
+
+
+def test_a_vocabulary_that_cannot_hold_its_pieces_is_refused():
+    with pytest.raises(ValueError, match="cannot train 300 pieces on this text"):
+        pretraining.train_tokenizer(0, SMALL | {"vocabulary_size": 300, "pieces": ["km", "te"]})
+
+
 @pytest.mark.parametrize(
     ("mix", "message"),
     [
+        ({"exchanged": [("tr", "es")]}, "language of pretraining 'tr'"),
+        ({"exchanged": [("es", "fr")]}, "language outside pretraining 'fr'"),
+        ({"exchanged": [("es", "tr"), ("pt", "tr")]}, "can change places once only"),
+        ({"ciphers": ["bg"]}, "only Latin letters"),
         ({"doses": {"fr": 0.1}}, "language with a dose.*'fr'"),
         ({"doses": {"xx": 0.1}}, "language with a dose.*'xx'"),
         ({"traces": 0.5, "doses": {"af": 0.6}}, "at most 1 together, not traces 0.5, af 0.6"),
