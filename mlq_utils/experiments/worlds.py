@@ -28,6 +28,7 @@ from mlq_utils.experiments import planning
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.spec import SEMANTICS, STORE, Spec
 from mlq_utils.experiments.store import Store, write_lines
+from mlq_utils.modeling.pretraining_text import SETTINGS, Mix
 
 FOLDER = PACKAGE_DATA / "worlds"
 PLAN = yaml.safe_load((FOLDER / "predictions.yaml").read_text("utf8"))
@@ -63,15 +64,12 @@ class World:
         Raises:
             ValueError: No text can have this composition (`Mix`).
         """
-        from mlq_utils.modeling import pretraining
-        from mlq_utils.modeling.pretraining_text import Mix
-
         share = 0.1 if "C" in self.high else 0.6
         other = share * (11 / 12 if "B" in self.high else 1 / 8)
         mix = {"english": round(0.75 - share, 4), "other": round(other, 6)}
         changes = [FACTORS[letter].get("recipe", {}) for letter in self.high]
         mix = reduce(dict.__or__, (each.get("mix", {}) for each in changes), mix)
-        recipe = reduce(dict.__or__, changes, dict(pretraining.RECIPE))
+        recipe = reduce(dict.__or__, changes, SETTINGS["recipe"])
         return recipe | {"mix": asdict(Mix(**mix, ciphers=self.ciphers))}
 
     @property
@@ -80,8 +78,9 @@ class World:
         return tuple(code for x in self.high for code in FACTORS[x].get("ciphers", ()))
 
     def identity(self) -> str:
-        """Return the key of its record: a hash of the recipe, the seed, the runs and the code."""
-        about = [SEMANTICS, self.recipe, self.seed, PLAN["runs"], _GROUPS]
+        """Return the key of its record: a hash of what its text, base and runs follow from."""
+        about = [SEMANTICS, self.recipe, self.seed, SETTINGS, PLAN["sentences"], PLAN["runs"]]
+        about.append(_GROUPS)
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         return f"world-{digest[:32]}"
 

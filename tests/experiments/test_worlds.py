@@ -130,7 +130,7 @@ def test_an_unknown_factor_and_a_store_that_is_no_folder_are_refused(capsys):
 @pytest.fixture
 def tiny(monkeypatch):
     """Two worlds whose bases are trained for two steps."""
-    monkeypatch.setattr(pretraining, "RECIPE", pretraining.RECIPE | TINY)
+    monkeypatch.setitem(worlds.SETTINGS, "recipe", worlds.SETTINGS["recipe"] | TINY)
     small = {"size": 24, "epochs": 1, "cap": 8, "beam_size": 1}
     runs = [
         {"targets": ["hu", "km"], **small},
