@@ -28,6 +28,7 @@ from mlq_utils.experiments import planning
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.spec import SEMANTICS, STORE, Spec
 from mlq_utils.experiments.store import Store, write_lines
+from mlq_utils.modeling import MINI
 from mlq_utils.modeling.pretraining_text import SETTINGS, Mix
 
 FOLDER = PACKAGE_DATA / "worlds"
@@ -89,7 +90,9 @@ class World:
         return 1
 
     def base(self, store: Store) -> Path:
-        """Return the folder of its base."""
+        """Return the folder of its base. Without changes and with the seed 0 it is packaged."""
+        if self == World():
+            return MINI
         return Path(store.url) / "worlds" / self.identity()
 
     def specs(self, store: Store) -> list[Spec]:
