@@ -62,13 +62,10 @@ def reached(language: str) -> pd.Series:
 
     See `extension.reached`. Tokens are relative to those before.
     """
-    model = modeling.load(base())
-    text = corpora.monolingual(
-        "cldr", language, runner.VOCABULARY_SIZES["cldr"], runner.VOCABULARY_SEED
-    )
-    pieces = extension.learn("bbpe", text.tolist(), PIECES, model.tokenizer)
+    spec = Spec((language,), extension=_extension("mean"), base=base())
+    model = modeling.load(spec.base)
     before = model.tokenizer
-    after = extension.extend(model, pieces, "mean", True).tokenizer
+    after = runner.extended(spec, model).tokenizer
     sentences = corpora.load("cldr", language, "test", size=200)
     changed = extension.reached(before, after, sentences["target"])
     english = extension.reached(before, after, sentences["source"])

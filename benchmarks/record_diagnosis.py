@@ -158,14 +158,7 @@ def transferred() -> pd.DataFrame:
     kinds["family, script, tokens and score"] = (*LANGUAGE, "tokens", "translation")
     found = [printed.assign(method="all four alike")]
     for name, columns in kinds.items():
-        rows = {}
-        for code in printed["language"].unique():
-            seen = diagnosis.examples().drop(index=code, errors="ignore")
-            known = seen[list(columns)].to_numpy()
-            model = quadrants.classifier(columns).fit(known, seen["quadrant"])
-            chances = model.predict_proba([there.loc[code, list(columns)]])[0]
-            rows[code] = dict(zip(model.classes_, chances, strict=True))
-        chances = pd.DataFrame.from_dict(rows, "index")
+        chances = diagnosis.probabilities(there, columns)
         found.append(printed.assign(method=name).join(chances, on="language"))
     kinds = list(quadrants.QUADRANTS)
     every = pd.concat(found).reindex(columns=[*found[0], *kinds]).assign(held_out="base")

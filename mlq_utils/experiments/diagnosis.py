@@ -84,7 +84,7 @@ def diagnose(
     frame = pd.DataFrame(rows)
     best = [_named("alignment", each[levels.argmax()], np.ones(sentences)) for each in hits]
     frame = frame.assign(bits_premium=frame["bits_per_char"] / per_char).join(pd.DataFrame(best))
-    frame = frame.join(_probabilities(frame))
+    frame = frame.join(probabilities(features(frame)), on="language")
     if csv:
         frame.to_csv(csv, index=False, float_format="%.4g")
     frame.attrs = {"layer": int(levels.argmax()), "alignment": levels.round(3).tolist()}
@@ -162,14 +162,19 @@ def examples() -> pd.DataFrame:
     return pd.concat([features(recorded), brought], axis=1)
 
 
-def _probabilities(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the probability of each quadrant, by models that have not seen the language."""
-    rows, columns = [], list(USED)
-    for code, row in features(frame)[columns].iterrows():
+def probabilities(known: pd.DataFrame, columns: Sequence[str] = USED) -> pd.DataFrame:
+    """Return the probability of each quadrant, by models that have not seen the language.
+
+    Args:
+        known: What `features` returns, of each language once.
+        columns: What the probabilities rest on. Defaults to `USED`.
+    """
+    rows = []
+    for code, row in known[list(columns)].iterrows():
         seen = examples().drop(index=code, errors="ignore")
-        model = quadrants.classifier(USED).fit(seen[columns].to_numpy(), seen["quadrant"])
+        model = quadrants.classifier(columns).fit(seen[row.index].to_numpy(), seen["quadrant"])
         rows.append(dict(zip(model.classes_, model.predict_proba([row])[0], strict=True)))
-    return pd.DataFrame(rows, frame.index)
+    return pd.DataFrame(rows, known.index)
 
 
 def text(frame: pd.DataFrame) -> str:

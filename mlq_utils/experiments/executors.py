@@ -21,12 +21,10 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from mlq_utils import experiments
 from mlq_utils.experiments.spec import Spec, default_store
 from mlq_utils.experiments.store import Store
 
@@ -168,8 +166,7 @@ def _attempt(spec: Spec, store: Store) -> str | None:
     for pause in (*PAUSES, None):
         release_memory()  # what earlier runs have left
         try:
-            make = spec.run if hasattr(spec, "run") else partial(experiments.run, spec)
-            make(store, progress=False)
+            spec.run(store, progress=False)
             return None
         except Exception as error:
             if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):

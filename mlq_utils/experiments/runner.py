@@ -251,12 +251,8 @@ def _tune(
         return base, None
     if spec.pairs or spec.language:
         _check_letters(base, frame["prompt" if spec.into_english else "target"])
-    if how := spec.extension:
-        size = VOCABULARY_SIZES.get(how.text, 1_000_000)
-        code = spec.spoken(spec.languages[0])
-        text = corpora.monolingual(how.text, code, size, VOCABULARY_SEED)
-        pieces = extension.learn(how.method, text.tolist(), how.pieces, base.tokenizer)
-        base = extension.extend(base, pieces, how.start, how.ranked, spec.seed, text.tolist())
+    if spec.extension:
+        base = extended(spec, base)
     if spec.shorten is not None:
         codec = PrefixShortener.fit(base.tokenizer, frame["target"], PREFIXES[spec.shorten])
         base = replace(base, tokenizer=codec.shortened())
@@ -278,6 +274,15 @@ def _tune(
         "drawn": frame.attrs,
         "processes": distributed.state().num_processes,
     }
+
+
+def extended(spec: Spec, base: modeling.Model) -> modeling.Model:
+    """Return a base with the new pieces of a run. It is resized in place."""
+    how, code = spec.extension, spec.spoken(spec.languages[0])
+    size = VOCABULARY_SIZES.get(how.text, 1_000_000)
+    text = corpora.monolingual(how.text, code, size, VOCABULARY_SEED).tolist()
+    pieces = extension.learn(how.method, text, how.pieces, base.tokenizer)
+    return extension.extend(base, pieces, how.start, how.ranked, spec.seed, text)
 
 
 def _tuning_data(spec: Spec) -> pd.DataFrame:

@@ -27,7 +27,7 @@ import yaml
 from babel.core import get_cldr_version
 from pydantic import TypeAdapter, ValidationError
 
-from mlq_utils import corpora, languages
+from mlq_utils import corpora, experiments, languages
 from mlq_utils.corpora import Pairs
 from mlq_utils.data import HUB_NAME, PACKAGE_DATA, one_of, sha256
 from mlq_utils.experiments.store import Store
@@ -240,6 +240,10 @@ class Spec:
         if self.learning_rate is not None:
             changes["learning_rate"] = self.learning_rate
         return kinds[one_of("schedule", self.schedule, kinds)](self.strategy, **changes)
+
+    def run(self, store: Store, **options: Any) -> dict[str, Any]:
+        """Make the run, see `experiments.run`."""
+        return experiments.run(self, store, **options)
 
     def cost(self) -> int:
         """Return roughly how long the run takes, relative to other runs of the same base.

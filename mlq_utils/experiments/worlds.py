@@ -28,6 +28,7 @@ from mlq_utils.experiments import planning
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.spec import SEMANTICS, STORE, Spec
 from mlq_utils.experiments.store import Store, write_lines
+from mlq_utils.experiments.sweep import failures
 from mlq_utils.modeling import MINI
 from mlq_utils.modeling.pretraining_text import SETTINGS, Mix
 
@@ -118,21 +119,19 @@ class World:
         """Pretrain its base, tune and score it, and return the record.
 
         Raises:
-            FloatingPointError: The loss of its base or of a run became NaN or infinite.
+            FloatingPointError: The loss of its base became NaN or infinite.
+            RuntimeError: Runs have failed; the message names them.
         """
-        if (known := store.get(self.identity())) is not None:
-            return known
         folder = self.base(store)
         if not (folder / "pretraining.json").exists():
             from mlq_utils.modeling import pretraining
 
             pretraining.pretrain(folder, self.seed, self.recipe)
         records = run_all(self.specs(store), store, progress=progress)
-        if failed := [record["error"] for record in records if record["status"] != "done"]:
-            raise FloatingPointError(failed[0])
+        if failed := failures(records):
+            raise RuntimeError(failed)
         about = json.loads((folder / "pretraining.json").read_text("utf8"))
         files = ("model.safetensors", "tokenizer.model")
-        scores = experiments.scores(records)[_COLUMNS]
         return store.put(
             self.identity(),
             {
@@ -142,7 +141,9 @@ class World:
                 "recipe": self.recipe,
                 **{name: about[name] for name in ("text", "loss", "hardware", "versions")},
                 "sha256_of": {name: sha256(folder / name) for name in files},
-                "scores": json.loads(scores.to_json(orient="records")),
+                "scores": json.loads(
+                    experiments.scores(records)[_COLUMNS].to_json(orient="records")
+                ),
             },
         )
 
@@ -167,17 +168,6 @@ def design() -> list[World]:
             level[letter] = sum(level[x] for x in word) % 2 == 1
         worlds.append(World("".join(sorted(x for x, is_high in level.items() if is_high))))
     return worlds + [World("", seed) for seed in PLAN["design"]["replicates"]]
-
-
-def aliased() -> dict[str, list[str]]:
-    """Return pairs of factors whose interactions cannot be told apart, by the first of each."""
-    levels = pd.DataFrame([[x in world.high for x in FACTORS] for world in design()[:16]])
-    signs = np.where(levels, 1, -1)
-    found: dict[tuple[int, ...], list[str]] = {}
-    for one, two in itertools.combinations(range(len(FACTORS)), 2):
-        product = tuple(signs[:, one] * signs[:, two])
-        found.setdefault(product, []).append("".join(list(FACTORS)[i] for i in (one, two)))
-    return {pairs[0]: pairs[1:] for pairs in found.values()}
 
 
 def records(store: Store | None = None) -> list[dict[str, Any]]:
@@ -243,7 +233,7 @@ def effects(found: Sequence[Mapping[str, Any]] | None = None) -> pd.DataFrame:
     found = records() if found is None else found
     worlds = [World(**record["spec"]) for record in found]
     levels = np.array([[1, *(x in world.high for x in FACTORS)] for world in worlds], float)
-    free = len(worlds) - levels.shape[-1] if worlds else 0
+    free = len(worlds) - len(FACTORS) - 1
     if free < 1 or np.linalg.matrix_rank(levels) < levels.shape[1]:
         raise ValueError(f"{len(worlds)} worlds cannot tell {len(FACTORS)} factors apart")
     values = pd.DataFrame([outcomes(record) for record in found])
@@ -258,9 +248,8 @@ def effects(found: Sequence[Mapping[str, Any]] | None = None) -> pd.DataFrame:
             effect, low, high = fit[n, m], fit[n, m] - half[n, m], fit[n, m] + half[n, m]
             sign = _sign(low, high, values[name].abs().max() / 8)
             paper, rival = said.get((letter, name), ("", ""))
-            rows.append(
-                (letter, name, effect, low, high, paper, rival, _verdict(sign, paper, rival))
-            )
+            verdict = _verdict(sign, paper, rival)
+            rows.append((letter, name, effect, low, high, paper, rival, verdict))
     columns = ["factor", "outcome", "effect", "low", "high"]
     columns += ["predicted_by_paper", "predicted_by_rival", "verdict"]
     return pd.DataFrame(rows, columns=columns)

@@ -57,12 +57,14 @@ def test_numbers_lie_within_their_intervals(found):
 
 
 def test_a_prediction_has_not_seen_the_language(found, monkeypatch):
-    examples, before = diagnosis.examples(), diagnosis._probabilities(found)
+    known, examples = diagnosis.features(found), diagnosis.examples()
+    before = diagnosis.probabilities(known)
     strange = examples["quadrant"].where(examples.index != "km", "strange")
     monkeypatch.setattr(diagnosis, "examples", lambda: examples.assign(quadrant=strange))
-    after = diagnosis._probabilities(found)
-    assert after["strange"][0] > 0 and np.isnan(after["strange"][1])  # not even the class is known
-    pd.testing.assert_series_equal(after.loc[1, before.columns], before.loc[1])
+    after = diagnosis.probabilities(known)
+    cy, km = after["strange"][list(CODES)]
+    assert cy > 0 and np.isnan(km)  # not even the class is known
+    pd.testing.assert_series_equal(after.loc["km", before.columns], before.loc["km"])
 
 
 def test_the_nearest_of_a_pool_is_what_draws_of_pools_would_find():
