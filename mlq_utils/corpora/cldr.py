@@ -248,6 +248,24 @@ def decipher(text: str) -> str:
     return text.translate(_PLAIN)
 
 
+def drawn(
+    language: str | Language, split: Split, size: int | None = None, seed: int = 0
+) -> list[tuple[Item, ...]]:
+    """Return the combinations of items that `pairs` renders, which has the same arguments."""
+    book = phrasebook(language)
+    default = SPLITS[one_of("split", split, SPLITS)]
+    size = default if size is None else operator.index(size)
+    if size < 1:
+        raise ValueError(f"size must be 1 or more, not {size}")
+    kept: dict[frozenset[Item], tuple[Item, ...]] = {}
+    number = size
+    while len(kept) < size:  # how many are needed depends on how much the locale translates
+        number *= 2
+        for items in filter(book.can, _first(number, seed, split)):
+            kept.setdefault(frozenset(items), items)
+    return list(kept.values())[:size]
+
+
 def pairs(
     language: str | Language, split: Split, size: int | None = None, seed: int = 0
 ) -> pd.DataFrame:
@@ -268,17 +286,5 @@ def pairs(
         TypeError: `size` or `seed` is not a whole number.
     """
     book, english = phrasebook(language), phrasebook("en")
-    default = SPLITS[one_of("split", split, SPLITS)]
-    size = default if size is None else operator.index(size)
-    if size < 1:
-        raise ValueError(f"size must be 1 or more, not {size}")
-    rows: dict[frozenset[Item], tuple[str, str]] = {}
-    drawn = size
-    while len(rows) < size:  # how many are needed depends on how much the locale translates
-        drawn *= 2
-        for items in _first(drawn, seed, split):
-            if (key := frozenset(items)) not in rows and book.can(items):
-                rows[key] = english.render(items), book.render(items)
-                if len(rows) == size:
-                    break
-    return pd.DataFrame(list(rows.values()), columns=["source", "target"])
+    rows = [(english.render(i), book.render(i)) for i in drawn(language, split, size, seed)]
+    return pd.DataFrame(rows, columns=["source", "target"])

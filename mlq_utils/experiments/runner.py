@@ -25,14 +25,12 @@ import pandas as pd
 from mlq_utils import corpora, languages, modeling, scoring
 from mlq_utils.corpora import cldr
 from mlq_utils.experiments import exporting
-from mlq_utils.experiments.spec import TASKS, Spec, default_store, losses, lost, scores
+from mlq_utils.experiments.spec import TASKS, TEST_SEED, Spec, default_store, losses, lost, scores
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import bases, distributed, extension, memory, prompts, training, translation
 from mlq_utils.scoring import error_types, intervals
 from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
-TEST_SEED = 0
-"""Random seed for the test sentences: all runs are scored on the same ones."""
 TASKS_SEED = 1_000_001
 """Random seed for the English tasks of a panel, which no run is tuned on."""
 VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}

@@ -49,6 +49,8 @@ STORE = os.environ.get("MLQ_STORE") or "_build/store"
 """The default store: a folder, or a URL such as s3://bucket/runs. MLQ_STORE sets it."""
 SHIPPED = PACKAGE_DATA / "runs"
 """The records that come with the package."""
+TEST_SEED = 0
+"""Random seed for the test sentences: all runs are scored on the same ones."""
 TASKS = "tasks"
 """What stands for English tasks in a panel."""
 COMMIT = re.compile(r"[0-9a-f]{40}")

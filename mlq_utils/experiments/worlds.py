@@ -23,10 +23,11 @@ import pandas as pd
 import yaml
 
 from mlq_utils import experiments
+from mlq_utils.corpora import cldr
 from mlq_utils.data import PACKAGE_DATA, one_of, sha256
 from mlq_utils.experiments import planning
 from mlq_utils.experiments.executors import run_all
-from mlq_utils.experiments.spec import SEMANTICS, STORE, Spec
+from mlq_utils.experiments.spec import SEMANTICS, STORE, TEST_SEED, Spec, spec_of
 from mlq_utils.experiments.store import Store, write_lines
 from mlq_utils.experiments.sweep import failures
 from mlq_utils.modeling import MINI
@@ -141,16 +142,55 @@ class World:
                 "recipe": self.recipe,
                 **{name: about[name] for name in ("text", "loss", "hardware", "versions")},
                 "sha256_of": {name: sha256(folder / name) for name in files},
-                "scores": json.loads(
-                    experiments.scores(records)[_COLUMNS].to_json(orient="records")
-                ),
+                "scores": json.loads(_scores(records, store).to_json(orient="records")),
             },
         )
 
 
-_COLUMNS = ["tuned_on", "strategy", "learning_rate", "target", "spbleu", "spbleu_low"]
+_COLUMNS = ["tuned_on", "strategy", "size", "learning_rate", "target", "spbleu", "spbleu_low"]
 _COLUMNS += ["spbleu_high", "chrf", "reference_bits_per_char", "sentences", "source_copy"]
 _COLUMNS += ["oscillation", "off_target", "empty"]
+NAMED = ("territory", "language")
+"""The kinds of items that have one name each, whatever the number or the day."""
+
+
+def _scores(records: Sequence[dict[str, Any]], store: Store) -> pd.DataFrame:
+    """Return what is kept of the scores, and how many names were translated."""
+    frame = experiments.scores(records)[_COLUMNS]
+    counts = [names(spec_of(r), store.hypotheses(r["identity"])) for r in records]
+    return frame.join(pd.DataFrame(itertools.chain.from_iterable(counts)))
+
+
+def names(spec: Spec, hypotheses: pd.DataFrame) -> list[dict[str, int]]:
+    """Count the names of states and languages in the test, and those that are translated right.
+
+    Args:
+        spec: A run of CLDR's phrases.
+        hypotheses: Its translations, as the store keeps them.
+
+    Returns:
+        For each target, in order, the numbers of `names_seen` by tuning and `names_unseen`, with
+        those that occur in the translation, `names_seen_right` and `names_unseen_right`. A name
+        has been seen if the pairs that were tuned on have it, in whatever language.
+    """
+    tuned = [cldr.drawn(code, "train", spec.size, spec.seed) for code in spec.languages]
+    seen, counts = {item for items in itertools.chain(*tuned) for item in items}, []
+    for target in spec.targets:
+        count = dict.fromkeys(
+            (f"names_{s}{r}" for s in ("seen", "unseen") for r in ("", "_right")), 0
+        )
+        book = cldr.phrasebook(target)
+        found = hypotheses["hypothesis"][hypotheses["target_language"] == target]
+        for items, text in zip(
+            cldr.drawn(target, "test", len(found), TEST_SEED), found, strict=True
+        ):
+            for item in items:
+                if item[0] in NAMED:
+                    key = f"names_{'seen' if item in seen else 'unseen'}"
+                    count[key] += 1
+                    count[f"{key}_right"] += book.render((item,)) in text
+        counts.append(count)
+    return counts
 
 
 def _codes(names: Sequence[str], tuned: Sequence[str]) -> list[str]:
@@ -181,6 +221,8 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
     """Return the `OUTCOMES` of a world from its record."""
     scores = pd.DataFrame(record["scores"]).fillna({"learning_rate": 0.0})
     keys = ["strategy", "learning_rate", "tuned_on", "target"]
+    few = scores[scores["size"] < Spec.size].set_index(["tuned_on", "target"])
+    scores = scores[scores["size"] == Spec.size]
     points = scores.set_index(keys)["spbleu"].sort_index()
     untuned = points["embed", 0.0, ""]
     others, named = _GROUPS["others"], _GROUPS["named"]
@@ -192,6 +234,11 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
     def own(*codes: str, way: tuple = ("embed", 0.0)) -> float:
         return float(np.mean([change(code, [code], way) for code in codes]))
 
+    def unseen(code: str) -> float:
+        row = few.loc[code, code]
+        shares = [row[f"names_{s}_right"] / row[f"names_{s}"] for s in ("unseen", "seen")]
+        return shares[0] - shares[1]
+
     first = scores[(scores["tuned_on"] == "") & scores["target"].isin(others)]
     both = pd.DataFrame({code: points["embed", 0.0, code] for code in ("ro", "lt")}).loc[named]
     return {
@@ -201,6 +248,7 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
         "english_lifts_dosed": change("en", _GROUPS["dosed"]),
         "others_rise": change("ro", others),
         "own_rise": own("ro"),
+        "unseen": unseen("ro"),
         "full_costs": change("ro", others, ("full", 0.003)),
         "same_order": float(both["ro"].corr(both["lt"], "spearman")),
         "frequency": change("ro", ["de", "fr", "ru"])

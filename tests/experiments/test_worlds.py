@@ -11,7 +11,7 @@ import pytest
 
 from mlq_utils import cli
 from mlq_utils.corpora import cldr
-from mlq_utils.experiments import Store, run_all, runner, worlds
+from mlq_utils.experiments import Spec, Store, run_all, runner, worlds
 from mlq_utils.experiments.worlds import World
 from mlq_utils.modeling import pretraining
 from mlq_utils.modeling.pretraining_text import pretraining_languages
@@ -64,11 +64,16 @@ def record(changes, high="", seed=0):
         {
             "tuned_on": "+".join(spec.languages),
             "strategy": spec.strategy,
+            "size": spec.size,
             "learning_rate": spec.learning_rate,
             "target": target,
             "spbleu": changes.get(("+".join(spec.languages), target), 10.0),
             "source_copy": 3,
             "sentences": 6,
+            "names_seen": 8,
+            "names_seen_right": 6,
+            "names_unseen": 4,
+            "names_unseen_right": 1,
         }
         for spec in World().specs(Store("nowhere"))
         for target in spec.targets
@@ -77,7 +82,7 @@ def record(changes, high="", seed=0):
 
 
 def test_outcomes_are_what_they_are_said_to_be():
-    of = {name: 0.0 for name in worlds.OUTCOMES} | {"untuned": 10, "copies": 0.5}
+    of = {name: 0.0 for name in worlds.OUTCOMES} | {"untuned": 10, "copies": 0.5, "unseen": -0.5}
     found = worlds.outcomes(record({}))
     assert np.isnan(found.pop("same_order")) and of.pop("same_order") == 0
     assert found == of
@@ -89,6 +94,29 @@ def test_outcomes_are_what_they_are_said_to_be():
     assert found["frequency"] == pytest.approx(16 / 3) and found["english_lifts"] == 1
     assert found["hungarian"] == 5 and found["kin"] == 5 and found["helpers"] == 1.5
     assert found["bytes"] == 2 and found["bytes_full"] == 4
+
+
+def test_names_are_counted_by_whether_tuning_saw_them():
+    book = cldr.phrasebook("ro")
+    spec = Spec(("ro",), ("ro", "fr"), size=60, test_size=50)
+    seen = "\n".join(cldr.pairs("ro", "train", 60)["target"])
+    test = cldr.pairs("ro", "test", 50)["target"].tolist()
+    names = [
+        text
+        for kind in worlds.NAMED
+        for n in book.items[kind]
+        if (text := book.render(((kind, n, 0),)))
+    ]
+    single = [text for text in test if text in names]
+    assert {text in seen for text in single} == {True, False}
+    # Of Romanian all phrases are answered, but for those that are one name; of French none.
+    answers = ["" if text in single else text for text in test] + [""] * 50
+    frame = pd.DataFrame({"target_language": ["ro"] * 50 + ["fr"] * 50, "hypothesis": answers})
+    ro, fr = worlds.names(spec, frame)
+    for kind, kept in (("seen", True), ("unseen", False)):
+        missing = sum((text in seen) is kept for text in single)
+        assert ro[f"names_{kind}"] - ro[f"names_{kind}_right"] == missing
+        assert fr[f"names_{kind}"] and not fr[f"names_{kind}_right"]
 
 
 def test_effects_are_found_with_their_intervals(monkeypatch):
