@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from mlq_utils import experiments
+from mlq_utils import experiments, tokenization
 from mlq_utils.corpora import cldr
 from mlq_utils.data import PACKAGE_DATA, one_of, sha256
-from mlq_utils.experiments import planning
+from mlq_utils.experiments import planning, studies
 from mlq_utils.experiments.executors import run_all
 from mlq_utils.experiments.spec import SEMANTICS, STORE, TEST_SEED, Spec, spec_of
 from mlq_utils.experiments.store import Store, write_lines
@@ -141,10 +141,22 @@ class World:
                 "spec": asdict(self),
                 "recipe": self.recipe,
                 **{name: about[name] for name in ("text", "loss", "hardware", "versions")},
+                "tokens_per_char": self._tokens(folder),
                 "sha256_of": {name: sha256(folder / name) for name in files},
                 "scores": json.loads(_scores(records, store).to_json(orient="records")),
             },
         )
+
+    def _tokens(self, folder: Path) -> dict[str, float]:
+        """Return the tokens per character of the test sentences by language."""
+        tokenizer = tokenization.load(folder)
+        with cldr.enciphered(self.ciphers):
+            texts = {
+                code: cldr.pairs(code, "test", PLAN["sentences"])["target"].tolist()
+                for code in _codes(PLAN["runs"][0]["targets"], ())
+            }
+        frame = tokenization.analyse(tokenizer, texts).set_index("language")
+        return frame["tokens_per_char"].round(4).to_dict()
 
 
 _COLUMNS = ["tuned_on", "strategy", "size", "learning_rate", "target", "spbleu", "spbleu_low"]
@@ -215,6 +227,30 @@ def records(store: Store | None = None) -> list[dict[str, Any]]:
     store = store or Store(STORE, FOLDER)
     found = store.get_all(world.identity() for world in design())
     return [record for record in found.values() if record and record["status"] == "done"]
+
+
+def assigned(found: Sequence[Mapping[str, Any]] | None = None) -> pd.DataFrame:
+    """Return the quadrants of the languages that worlds are tuned on.
+
+    Args:
+        found: Records of worlds. Defaults to those that are done.
+
+    Returns:
+        One row per world and language, as `studies.assigned`, with the world's `high` and `seed`,
+        the language's `share` of the tokens (0 to 1) and its `tokens_per_char`. The threshold T is
+        the mean score of the untuned base over the languages that worlds score.
+    """
+    frames = []
+    for record in records() if found is None else found:
+        scores = pd.DataFrame(record["scores"]).assign(seed=0)
+        alike = scores[(scores["strategy"] == "embed") & (scores["size"] == Spec.size)]
+        untuned, tuned = (alike[(alike["tuned_on"] == "") == bare] for bare in (True, False))
+        frame = studies.assigned(untuned, tuned[tuned["tuned_on"] != "en"])
+        text, total = record["text"]["language_tokens"], sum(record["text"]["tokens"].values())
+        shares = frame["language"].map(text).fillna(0) / total
+        tokens = frame["language"].map(record["tokens_per_char"])
+        frames.append(frame.assign(**record["spec"], share=shares, tokens_per_char=tokens))
+    return pd.concat(frames, ignore_index=True)
 
 
 def outcomes(record: Mapping[str, Any]) -> dict[str, float]:

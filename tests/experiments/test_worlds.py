@@ -119,6 +119,22 @@ def test_names_are_counted_by_whether_tuning_saw_them():
         assert fr[f"names_{kind}"] and not fr[f"names_{kind}_right"]
 
 
+def test_quadrants_are_assigned_in_each_world():
+    """Where Romanian lifts itself and both targets, it is reciprocal; Lithuanian lifts itself."""
+    changes = {("ro", "ro"): 60, ("ro", "af"): 60, ("lt", "lt"): 60}
+    made = record(changes, "E", 2)
+    made |= {"text": {"language_tokens": {"ro": 30}, "tokens": {"one": 80, "two": 20}}}
+    found = worlds.assigned([made | {"tokens_per_char": {"ro": 0.5, "km": 3.0}}])
+    one = found.set_index("language")
+    assert one["quadrant"].to_dict() == {code: "stagnant" for code in one.index} | {
+        "ro": "reciprocal",
+        "lt": "selfish",
+    }
+    assert one["share"][["ro", "km"]].tolist() == [0.3, 0.0]
+    assert one["tokens_per_char"][["ro", "km"]].tolist() == [0.5, 3.0]
+    assert set(found["high"]) == {"E"} and set(found["seed"]) == {2} and len(one) == 11
+
+
 def test_effects_are_found_with_their_intervals(monkeypatch):
     rng = np.random.default_rng(0)
 
@@ -204,6 +220,9 @@ def test_worlds_are_made_once_and_one_that_fails_costs_only_itself(
     first = found[0]
     assert first["spec"] == {"high": "EH", "seed": 0}
     assert {row["tuned_on"] for row in first["scores"]} == {"", "hu"}
+    # Hungarian is read byte by byte where it is enciphered, each sign in four of them.
+    tokens = [world["tokens_per_char"] for world in found]
+    assert tokens[0]["hu"] > 2 > tokens[1]["hu"] and set(tokens[0]) == {"hu", "km"}
     assert all(row["reference_bits_per_char"] > 0 for row in first["scores"])
     assert set(first["sha256_of"]) == {"model.safetensors", "tokenizer.model"}
     assert cli.main(["worlds", "plan", "--store", str(tmp_path / "copy")]) == 0
