@@ -32,6 +32,8 @@ from mlq_utils.experiments.store import Store, write_lines
 from mlq_utils.experiments.sweep import failures
 from mlq_utils.modeling import MINI
 from mlq_utils.modeling.pretraining_text import SETTINGS, Mix
+from mlq_utils.quadrants import QUADRANTS
+from mlq_utils.scoring.intervals import LEVEL
 
 FOLDER = PACKAGE_DATA / "worlds"
 PLAN = yaml.safe_load((FOLDER / "predictions.yaml").read_text("utf8"))
@@ -222,6 +224,15 @@ def design() -> list[World]:
     return worlds + [World("", seed) for seed in PLAN["design"]["replicates"]]
 
 
+def aliases() -> list[str]:
+    """Return groups of pairs of factors whose interactions the design cannot tell apart."""
+    worlds, groups = [world for world in design() if not world.seed], {}
+    for pair in itertools.combinations(FACTORS, 2):
+        alike = tuple((pair[0] in world.high) == (pair[1] in world.high) for world in worlds)
+        groups.setdefault(alike, []).append("".join(pair))
+    return [" = ".join(pairs) for pairs in groups.values()]
+
+
 def records(store: Store | None = None) -> list[dict[str, Any]]:
     """Return the records of the worlds that are done, in the store or in the package."""
     store = store or Store(STORE, FOLDER)
@@ -298,16 +309,22 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def effects(found: Sequence[Mapping[str, Any]] | None = None) -> pd.DataFrame:
+def effects(
+    found: Sequence[Mapping[str, Any]] | None = None, level: float = LEVEL, small: float = 1 / 8
+) -> pd.DataFrame:
     """Return what each factor does to each outcome, and which prediction that meets.
 
     Args:
         found: Records of worlds. Defaults to those that are done.
+        level: Confidence level of the intervals. Defaults to 0.95.
+        small: An effect counts as none if it is surely smaller than this share of the outcome's
+            largest absolute value. Defaults to an eighth.
 
     Returns:
-        One row per factor and outcome: `factor`, `outcome`, `effect` with its 95% interval `low`,
-        `high`, `predicted_by_paper` and `predicted_by_rival` ("+", "-", "0", or "" for none), and
-        the `verdict`. See `predictions.yaml` for the rule.
+        One row per factor and outcome: `factor`, `outcome`, `effect` with its interval `low`,
+        `high`, the outcome's largest absolute value `scale`, `predicted_by_paper` and
+        `predicted_by_rival` ("+", "-", "0", or "" for none), and the `verdict`. See
+        `predictions.yaml` for the rule.
 
     Raises:
         ValueError: There are too few worlds to tell the factors apart.
@@ -324,17 +341,17 @@ def effects(found: Sequence[Mapping[str, Any]] | None = None) -> pd.DataFrame:
     inverse = np.linalg.inv(levels.T @ levels)
     fit = inverse @ levels.T @ values.to_numpy()
     noise = ((values - levels @ fit) ** 2).sum() / free
-    half = np.sqrt(np.outer(np.diag(inverse), noise)) * stats.t.ppf(0.975, free)
+    half = np.sqrt(np.outer(np.diag(inverse), noise)) * stats.t.ppf((1 + level) / 2, free)
     said = {(p["factor"], p["outcome"]): (p["paper"], p["rival"]) for p in PLAN["predictions"]}
     rows = []
     for n, letter in enumerate(FACTORS, 1):
         for m, name in enumerate(OUTCOMES):
             effect, low, high = fit[n, m], fit[n, m] - half[n, m], fit[n, m] + half[n, m]
-            sign = _sign(low, high, values[name].abs().max() / 8)
+            scale = values[name].abs().max()
             paper, rival = said.get((letter, name), ("", ""))
-            verdict = _verdict(sign, paper, rival)
-            rows.append((letter, name, effect, low, high, paper, rival, verdict))
-    columns = ["factor", "outcome", "effect", "low", "high"]
+            verdict = _verdict(_sign(low, high, scale * small), paper, rival)
+            rows.append((letter, name, effect, low, high, scale, paper, rival, verdict))
+    columns = ["factor", "outcome", "effect", "low", "high", "scale"]
     columns += ["predicted_by_paper", "predicted_by_rival", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -353,6 +370,64 @@ def _verdict(sign: str, paper: str, rival: str) -> str:
         return "undecided"
     met = {"paper": sign == paper, "rival": sign == rival}
     return "both" if all(met.values()) else next((who for who in met if met[who]), "neither")
+
+
+def moved(assignments: pd.DataFrame) -> pd.DataFrame:
+    """Return in how many worlds each language falls into each quadrant, and what moves it most.
+
+    Args:
+        assignments: A frame as `assigned` returns it.
+
+    Returns:
+        One row per language: `language`, the number of worlds by quadrant, the `factor` whose
+        levels differ most in how their worlds spread over the quadrants, and how much they differ:
+        the `share` of the worlds of one level that would have to move (0 to 1).
+    """
+    rows = []
+    for code, worlds in assignments.groupby("language", sort=False):
+        spread = pd.get_dummies(worlds["quadrant"]).reindex(columns=QUADRANTS, fill_value=False)
+        shares = _differences(spread, worlds["high"]).abs().sum(axis=1) / 2
+        about = {"factor": shares.idxmax(), "share": shares.max()}
+        rows.append({"language": code, **spread.sum(), **about})
+    return pd.DataFrame(rows)
+
+
+def _differences(values: pd.DataFrame, high: pd.Series) -> pd.DataFrame:
+    """Return what worlds where a factor is high have on average more, a row per factor.
+
+    It is 0 if only one level of the factor is there.
+    """
+    places = {letter: high.str.contains(letter).to_numpy() for letter in FACTORS}
+    rows = {x: values[place].mean() - values[~place].mean() for x, place in places.items()}
+    return pd.DataFrame(rows).T.fillna(0)
+
+
+def seen(rule: str, found: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Say in how many worlds something is seen, and on which factor that hangs.
+
+    Args:
+        rule: An expression over `OUTCOMES` and `scale`, the highest score in the world.
+        found: Records of worlds. Defaults to those that are done.
+
+    Returns:
+        Words, or "" if no world is done. A factor is named if the shares of the worlds that show
+        it differ by a half or more between its levels.
+    """
+    found = records() if found is None else found
+    if not found:
+        return ""
+    values = pd.DataFrame([outcomes(record) for record in found])
+    values["scale"] = [max(row["spbleu"] for row in record["scores"]) for record in found]
+    held, high = values.eval(rule), pd.Series([record["spec"]["high"] for record in found])
+    said = f"in {held.sum()} of {len(found)} worlds"
+    shares = _differences(held.to_frame("held"), high)["held"].abs()
+    letter = shares.idxmax()
+    if shares[letter] < 0.5:
+        return said
+    is_high = high.str.contains(letter)
+    counts = [f"{held[level].sum()} of {level.sum()}" for level in (is_high, ~is_high)]
+    changes = FACTORS[letter]["changes"]
+    return f"{said}; by {changes} ({letter}): {counts[0]} where high, {counts[1]} where low"
 
 
 def plan(store: Store) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 import itertools
 import json
 import shutil
-from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from mlq_utils.experiments import Spec, Store, run_all, runner, worlds
 from mlq_utils.experiments.worlds import World
 from mlq_utils.modeling import pretraining
 from mlq_utils.modeling.pretraining_text import pretraining_languages
+from mlq_utils.quadrants import QUADRANTS
 
 TINY = {
     "vocabulary_size": 800,
@@ -33,11 +33,14 @@ def test_the_design_tells_main_effects_apart_from_each_other_and_from_pairs():
     signs = np.array([[1 if x in world.high else -1 for x in worlds.FACTORS] for world in designed])
     half = signs[:16]
     np.testing.assert_array_equal(half.T @ half, 16 * np.eye(8))
-    aliased = Counter()
+    aliased = {}
     for one, two in itertools.combinations(range(8), 2):
         assert not (half.T @ (half[:, one] * half[:, two])).any()
-        aliased[tuple(half[:, one] * half[:, two])] += 1
-    assert sorted(number - 1 for number in aliased.values()) == [3] * 7
+        aliased.setdefault(tuple(half[:, one] * half[:, two]), []).append(
+            "ABCDEFGH"[one] + "ABCDEFGH"[two]
+        )
+    assert worlds.aliases() == [" = ".join(pairs) for pairs in aliased.values()]
+    assert [len(pairs) for pairs in aliased.values()] == [4] * 7
 
 
 def test_the_world_without_changes_is_the_packaged_base():
@@ -135,6 +138,27 @@ def test_quadrants_are_assigned_in_each_world():
     assert set(found["high"]) == {"E"} and set(found["seed"]) == {2} and len(one) == 11
 
 
+def test_what_moves_a_language_and_where_something_is_seen():
+    """Romanian is reciprocal but for the worlds with B; in one without, it is stagnant, too."""
+    places = [("", 0), ("BD", 0), ("BC", 0), ("C", 0), ("B", 1), ("", 1)]
+    kinds = ["reciprocal", "altruistic", "altruistic", "reciprocal", "altruistic", "stagnant"]
+    rows = [
+        {"high": h, "language": "ro", "quadrant": q}
+        for (h, _), q in zip(places, kinds, strict=True)
+    ]
+    (row,) = worlds.moved(pd.DataFrame(rows)).to_dict("records")
+    assert [row[kind] for kind in QUADRANTS] == [2, 3, 0, 1]
+    assert row["factor"] == "B" and row["share"] == pytest.approx(1)
+    high = {("ro", "de"): 90, ("ro", "fr"): 90}
+    found = [record({} if "B" in h else high, h, seed) for h, seed in places]
+    assert worlds.seen("others_rise > scale / 8", found) == (
+        "in 3 of 6 worlds; by text in named languages (B): 0 of 3 where high, 3 of 3 where low"
+    )
+    assert worlds.seen("others_rise >= 0", found) == "in 6 of 6 worlds"
+    assert worlds.seen("others_rise > 0", found[:1]) == "in 1 of 1 worlds"
+    assert worlds.seen("others_rise > 0", []) == ""
+
+
 def test_effects_are_found_with_their_intervals(monkeypatch):
     rng = np.random.default_rng(0)
 
@@ -155,6 +179,10 @@ def test_effects_are_found_with_their_intervals(monkeypatch):
     assert found.loc[("E", "hungarian"), "verdict"] in ("neither", "undecided")
     unsaid = found[found["predicted_by_paper"] == ""]
     assert (unsaid["verdict"] == "").all() and len(found) == 8 * len(worlds.OUTCOMES)
+    wide = worlds.effects(made, level=0.999).set_index(["factor", "outcome"])
+    assert wide.loc[("B", "others_rise"), "low"] < b["low"]
+    none = worlds.effects(made, small=1.0)
+    assert set(none["verdict"]) <= {"", "paper", "rival", "both", "neither"}
     with pytest.raises(ValueError, match="8 worlds cannot tell 8 factors apart"):
         worlds.effects(made[:8])
 
