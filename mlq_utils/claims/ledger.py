@@ -20,6 +20,7 @@ import yaml
 from mlq_utils.claims.evidence import measure, select
 from mlq_utils.claims.frames import FRAMES
 from mlq_utils.data import PACKAGE_DATA, one_of
+from mlq_utils.experiments import worlds
 from mlq_utils.scoring.intervals import LEVEL, Resampled
 
 CLAIMS_FILE = PACKAGE_DATA / "claims" / "claims.yaml"
@@ -39,7 +40,7 @@ VERDICTS = (*_WORDS["llama"], UNTESTED, *filter(None, _WORDS["toy"]), CONSTRUCTE
 
 _CLAIM_FIELDS = ("key", "section", "quote", "claim", "supports", "reason", "history", "chapter")
 _TEST_FIELDS = ("source", "numbers", "measured", "resample", "words", "holds", "fails")
-_OPTIONAL_FIELDS = ("in_part", "why", "constructed")
+_OPTIONAL_FIELDS = ("in_part", "why", "constructed", "worlds")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +108,7 @@ class Test:
             "numbers": self.fields["words"].format(**numbers),
             "why": why if verdict != _WORDS["toy"][0] else "",
             "decided_by": " ".join(others),
+            "worlds": worlds.seen(self.fields["worlds"]) if "worlds" in self.fields else "",
         }
 
 
@@ -185,9 +187,10 @@ def table(level: float = LEVEL) -> pd.DataFrame:
     Returns:
         One row per claim and kind of evidence: the claim's fields, `strand` ("llama" or "toy"),
         `evidence`, `verdict` (one of `VERDICTS`), `effect` with its interval (`low` to `high`) and
-        what it is (`measured`), `numbers` (in words), `why` the toy differs, where it does, and
-        `decided_by`, the languages without any one of which the verdict would be another. A claim
-        without evidence about LLaMA has a row whose `numbers` say what is missing.
+        what it is (`measured`), `numbers` (in words), `why` the toy differs, where it does,
+        `decided_by`, the languages without any one of which the verdict would be another, and in
+        how many `worlds` the toy shows the like. A claim without evidence about LLaMA has a row
+        whose `numbers` say what is missing.
     """
     rows = []
     for claim in read():

@@ -191,7 +191,7 @@ def test_numbers_are_measured_told_and_judged(claim, test, ledger):
 def test_the_table(ledger):
     needed = (
         "key claim quote section strand evidence verdict measured effect low high numbers why "
-        "decided_by chapter supports reason history"
+        "decided_by worlds chapter supports reason history"
     )
     assert set(needed.split()) == set(ledger)
     for strand, rows in ledger.groupby("strand"):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlq_utils import cli
+from mlq_utils import claims, cli
 from mlq_utils.corpora import cldr
 from mlq_utils.experiments import Spec, Store, run_all, runner, worlds
 from mlq_utils.experiments.worlds import World
@@ -157,6 +157,17 @@ def test_what_moves_a_language_and_where_something_is_seen():
     assert worlds.seen("others_rise >= 0", found) == "in 6 of 6 worlds"
     assert worlds.seen("others_rise > 0", found[:1]) == "in 1 of 1 worlds"
     assert worlds.seen("others_rise > 0", []) == ""
+
+
+def test_the_ledger_says_in_how_many_worlds_the_like_is_seen(monkeypatch):
+    rises = {("ro", code): 90 for code in worlds._GROUPS["named"]}
+    monkeypatch.setattr(worlds, "records", lambda: [record(rises)])
+    asked = [test for claim in claims.read() for test in claim.tests if "worlds" in test.fields]
+    assert {test.evidence for test in asked} == {"trained"}
+    rows = {test.where: test.row()["worlds"] for test in asked}
+    assert rows.pop("the claim 'others-rise' (trained)") == "in 1 of 1 worlds"
+    assert rows.pop("the claim 'afrikaans' (trained)") == "in 0 of 1 worlds"
+    assert rows and set(rows.values()) <= {"in 0 of 1 worlds", "in 1 of 1 worlds"}
 
 
 def test_effects_are_found_with_their_intervals(monkeypatch):
