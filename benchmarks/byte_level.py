@@ -17,10 +17,10 @@ import tyro
 
 from mlq_utils import corpora, experiments, modeling
 from mlq_utils.data import PACKAGE_DATA, atomic_write
-from mlq_utils.experiments import Spec, runner
+from mlq_utils.experiments import Spec
 from mlq_utils.experiments.spec import TASKS
 from mlq_utils.experiments.store import Store
-from mlq_utils.modeling import Extension, extension, pretraining
+from mlq_utils.modeling import Extension, extension
 
 BASE = Path("_build/byte_level")
 TABLE = PACKAGE_DATA / "recorded/byte_level.csv"
@@ -34,6 +34,8 @@ learned nothing in a first look."""
 
 def base() -> str:
     """Return the folder of the base, which is pretrained if it is missing."""
+    from mlq_utils.modeling import pretraining  # late, since readers of the table need no torch
+
     if not (BASE / "pretraining.json").exists():
         pretraining.pretrain(BASE, 0, pretraining.RECIPE | {"byte_level": True})
     return str(BASE)
@@ -62,6 +64,8 @@ def reached(language: str) -> pd.Series:
 
     See `extension.reached`. Tokens are relative to those before.
     """
+    from mlq_utils.experiments import runner  # late, as above
+
     spec = Spec((language,), extension=_extension("mean"), base=base())
     model = modeling.load(spec.base)
     before = model.tokenizer
