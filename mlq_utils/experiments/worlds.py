@@ -40,6 +40,8 @@ PLAN = yaml.safe_load((FOLDER / "predictions.yaml").read_text("utf8"))
 FACTORS: dict[str, dict[str, Any]] = PLAN["factors"]
 OUTCOMES: dict[str, str] = PLAN["outcomes"]
 """What is compared, by name, in words."""
+SCALES: dict[int, dict[str, Any]] = PLAN["scales"]
+"""What of the recipe a scale changes."""
 _GROUPS: dict[str, list[str]] = PLAN["languages"]
 BASE_HOURS, BASE_GB = 0.55, 0.013
 """What pretraining takes of one core, and its base of the disk."""
@@ -52,15 +54,19 @@ class World:
     Attributes:
         high: The factors at their high level, such as "ACF".
         seed: Random seed of its text, tokenizer and weights. Defaults to 0.
+        scale: How many times the parameters and the text of the packaged base it has, of `SCALES`.
+            Defaults to 1.
     """
 
     high: str = ""
     seed: int = 0
+    scale: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse an unknown factor."""
+        """Refuse an unknown factor or scale."""
         for letter in self.high:
             one_of("factor", letter, FACTORS)
+        one_of("scale", str(self.scale), map(str, SCALES))
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
@@ -75,7 +81,7 @@ class World:
         changes = [FACTORS[letter].get("recipe", {}) for letter in self.high]
         mix = reduce(dict.__or__, (each.get("mix", {}) for each in changes), mix)
         recipe = reduce(dict.__or__, changes, SETTINGS["recipe"])
-        return recipe | {"mix": asdict(Mix(**mix, ciphers=self.ciphers))}
+        return recipe | SCALES[self.scale] | {"mix": asdict(Mix(**mix, ciphers=self.ciphers))}
 
     @property
     def ciphers(self) -> tuple[str, ...]:
@@ -90,8 +96,8 @@ class World:
         return f"world-{digest[:32]}"
 
     def cost(self) -> int:
-        """Return the same for each, since all take as long."""
-        return 1
+        """Return the same for each of a scale, since all take as long."""
+        return self.scale**2
 
     def base(self, store: Store) -> Path:
         """Return the folder of its base. Without changes and with the seed 0 it is packaged."""
@@ -212,7 +218,7 @@ def _codes(names: Sequence[str], tuned: Sequence[str]) -> list[str]:
     return [code for name in names for code in whole.get(name, [name])]
 
 
-def design() -> list[World]:
+def design(scale: int = 1) -> list[World]:
     """Return all worlds: a fraction of all combinations of levels, and the replicates."""
     full, generated = PLAN["design"]["full"], PLAN["design"]["generated"]
     worlds = []
@@ -220,8 +226,9 @@ def design() -> list[World]:
         level = dict(zip(full, chosen, strict=True))
         for letter, word in generated.items():  # high if an odd number of its letters is
             level[letter] = sum(level[x] for x in word) % 2 == 1
-        worlds.append(World("".join(sorted(x for x, is_high in level.items() if is_high))))
-    return worlds + [World("", seed) for seed in PLAN["design"]["replicates"]]
+        high = "".join(sorted(letter for letter, is_high in level.items() if is_high))
+        worlds.append(World(high, scale=scale))
+    return worlds + [World("", seed, scale) for seed in PLAN["design"]["replicates"]]
 
 
 def aliases() -> list[str]:
@@ -233,10 +240,10 @@ def aliases() -> list[str]:
     return [" = ".join(pairs) for pairs in groups.values()]
 
 
-def records(store: Store | None = None) -> list[dict[str, Any]]:
+def records(store: Store | None = None, scale: int = 1) -> list[dict[str, Any]]:
     """Return the records of the worlds that are done, in the store or in the package."""
     store = store or Store(STORE, FOLDER)
-    found = store.get_all(world.identity() for world in design())
+    found = store.get_all(world.identity() for world in design(scale))
     return [record for record in found.values() if record and record["status"] == "done"]
 
 
@@ -430,27 +437,37 @@ def seen(rule: str, found: Sequence[Mapping[str, Any]] | None = None) -> str:
     return f"{said}; by {changes} ({letter}): {counts[0]} where high, {counts[1]} where low"
 
 
-def plan(store: Store) -> pd.DataFrame:
-    """Return what the design takes: a row per world, with hours of one core and GB of disk."""
+def plan(store: Store, scale: int = 1) -> pd.DataFrame:
+    """Return what the design takes: a row per world, with hours of one core and GB of disk.
+
+    Hours at another scale than 1 are extrapolated by the number of operations.
+    """
     # All worlds have the same runs, which are planned as if they were of the packaged base.
     alike = [replace(s, base="mini", ciphers=()) for s in World().specs(store)]
-    each = planning.plan(alike, Store(Path(store.url) / "none"), card="cpu")["hours"]
+    each = planning.plan(alike, Store(Path(store.url) / "none"), card="cpu")["hours"] * scale
     rows = []
-    for world in design():
+    for world in design(scale):
         done = store.get(world.identity()) is not None
         made = (world.base(store) / "pretraining.json").exists()
         missing = [not done] * len(each)
         if made and not done:
             keys = [spec.identity() for spec in world.specs(store)]
             missing = [record is None for record in store.get_all(keys).values()]
-        hours = each[missing].sum() + BASE_HOURS * (not done and not made)
+        hours = each[missing].sum() + BASE_HOURS * scale**2 * (not done and not made)
         about = {"world": world.high or "none", "seed": world.seed, "done": done}
-        rows.append(about | {"pretrained": made, "hours": hours, "gb": BASE_GB * (not made)})
+        rows.append(
+            about | {"pretrained": made, "hours": hours, "gb": BASE_GB * scale * (not made)}
+        )
     return pd.DataFrame(rows)
 
 
 def report(
-    command: Literal["plan", "run", "ship"], /, *, store: str = STORE, workers: int | None = 1
+    command: Literal["plan", "run", "ship"],
+    /,
+    *,
+    store: str = STORE,
+    workers: int | None = 1,
+    scale: int = 1,
 ) -> str:
     """Plan the worlds, or make those that the store lacks.
 
@@ -460,26 +477,28 @@ def report(
         store: Folder where bases and records are kept.
         workers: Number of processes. None stands for the Dask cluster whose scheduler's address is
             in MLQ_CLUSTER or, if it is not set, one process per GPU or core.
+        scale: 1, or 10 for bases with ten times the parameters and ten times the text.
 
     Raises:
-        ValueError: The store is not a folder, or no text can have the composition of a world.
+        ValueError: The store is not a folder, the scale is unknown, or no text can have the
+            composition of a world.
         SystemExit: Worlds have failed; the message names them.
     """
     kept = Store(store, FOLDER)
     if not Path(kept.url).is_absolute():
         raise ValueError(f"bases need a folder, and {store} is none")
     if command == "ship":
-        found = records(kept)
+        found = [record for each in SCALES for record in records(kept, each)]
         write_lines(FOLDER / "worlds.jsonl", found)
-        return f"{len(found)} of {len(design())} worlds are in {FOLDER}."
-    frame = plan(kept)
+        return f"{len(found)} worlds are in {FOLDER}."
+    frame = plan(kept, scale)
     whole = f"{frame['hours'].sum():.1f} hours of one core, {frame['gb'].sum():.2f} GB of disk"
     text = f"{frame.round(2).to_string(index=False)}\n\n{frame['done'].sum()} of {len(frame)} "
     text += f"worlds are done; the others take {whole}."
     if command == "plan":
         return text
     print(text, flush=True)
-    made = run_all(design(), kept, workers=workers)
+    made = run_all(design(scale), kept, workers=workers)
     if failed := [record for record in made if record["status"] != "done"]:
         names = [f"{r['spec']['high'] or 'none'} {r['spec']['seed']}: {r['error']}" for r in failed]
         raise SystemExit(f"{len(failed)} of {len(made)} worlds failed:\n" + "\n".join(names))

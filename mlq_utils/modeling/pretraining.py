@@ -1,4 +1,4 @@
-"""Pretraining of the mini base model: a LLaMA of three million parameters, on two cores.
+"""Pretraining of the mini base model: a LLaMA of three million parameters, on a core or a GPU.
 
     mlq pretrain --seed 0 --folder base
 
@@ -10,8 +10,6 @@ goes on.
 
 import json
 import math
-import os
-import platform
 from collections import Counter
 from dataclasses import asdict
 from importlib.metadata import version
@@ -33,15 +31,15 @@ from mlq_utils import tokenization
 from mlq_utils.corpora import cldr
 from mlq_utils.data import PACKAGE_DATA
 from mlq_utils.modeling import checkpoint, pretraining_text
-from mlq_utils.modeling.distributed import fast_bf16
-from mlq_utils.modeling.precision import DTYPES, computing_in
+from mlq_utils.modeling.distributed import hardware, placement
+from mlq_utils.modeling.precision import DTYPES, choose_precision, computing_in
 from mlq_utils.modeling.pretraining_text import Mix
 from mlq_utils.modeling.training import allocate
 from mlq_utils.tokenization.tokenizer import Tokenizer
 
-CPU = torch.device("cpu")
 ARCHITECTURE = pretraining_text.SETTINGS["architecture"]
-"""Arguments of `LlamaConfig` besides the size of the vocabulary."""
+"""Arguments of `LlamaConfig` besides the size of the vocabulary. Those of a recipe's `architecture`
+replace them."""
 RECIPE = {"mix": asdict(Mix())} | pretraining_text.SETTINGS["recipe"]
 """How the packaged base was made; `pretraining.yaml` in the package data explains it."""
 PIECE_PHRASES = 2000
@@ -140,8 +138,10 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     tokenizer = train_tokenizer(seed, recipe)
     packed, text = pack(tokenizer, seed, recipe)
     torch.manual_seed(seed)
-    config = LlamaConfig(vocab_size=len(tokenizer), **ARCHITECTURE)
-    model = AutoModelForCausalLM.from_config(config)
+    architecture = ARCHITECTURE | recipe.get("architecture", {})
+    config = LlamaConfig(vocab_size=len(tokenizer), **architecture)
+    device, _ = placement()
+    model = AutoModelForCausalLM.from_config(config).to(device)
     both = optimizers(model, recipe)
     steps = {"num_training_steps": recipe["steps"], "num_decay_steps": recipe["steps"] // 2}
     steps["num_warmup_steps"] = recipe["warmup_steps"]
@@ -151,7 +151,7 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
         allocate([p for group in optimizer.param_groups for p in group["params"]], optimizer)
     path, weights = folder / "checkpoint.safetensors", dict(model.named_parameters())
     moments = {weight: kept for optimizer in both for weight, kept in optimizer.state.items()}
-    run = checkpoint.identity(model, seed, recipe, ARCHITECTURE)
+    run = checkpoint.identity(model, seed, recipe, architecture)
     progress = checkpoint.load(path, run, weights, moments) or {"losses": [], "seconds": 0.0}
     losses, before = progress["losses"], progress["seconds"]
     for rate in rates:
@@ -160,7 +160,8 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     start = saved = perf_counter()
     for step in tqdm(range(len(losses), recipe["steps"]), desc="steps", disable=None):
         rows = slice(step * recipe["batch_size"], (step + 1) * recipe["batch_size"])
-        loss = _step(model, both, torch.from_numpy(packed[rows].astype(np.int64)), recipe)
+        ids = torch.from_numpy(packed[rows].astype(np.int64)).to(device)
+        loss = _step(model, both, ids, recipe)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {step}")
         losses.append(loss)
@@ -173,7 +174,8 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
             saved = now
     seconds = round(progress["seconds"])
     record = {"seed": seed, "recipe": recipe, "text": text, "seconds": seconds}
-    _write(folder, model, tokenizer, record, losses)
+    record["architecture"] = architecture | {"parameters": model.num_parameters()}
+    _write(folder, model.cpu(), tokenizer, record, losses)
     path.unlink(missing_ok=True)
     return model
 
@@ -181,7 +183,7 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
 def _step(
     model: LlamaForCausalLM, both: list[torch.optim.Optimizer], ids: torch.Tensor, recipe: dict
 ) -> float:
-    with computing_in(model, DTYPES["bf16" if fast_bf16(CPU) else "fp32"]):
+    with computing_in(model, DTYPES[choose_precision(model)]):
         loss = model(input_ids=ids, labels=ids).loss
         loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe["max_grad_norm"])
@@ -203,9 +205,8 @@ def _write(
     every = max(1, len(losses) // 100)
     means = {n: float(np.mean(losses[n : n + every])) for n in range(0, len(losses), every)}
     record = record | {
-        "architecture": ARCHITECTURE | {"parameters": model.num_parameters()},
         "loss": {str(n): round(mean, 4) for n, mean in means.items()},
-        "hardware": f"{os.cpu_count()} {platform.machine()} cores, bf16 {fast_bf16(CPU)}",
+        "hardware": hardware(),
         "versions": {p: version(p) for p in ("torch", "transformers", "sentencepiece", "babel")},
     }
     (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n", "utf8")

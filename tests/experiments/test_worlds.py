@@ -7,6 +7,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from mlq_utils import claims, cli
 from mlq_utils.corpora import cldr
@@ -47,6 +49,25 @@ def test_the_world_without_changes_is_the_packaged_base():
     recipes = [json.loads(json.dumps(r)) for r in (World().recipe, pretraining.RECIPE)]
     assert recipes[0] == recipes[1]
     assert set(worlds._GROUPS["named"]) == set(pretraining_languages())
+
+
+def test_a_world_at_ten_times_the_scale_is_another_one(tmp_path, capsys):
+    one, ten = World("BE"), World("BE", scale=10)
+    assert ten.recipe["mix"] == one.recipe["mix"] and ten.identity() != one.identity()
+    assert ten.recipe["steps"] == 10 * one.recipe["steps"]
+    sizes = []
+    for world in (one, ten):
+        changed = pretraining.ARCHITECTURE | world.recipe.get("architecture", {})
+        with torch.device("meta"):
+            layers = LlamaForCausalLM(LlamaConfig(vocab_size=9, **changed)).model.layers
+        sizes.append(sum(weight.numel() for weight in layers.parameters()))
+    assert 8 < sizes[1] / sizes[0] < 15
+    assert World(scale=10).base(Store(tmp_path)) != World().base(Store(tmp_path))
+    hours = [worlds.plan(Store(tmp_path), scale)["hours"] for scale in (1, 10)]
+    assert 10 * hours[0].sum() < hours[1].sum() < 100 * hours[0].sum()
+    with pytest.raises(ValueError, match="unknown scale '5'"):
+        World(scale=5)
+    assert cli.main(["worlds", "plan", "--store", str(tmp_path), "--scale", "5"]) == 2
 
 
 def test_predictions_are_of_what_is_there():
@@ -225,7 +246,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(worlds, "PLAN", worlds.PLAN | {"runs": runs, "sentences": 4})
     monkeypatch.setitem(worlds.FACTORS["H"]["recipe"], "vocabulary_size", 1100)
     made = [World("EH"), World("", 1)]
-    monkeypatch.setattr(worlds, "design", lambda: made)
+    monkeypatch.setattr(worlds, "design", lambda scale=1: made if scale == 1 else [])
     return made
 
 
@@ -257,7 +278,7 @@ def test_worlds_are_made_once_and_one_that_fails_costs_only_itself(
     monkeypatch.setattr(pretraining, "pretrain", lambda *_: pytest.fail("pretrained again"))
     found = run_all(tiny, Store(tmp_path / "copy"))
     first = found[0]
-    assert first["spec"] == {"high": "EH", "seed": 0}
+    assert first["spec"] == {"high": "EH", "seed": 0, "scale": 1}
     assert {row["tuned_on"] for row in first["scores"]} == {"", "hu"}
     # Hungarian is read byte by byte where it is enciphered, each sign in four of them.
     tokens = [world["tokens_per_char"] for world in found]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from mlq_utils import languages, tokenization
 from mlq_utils.corpora import cldr
-from mlq_utils.modeling import pretraining, pretraining_text
+from mlq_utils.modeling import precision, pretraining, pretraining_text
 
 SMALL = pretraining.RECIPE | {
     "vocabulary_size": 700,
@@ -173,7 +173,7 @@ def test_packing_loses_nothing():
 def test_an_interrupted_run_leaves_no_model_and_goes_on_to_the_same(tmp_path, monkeypatch, kept):
     if kept:
         monkeypatch.setattr(pretraining, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(pretraining, "fast_bf16", lambda _: False)
+    monkeypatch.setattr(precision, "fast_bf16", lambda _: False)
     monkeypatch.setattr(
         pretraining, "ARCHITECTURE", pretraining.ARCHITECTURE | {"num_hidden_layers": 1}
     )
