@@ -15,7 +15,7 @@ import pandas as pd
 
 from mlq_utils import modeling, quadrants
 from mlq_utils.data import PACKAGE_DATA
-from mlq_utils.experiments import planning, runner
+from mlq_utils.experiments import drawing, planning, runner
 from mlq_utils.experiments.spec import Spec, default_store
 from mlq_utils.languages import codes, get
 from mlq_utils.scoring import KINDS, intervals
@@ -70,7 +70,7 @@ def diagnose(
     record = runner.run(spec, default_store())  # before the model is loaded here, too
     model = modeling.load(base, dtype=dtype, **options)
     model.model.to(device)
-    texts = {code: runner.pairs_to_test(spec, code) for code in targets}
+    texts = {code: drawing.pairs_to_test(spec, code) for code in targets}
     english = list(dict.fromkeys(text for pairs in texts.values() for text in pairs["source"]))
     bits, states = modeling.read(model, english)
     known = dict(zip(english, states.swapaxes(0, 1), strict=True))
@@ -106,7 +106,7 @@ def _measured(
         **_named("bits_per_char", bits, characters),
         **{name: score[name] for name in ("spbleu", "spbleu_low", "spbleu_high")},
         **{kind: (score["errors"][kind] or 0) / score["sentences"] for kind in KINDS},
-        "lost_letters": runner.lost_letters(model, pairs["target"])[0],
+        "lost_letters": drawing.lost_letters(model, pairs["target"])[0],
     }
 
 
@@ -193,7 +193,7 @@ def text(frame: pd.DataFrame) -> str:
         plain=loss["family and script"],
         worse=", ".join(worse.index[worse]) or "none",
     )
-    lost = frame.loc[frame["lost_letters"] > runner.UNKNOWN, "language"]
+    lost = frame.loc[frame["lost_letters"] > drawing.UNKNOWN, "language"]
     note += f" The tokenizer cannot represent {', '.join(lost)}." * bool(len(lost))
     shown = frame[[name for name in frame if not name.endswith(("_low", "_high"))]]
     return f"{shown.round(2).to_string(index=False)}\n\n{' '.join(note.split())}"

@@ -22,26 +22,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlq_utils import corpora, languages, modeling, scoring
+from mlq_utils import corpora, modeling, scoring
 from mlq_utils.corpora import cldr
-from mlq_utils.experiments import exporting
-from mlq_utils.experiments.spec import TASKS, TEST_SEED, Spec, default_store, losses, lost, scores
+from mlq_utils.experiments import drawing, exporting
+from mlq_utils.experiments.spec import TASKS, Spec, default_store, losses, lost, scores
 from mlq_utils.experiments.store import Store
 from mlq_utils.modeling import bases, distributed, extension, memory, prompts, training, translation
 from mlq_utils.scoring import error_types, intervals
 from mlq_utils.tokenization import PREFIXES, PrefixShortener
 
-TASKS_SEED = 1_000_001
-"""Random seed for the English tasks of a panel, which no run is tuned on."""
 VOCABULARY_SIZES = {"cldr": 5000, "mc4": 100_000}
 """Maximum number of lines that new pieces are learned from; other texts are used in full."""
 VOCABULARY_SEED = 1
 CHECKPOINTS = Path(os.environ.get("MLQ_CHECKPOINTS") or "_build/checkpoints")
 """Folder for checkpoints of unfinished training. A full FT of LLaMA-7B needs 162 GB, for two."""
-MIN_STEPS = 10
-"""Fewest steps of training on own pairs, which are those of the mini world's warm-up."""
-UNKNOWN = 0.05
-"""Largest share of the letters of own pairs that a tokenizer may lack."""
 PART_SECONDS = 10.0
 """Targets that took longer to translate are stored at once, others with the whole record."""
 
@@ -167,13 +161,8 @@ def left_out(record: dict[str, Any]) -> str:
     drawn = record["training"]["drawn"]
     (code,) = drawn["pairs"]
     read, used = drawn["read"][code], drawn["pairs"][code]
-    lost = _lost(drawn["left_out"][code])
+    lost = drawing.counted(drawn["left_out"][code])
     return f"{code}: {read} pairs read, {used} tuned on; left out: {lost}"
-
-
-def _lost(counts: dict[str, int]) -> str:
-    named = [f"{number} {why.replace('_', ' ')}" for why, number in counts.items() if number]
-    return ", ".join(named) or "none"
 
 
 def _keep(
@@ -201,7 +190,7 @@ def _compute(
         error_types.words_of("flores200")
     if spec.test[0] != "cldr" or spec.own:
         for code in (*spec.targets, *spec.panel):
-            _texts_to_read(spec, code)
+            drawing.texts_to_read(spec, code)
     parts = distributed.broadcast_from_main(lambda: _kept(spec, store))
     trained = next((part["training"] for part, _ in parts.values()), None)
     panel = {}
@@ -235,7 +224,7 @@ def _tune(
     adapter: bool = False,
 ) -> tuple[modeling.Model, dict[str, Any] | None]:
     """Return the model to translate with, and what training took or None for the untuned base."""
-    frame = _tuning_data(spec) if spec.languages else pd.DataFrame()
+    frame = drawing.tuning_data(spec) if spec.languages else pd.DataFrame()
     with memory.phase("loading the model"):
         device, dtype = modeling.placement()
         if spec.languages and dtype.itemsize < 4:
@@ -248,7 +237,7 @@ def _tune(
     if not spec.languages:
         return base, None
     if spec.pairs or spec.language:
-        _check_letters(base, frame["prompt" if spec.into_english else "target"])
+        drawing.check_letters(base, frame["prompt" if spec.into_english else "target"])
     if spec.extension:
         base = extended(spec, base)
     if spec.shorten is not None:
@@ -283,92 +272,13 @@ def extended(spec: Spec, base: modeling.Model) -> modeling.Model:
     return extension.extend(base, pieces, how.start, how.ranked, spec.seed, text)
 
 
-def _tuning_data(spec: Spec) -> pd.DataFrame:
-    """Return the prompts and targets to tune on, with those of the panel that are replayed."""
-    frame, parts = _own_data(spec), []
-    panel = [code for code in spec.panel if code != TASKS]
-    share, rest = divmod(spec.replay, len(panel) or 1)
-    pairs = {code: share + (n < rest) for n, code in enumerate(panel)}
-    if tasks := pairs.pop("en", 0):
-        parts.append(_english(spec, tasks, spec.seed))
-    if pairs := {code: size for code, size in pairs.items() if size}:
-        parts.append(_mixture(spec, pairs))
-    whole = pd.concat([frame, *parts], ignore_index=True)
-    whole.attrs = frame.attrs | ({"replayed": spec.replay} if parts else {})
-    return whole
-
-
-def _own_data(spec: Spec) -> pd.DataFrame:
-    if spec.languages == ("en",):
-        return _english(spec, spec.size, spec.seed)
-    if spec.pairs:
-        kept = _own_pairs(spec)
-        drawn = corpora.draw(kept, spec.size, spec.seed)
-        frame = prompts.tuning(drawn, spec.spoken(spec.own), spec.into_english)
-        counts = {"pairs": len(drawn), **kept.attrs}
-        frame.attrs = {name: {spec.own: value} for name, value in counts.items()}
-        return frame
-    share, rest = divmod(spec.size, len(spec.languages))
-    pairs = {spec.spoken(code): share + (n < rest) for n, code in enumerate(spec.languages)}
-    return _mixture(spec, pairs)
-
-
-def _english(spec: Spec, size: int, seed: int) -> pd.DataFrame:
-    tasks = prompts.english_tasks if spec.corpus[0] == "cldr" else prompts.alpaca
-    return tasks(size, seed)
-
-
-def _mixture(spec: Spec, pairs: dict[Any, int]) -> pd.DataFrame:
-    corpus = spec.corpus[0] if len(spec.corpus) == 1 else spec.corpus
-    return prompts.mixture(pairs, corpus=corpus, seed=spec.seed, into_english=spec.into_english)
-
-
-def _own_pairs(spec: Spec) -> pd.DataFrame:
-    """Return the cleaned pairs of a run that are not tested on.
-
-    Raises:
-        ValueError: Too few are left for `MIN_STEPS` steps.
-    """
-    script = languages.get(spec.spoken(spec.own)).script
-    tested = pairs_to_test(spec, spec.own) if spec.own in spec.targets else None
-    kept = corpora.clean(spec.pairs.read(), script, tested)
-    used = min(len(kept), spec.size)
-    steps = math.ceil(used / spec.batch_size) * spec.epochs
-    if spec.languages and steps < MIN_STEPS:
-        raise ValueError(
-            f"{spec.pairs.file}: {used} of {kept.attrs['read']} pairs are left to tune on (left "
-            f"out: {_lost(kept.attrs['left_out'])}). They make {steps} steps, and fewer than "
-            f"{MIN_STEPS} teach nothing: bring more pairs, or more epochs of smaller batches"
-        )
-    return kept
-
-
-def lost_letters(base: modeling.Model, texts: pd.Series) -> tuple[float, set[str]]:
-    """Return the share of the letters of texts that a tokenizer cannot represent, and which."""
-    some = texts.head(200).tolist()
-    back = set("".join(map(base.tokenizer.decode, base.tokenizer.encode(some))).casefold())
-    letters = [letter for letter in "".join(some).casefold() if letter.isalpha()]
-    lost = [letter for letter in letters if letter not in back]
-    return len(lost) / max(1, len(letters)), set(lost)
-
-
-def _check_letters(base: modeling.Model, texts: pd.Series) -> None:
-    """Refuse a tokenizer that cannot represent the letters of texts in the language."""
-    share, lost = lost_letters(base, texts)
-    if share > UNKNOWN:
-        raise ValueError(
-            f"the tokenizer of {base.name} has no tokens for {share:.0%} of the letters of your "
-            f"language, such as {' '.join(sorted(lost)[:8])}: choose a base that has, or with bytes"
-        )
-
-
 def _score(spec: Spec, base: modeling.Model, target: str) -> Part:
     """Translate and score one target."""
-    test = _sentences(spec, target)
+    test = drawing.sentences(spec, target)
     sources, references = test["source"].tolist(), test["target"].tolist()
     language = spec.spoken(target)
     asked = [prompts.translation(language, source, spec.into_english) for source in sources]
-    text = _untested(spec, target)
+    text = drawing.untested(spec, target)
     cap = spec.cap or (
         translation.scaled_cap(base.tokenizer, text) if len(text) else modeling.PAPER_CAP
     )
@@ -401,7 +311,7 @@ def _points(
     pieces = scoring.cldr_spm() if spec.test[0] == "cldr" else None
     bleu = scoring.spbleu(found, references, tokenizer=pieces)
     chrf = scoring.chrf(found, references)
-    words = {"cap_hit": cap_hit, "corpus": _words(spec)}
+    words = {"cap_hit": cap_hit, "corpus": drawing.words_corpus(spec)}
     if spec.into_english:
         words["source_language"], language = language, "en"
     with cldr.enciphered(()):  # words to recognise languages by are plain
@@ -418,15 +328,9 @@ def _points(
     }
 
 
-def _texts_to_read(spec: Spec, code: str) -> pd.DataFrame:
-    if code == TASKS:
-        return _english(spec, spec.test_size, TASKS_SEED)
-    return pairs_to_test(spec, code)
-
-
 def _read(spec: Spec, base: modeling.Model, code: str) -> dict[str, Any]:
     """Return how well a model reads the test sentences of a language, or answers to `TASKS`."""
-    frame = _texts_to_read(spec, code)
+    frame = drawing.texts_to_read(spec, code)
     texts, before = frame["target"], frame["prompt"].tolist() if code == TASKS else None
     bits, _ = modeling.read(base, texts.tolist(), before, hidden=False)
     characters = texts.str.len().tolist()
@@ -435,51 +339,3 @@ def _read(spec: Spec, base: modeling.Model, code: str) -> dict[str, Any]:
     found = dict(zip(names, np.round([value, low, high], 4).tolist(), strict=True))
     sides = {"bits": bits.round(2).tolist(), "characters": characters}
     return {"language": code, **found, "sentences": int(n), **sides}
-
-
-def _words(spec: Spec) -> str:
-    """Return the corpus whose words tell languages apart."""
-    return "cldr" if spec.test[0] == "cldr" else "flores200"
-
-
-def _sentences(spec: Spec, target: str) -> pd.DataFrame:
-    """Return the sentences that a target is scored on, as `source` and `target`."""
-    return _directed(spec, pairs_to_test(spec, target))
-
-
-def _directed(spec: Spec, pairs: pd.DataFrame) -> pd.DataFrame:
-    swapped = {"source": "target", "target": "source"}
-    return pairs.rename(columns=swapped) if spec.into_english else pairs
-
-
-def pairs_to_test(spec: Spec, target: str) -> pd.DataFrame:
-    """Return pairs of English and a target."""
-    (name, split), language = spec.test, spec.spoken(target)
-    if target == spec.own and spec.test_pairs:
-        found = spec.test_pairs.read()
-        return found[found.apply(lambda side: side.str.strip() != "").all(axis=1)].head(
-            spec.test_size
-        )
-    if target == spec.own and spec.held_out:
-        kept = corpora.clean(spec.pairs.read(), languages.get(language).script)
-        return corpora.draw(kept, spec.test_size, TEST_SEED)
-    if name == "cldr":
-        return corpora.load(name, language, split, size=spec.test_size, seed=TEST_SEED)
-    return corpora.load(name, language, split).head(spec.test_size)
-
-
-def _untested(spec: Spec, target: str) -> pd.Series:
-    """Return text, none of it tested, that shows how long and in which words a target is written.
-
-    There is none of a language that has only a test set.
-    """
-    language = spec.spoken(target)
-    if target == spec.own and spec.pairs:
-        frame = _own_pairs(spec)
-    elif not languages.covers(name := _words(spec), language):
-        return pd.Series(dtype=str)
-    elif name == "cldr":
-        frame = corpora.load("cldr", language, "train", size=200, seed=TEST_SEED)
-    else:
-        frame = corpora.load("flores200", language, "dev")
-    return _directed(spec, frame)["target"]

@@ -15,7 +15,7 @@ from sacrebleu.tokenizers import tokenizer_spm
 from mlq_utils import cli, experiments, languages, modeling, scoring
 from mlq_utils.corpora import Pairs
 from mlq_utils.corpora import loading as corpora
-from mlq_utils.experiments import Spec, runner
+from mlq_utils.experiments import Spec, drawing, runner
 from mlq_utils.experiments.store import Store
 from mlq_utils.languages import Language
 from mlq_utils.modeling import distributed, training
@@ -257,9 +257,9 @@ def test_the_schedule_is_the_one_named():
 
 def test_tuning_data_is_shared_equally():
     spec = Spec(languages=("ro", "fr", "de"), size=10)
-    counts = runner._tuning_data(spec)["language"].value_counts()
+    counts = drawing.tuning_data(spec)["language"].value_counts()
     assert counts.to_dict() == {"ro": 4, "fr": 3, "de": 3}
-    assert set(runner._tuning_data(Spec(languages=("en",), size=7))["language"]) == {"en"}
+    assert set(drawing.tuning_data(Spec(languages=("en",), size=7))["language"]) == {"en"}
 
 
 def test_the_report_has_scores_and_examples(base, tmp_path):

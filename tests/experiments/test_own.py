@@ -10,7 +10,7 @@ import pytest
 
 from mlq_utils import cli, corpora, experiments, languages, modeling, tokenization
 from mlq_utils.corpora import Pairs
-from mlq_utils.experiments import Spec, runner, spec_of
+from mlq_utils.experiments import Spec, drawing, runner, spec_of
 from mlq_utils.experiments.store import Store
 from mlq_utils.languages import Language
 from mlq_utils.modeling.extension import Extension
@@ -54,7 +54,7 @@ def test_a_run_on_own_pairs_says_what_was_left_out(record, spec, store):
     assert (lost["in_test"], lost["repeated"], lost["empty"]) == (4, 1, 1) and lost["identical"]
     assert "qeu: 400 pairs read, 320 tuned on; left out: 1 empty" in runner.report(spec, store)
     tested = store.hypotheses(record["identity"]).query("target_language == 'qeu'")
-    tuned = runner._tuning_data(spec)
+    tuned = drawing.tuning_data(spec)
     assert tuned["prompt"].str.startswith("### Instruction:\nTranslate English to New Bas").all()
     assert not set(tested["target"]) & set(tuned["target"])
 
@@ -94,18 +94,18 @@ def test_a_run_carries_its_language_to_other_processes(spec):
 @pytest.mark.parametrize("code", ["eu", "sq", "si", "br", "yue"])
 def test_other_languages_of_cldr_work_at_once(code):
     spec = Spec((code,), (code, "ro"), into_english=code == "br")
-    frame = runner._tuning_data(spec)
+    frame = drawing.tuning_data(spec)
     assert len(frame) == 600 and set(frame["language"]) == {code}
-    assert len(runner._sentences(spec, code)) == 40
+    assert len(drawing.sentences(spec, code)) == 40
 
 
 def test_into_english(spec, tmp_path):
     back = dataclasses.replace(spec, into_english=True, targets=("qeu", "ro"))
-    forth = runner._sentences(spec, "qeu")
-    assert runner._sentences(back, "qeu")["source"].tolist() == forth["target"].tolist()
-    frame = runner._tuning_data(back)
+    forth = drawing.sentences(spec, "qeu")
+    assert drawing.sentences(back, "qeu")["source"].tolist() == forth["target"].tolist()
+    frame = drawing.tuning_data(back)
     assert frame["prompt"].str.startswith("### Instruction:\nTranslate New Basque to Eng").all()
-    assert set(frame["target"]) == set(runner._tuning_data(spec)["prompt"].str.split("\n").str[3])
+    assert set(frame["target"]) == set(drawing.tuning_data(spec)["prompt"].str.split("\n").str[3])
     record = experiments.run(back, Store(tmp_path), progress=False)
     assert record["status"] == "done"
     (first, _) = experiments.scores([record])["into_english"]
@@ -117,11 +117,11 @@ def test_a_test_set_of_its_own(spec, file, tmp_path):
     rows = pd.read_csv(file, sep="\t", header=None).iloc[[7, 50, 60]]
     rows.to_csv(tmp_path / "test.tsv", sep="\t", header=False, index=False)
     own = dataclasses.replace(spec, test_pairs=Pairs(str(tmp_path / "test.tsv")))
-    assert runner._sentences(own, "qeu")["target"].tolist() == rows[1].tolist()
-    assert runner._tuning_data(own).attrs["left_out"]["qeu"]["in_test"] == 3
-    assert not set(runner._tuning_data(own)["target"]) & set(rows[1])
+    assert drawing.sentences(own, "qeu")["target"].tolist() == rows[1].tolist()
+    assert drawing.tuning_data(own).attrs["left_out"]["qeu"]["in_test"] == 3
+    assert not set(drawing.tuning_data(own)["target"]) & set(rows[1])
     untuned = own.untuned()
-    assert runner._sentences(untuned, "qeu")["target"].tolist() == rows[1].tolist()
+    assert drawing.sentences(untuned, "qeu")["target"].tolist() == rows[1].tolist()
     assert dataclasses.replace(own, targets=("af",)).untuned().own == ""
     turned = dataclasses.replace(own, targets=("af", "qeu"))
     assert turned.untuned().targets == ("qeu", "af")
@@ -170,9 +170,9 @@ def test_too_few_pairs_are_refused_with_the_reason(spec, tmp_path, monkeypatch, 
 def test_a_script_that_the_tokenizer_lacks(base):
     latin = tokenization.train(["abc def"] * 9, 20, byte_fallback=False)
     model = dataclasses.replace(modeling.load(base), tokenizer=latin)
-    runner._check_letters(model, pd.Series(["abc", "def"]))
+    drawing.check_letters(model, pd.Series(["abc", "def"]))
     with pytest.raises(ValueError, match=r"no tokens for 100% of the letters .*, such as ක ව"):
-        runner._check_letters(model, pd.Series(["වක"]))
+        drawing.check_letters(model, pd.Series(["වක"]))
 
 
 def test_an_own_language_is_learned_from_and_planned(spec):

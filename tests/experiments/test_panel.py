@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mlq_utils import cli, corpora, experiments, modeling
-from mlq_utils.experiments import Spec, Store, losses, runner
+from mlq_utils.experiments import Spec, Store, drawing, losses
 from mlq_utils.experiments.spec import lost
 from mlq_utils.modeling import reading
 
@@ -142,8 +142,8 @@ def test_the_panel_is_replayed_beside_the_language(small):
     spec = dataclasses.replace(
         small, languages=("cy",), panel=("en", "ro", "fr", "tasks"), replay=20
     )
-    frame = runner._tuning_data(spec)
-    alone = runner._tuning_data(dataclasses.replace(spec, replay=0))
+    frame = drawing.tuning_data(spec)
+    alone = drawing.tuning_data(dataclasses.replace(spec, replay=0))
     assert len(alone) == 24 and len(frame) == 44
     pd.testing.assert_frame_equal(frame.iloc[:24], alone)
     added = frame.iloc[24:]["prompt"]
@@ -151,7 +151,7 @@ def test_the_panel_is_replayed_beside_the_language(small):
         name: added.str.contains(f"into {name}|to {name}").sum() for name in ("Romanian", "French")
     }
     assert counts == {"Romanian": 7, "French": 6}
-    tested = {text for code in ("ro", "fr") for text in runner.pairs_to_test(spec, code)["target"]}
+    tested = {text for code in ("ro", "fr") for text in drawing.pairs_to_test(spec, code)["target"]}
     assert not tested & set(frame["target"])
     assert frame.attrs["replayed"] == 20 and frame.attrs["pairs"] == {"cy": 24}
     assert spec.untuned() == dataclasses.replace(spec, replay=0).untuned()

@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mlq_utils import claims, cli
 from mlq_utils.corpora import cldr
-from mlq_utils.experiments import Spec, Store, run_all, runner, worlds
+from mlq_utils.experiments import Spec, Store, run_all, worlds
+from mlq_utils.experiments.spec import TEST_SEED
 from mlq_utils.experiments.worlds import World
 from mlq_utils.modeling import pretraining
 from mlq_utils.modeling.pretraining_text import pretraining_languages
@@ -270,7 +271,7 @@ def test_worlds_are_made_once_and_one_that_fails_costs_only_itself(
     store_made = Store(tmp_path / "store")
     for spec in tiny[0].specs(store_made):
         kept = store_made.hypotheses(spec.identity())
-        expected = cldr.pairs("hu", "test", 4, seed=runner.TEST_SEED)
+        expected = cldr.pairs("hu", "test", 4, seed=TEST_SEED)
         hungarian = kept[kept["target_language"] == "hu"]
         assert hungarian["target"].tolist() == expected["target"].tolist()
     # A copy of the folder has all that is needed.
