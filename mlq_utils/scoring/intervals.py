@@ -61,6 +61,12 @@ def table(rows: Mapping[Hashable, pd.Series]) -> pd.DataFrame:
     return pd.DataFrame(dict(rows)).T.astype({"n": int}).rename(columns=names).round(2)
 
 
+def words(found: pd.Series, form: str = ".2f") -> str:
+    """Return a result of `mean`, `ratio` or `rank_correlation` as text, "0.71 (0.42 to 0.90)"."""
+    middle, low, high = found.iloc[:3]
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})".replace("-", "−")
+
+
 def _interval(name: str, reduce: Callable, values: np.ndarray, *draws: int) -> pd.Series:
     rows = pd.DataFrame({"row": range(len(values))})
     compute = lambda times: pd.DataFrame({"effect": reduce(values, times)})  # noqa: E731

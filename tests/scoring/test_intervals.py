@@ -79,3 +79,10 @@ def test_a_table_of_intervals_reads_as_rows():
 def test_rank_correlation_needs_pairs():
     with pytest.raises(ValueError, match="unequal lengths: 2 and 3"):
         intervals.rank_correlation([1, 2], [1, 2, 3])
+
+
+def test_a_result_in_words():
+    found = intervals.mean([1.0, 1.0, -4.0, -6.0])
+    text = intervals.words(found, "+.1f")
+    assert text == f"−2.0 (−{-found['low']:.1f} to {found['high']:+.1f})".replace("-", "−")
+    assert intervals.words(intervals.ratio([1, 2], [2, 4])) == "0.50 (0.50 to 0.50)"
