@@ -24,8 +24,9 @@ from mlq_utils.modeling.pretraining_text import Mix, pretraining_languages
 
 SETTINGS = yaml.safe_load((PACKAGE_DATA / "calibration.yaml").read_text("utf8"))
 FACTS: dict[str, dict[str, str]] = SETTINGS["facts"]
-RECIPES = {name: Mix(**mix) for name, mix in SETTINGS["recipes"].items()}
-"""The composition of the text by the name of the recipe, from the least change to the most."""
+RECIPES: dict[str, dict] = SETTINGS["recipes"]
+"""The fields of `Mix` by the name of the recipe, from the least change to the most, and the number of
+`steps` where it is another than that of the packaged base."""
 BASES = Path("_build/calibration")
 TABLE = PACKAGE_DATA / "calibration.csv"
 SEEDS = (0, 1, 2)
@@ -33,7 +34,9 @@ SEEDS = (0, 1, 2)
 
 def base(name: str) -> Path:
     """Return the folder of a recipe's base, which is pretrained if it is missing."""
-    recipe = pretraining.RECIPE | {"mix": asdict(RECIPES[one_of("recipe", name, RECIPES)])}
+    mix = dict(RECIPES[one_of("recipe", name, RECIPES)])
+    steps = mix.pop("steps", pretraining.RECIPE["steps"])
+    recipe = pretraining.RECIPE | {"mix": asdict(Mix(**mix)), "steps": steps}
     folder = BASES / name.replace(",", "").replace(" ", "-")
     if not (folder / "pretraining.json").exists():
         pretraining.pretrain(folder, 0, recipe)
@@ -96,7 +99,7 @@ def main(names: tuple[str, ...] = (), /, *, workers: int = 1) -> None:
         row = row.loc[[recipe for recipe in RECIPES if recipe in row.index]]
         with atomic_write(TABLE) as path:
             row.round(4).to_csv(path, index_label="recipe")
-        print(row.join(met(row), rsuffix=" (fact)").T.to_string(), flush=True)
+        print(row.join(met(row).add_suffix(" (fact)")).T.to_string(), flush=True)
 
 
 if __name__ == "__main__":
