@@ -25,8 +25,8 @@ from mlq_utils.modeling.pretraining_text import Mix, pretraining_languages
 SETTINGS = yaml.safe_load((PACKAGE_DATA / "calibration.yaml").read_text("utf8"))
 FACTS: dict[str, dict[str, str]] = SETTINGS["facts"]
 RECIPES: dict[str, dict] = SETTINGS["recipes"]
-"""The fields of `Mix` by the name of the recipe, from the least change to the most, and the number of
-`steps` where it is another than that of the packaged base."""
+"""The fields of `Mix` by the name of the recipe, from the least change to the most, and the number
+of `steps` where it is another than that of the packaged base."""
 BASES = Path("_build/calibration")
 TABLE = PACKAGE_DATA / "calibration.csv"
 SEEDS = (0, 1, 2)
