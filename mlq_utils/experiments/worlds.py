@@ -107,22 +107,20 @@ class World:
 
     def specs(self, store: Store) -> list[Spec]:
         """Return the runs of its base."""
-        return [spec for grid in PLAN["runs"] for spec in self._runs(grid, str(self.base(store)))]
-
-    def _runs(self, grid: Mapping[str, Any], base: str) -> list[Spec]:
-        rates, own = grid.get("learning_rate", [None]), ("languages", "learning_rate", "targets")
-        fixed = {name: value for name, value in grid.items() if name not in own}
-        fixed |= {"test_size": PLAN["sentences"], "base": base}
-        return [
-            Spec(
-                tuple(tuned),
-                tuple(dict.fromkeys(_codes(grid["targets"], tuned))),
-                learning_rate=rate,
-                ciphers=self.ciphers,
-                **fixed,
+        all_share = {"test_size": PLAN["sentences"], "ciphers": self.ciphers}
+        all_share["base"] = str(self.base(store))
+        specs = []
+        for grid in PLAN["runs"]:
+            fixed = {"languages": [[]], "learning_rate": [None]} | grid
+            targets, axes = (
+                fixed.pop("targets"),
+                (fixed.pop("languages"), fixed.pop("learning_rate")),
             )
-            for rate, tuned in itertools.product(rates, grid.get("languages", [[]]))
-        ]
+            for tuned, rate in itertools.product(*axes):
+                codes = tuple(dict.fromkeys(_codes(targets, tuned)))
+                run = {"learning_rate": rate, **fixed, **all_share}
+                specs.append(Spec(tuple(tuned), codes, **run))
+        return specs
 
     def run(self, store: Store, *, progress: bool | None = None) -> dict[str, Any]:
         """Pretrain its base, tune and score it, and return the record.
@@ -170,6 +168,7 @@ class World:
 _COLUMNS = ["tuned_on", "strategy", "size", "learning_rate", "target", "spbleu", "spbleu_low"]
 _COLUMNS += ["spbleu_high", "chrf", "reference_bits_per_char", "sentences", "source_copy"]
 _COLUMNS += ["oscillation", "off_target", "empty"]
+_NAMES = ["names_seen", "names_seen_right", "names_unseen", "names_unseen_right"]
 NAMED = ("territory", "language")
 """The kinds of items that have one name each, whatever the number or the day."""
 
@@ -191,25 +190,24 @@ def names(spec: Spec, hypotheses: pd.DataFrame) -> list[dict[str, int]]:
     Returns:
         For each target, in order, the numbers of `names_seen` by tuning and `names_unseen`, with
         those that occur in the translation, `names_seen_right` and `names_unseen_right`. A name
-        has been seen if the pairs that were tuned on have it, in whatever language.
+        has been seen if the pairs that were tuned on have it, in whatever language. English tasks
+        are no pairs.
     """
-    tuned = [cldr.drawn(code, "train", spec.size, spec.seed) for code in spec.languages]
-    seen, counts = {item for items in itertools.chain(*tuned) for item in items}, []
+    tuned = [cldr.drawn(c, "train", spec.size, spec.seed) for c in spec.languages if c != "en"]
+    known, counts = {item for items in itertools.chain(*tuned) for item in items}, []
     for target in spec.targets:
-        count = dict.fromkeys(
-            (f"names_{s}{r}" for s in ("seen", "unseen") for r in ("", "_right")), 0
-        )
         book = cldr.phrasebook(target)
         found = hypotheses["hypothesis"][hypotheses["target_language"] == target]
-        for items, text in zip(
-            cldr.drawn(target, "test", len(found), TEST_SEED), found, strict=True
-        ):
-            for item in items:
-                if item[0] in NAMED:
-                    key = f"names_{'seen' if item in seen else 'unseen'}"
-                    count[key] += 1
-                    count[f"{key}_right"] += book.render((item,)) in text
-        counts.append(count)
+        test = cldr.drawn(target, "test", len(found), TEST_SEED)
+        pairs = [
+            (item in known, book.render((item,)) in text)
+            for items, text in zip(test, found, strict=True)
+            for item in items
+            if item[0] in NAMED
+        ]
+        right = [[is_right for old, is_right in pairs if old == kind] for kind in (True, False)]
+        numbers = [number for each in right for number in (len(each), sum(each))]
+        counts.append(dict(zip(_NAMES, numbers, strict=True)))
     return counts
 
 
