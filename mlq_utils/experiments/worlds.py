@@ -275,13 +275,20 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
     keys = ["strategy", "learning_rate", "tuned_on", "target"]
     few = scores[scores["size"] < Spec.size].set_index(["tuned_on", "target"])
     scores = scores[scores["size"] == Spec.size]
-    points = scores.set_index(keys)["spbleu"].sort_index()
-    untuned = points["embed", 0.0, ""]
+    points, bits = (
+        scores.set_index(keys)[column].sort_index()
+        for column in ("spbleu", "reference_bits_per_char")
+    )
     others, named = _GROUPS["others"], _GROUPS["named"]
 
-    def change(tuned_on: str, targets: Sequence[str], way: tuple = ("embed", 0.0)) -> float:
+    def change(
+        tuned_on: str,
+        targets: Sequence[str],
+        way: tuple = ("embed", 0.0),
+        values: pd.Series = points,
+    ) -> float:
         kept = [code for code in targets if code != tuned_on or len(targets) == 1]
-        return float((points[(*way, tuned_on)][kept] - untuned[kept]).mean())
+        return float((values[(*way, tuned_on)] - values["embed", 0.0, ""])[kept].mean())
 
     def own(*codes: str, way: tuple = ("embed", 0.0)) -> float:
         return float(np.mean([change(code, [code], way) for code in codes]))
@@ -294,7 +301,7 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
     first = scores[(scores["tuned_on"] == "") & scores["target"].isin(others)]
     both = pd.DataFrame({code: points["embed", 0.0, code] for code in ("ro", "lt")}).loc[named]
     return {
-        "untuned": float(untuned[others].mean()),
+        "untuned": float(points["embed", 0.0, ""][others].mean()),
         "copies": float(first["source_copy"].sum() / first["sentences"].sum()),
         "english_lifts": change("en", others),
         "english_lifts_dosed": change("en", _GROUPS["dosed"]),
@@ -311,6 +318,9 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
         "helpers": (change("lt", others) + change("jv", others)) / 2,
         "bytes": own("km", "te"),
         "bytes_full": own("km", way=("full", 0.003)),
+        "others_bits": change("ro", others, values=bits),
+        "own_bits": change("ro", ["ro"], values=bits),
+        "helpers_bits": sum(change(code, others, values=bits) for code in ("lt", "jv")) / 2,
     }
 
 

@@ -93,6 +93,7 @@ def record(changes, high="", seed=0):
             "learning_rate": spec.learning_rate,
             "target": target,
             "spbleu": changes.get(("+".join(spec.languages), target), 10.0),
+            "reference_bits_per_char": 4 - changes.get(("+".join(spec.languages), target), 0) / 50,
             "source_copy": 3,
             "sentences": 6,
             "names_seen": 8,
@@ -119,6 +120,9 @@ def test_outcomes_are_what_they_are_said_to_be():
     assert found["frequency"] == pytest.approx(16 / 3) and found["english_lifts"] == 1
     assert found["hungarian"] == 5 and found["kin"] == 5 and found["helpers"] == 1.5
     assert found["bytes"] == 2 and found["bytes_full"] == 4
+    assert found["own_bits"] == pytest.approx(-0.8)
+    assert found["others_bits"] == pytest.approx(-26 / 50 / 8)
+    assert found["helpers_bits"] == pytest.approx(-(26 + 18) / 50 / 8 / 2)
 
 
 def test_names_are_counted_by_whether_tuning_saw_them():
