@@ -14,7 +14,7 @@ import pandas as pd
 
 from mlq_utils import languages, paper, quadrants, tokenization
 from mlq_utils.book.pages import column_words
-from mlq_utils.experiments import studies
+from mlq_utils.experiments import studies, worlds
 
 FOLDER = "_static/downloads"
 """Where the files lie in the site."""
@@ -34,6 +34,14 @@ def _runs() -> pd.DataFrame:
     found = pd.concat({name: studies.scores(name) for name in studies.STUDIES}, names=["study"])
     found = found.reset_index("study").dropna(axis="columns", how="all")
     return found.assign(found=found["found"].map(json.dumps, na_action="ignore"))
+
+
+def _worlds() -> pd.DataFrame:
+    """Return the scores of the toy's other bases."""
+    scores = {
+        (r["spec"]["high"], r["spec"]["seed"]): pd.DataFrame(r["scores"]) for r in worlds.records()
+    }
+    return pd.concat(scores, names=["high", "base_seed"]).reset_index(["high", "base_seed"])
 
 
 DOWNLOADS = {
@@ -70,6 +78,7 @@ DOWNLOADS = {
         _OURS,
         partial(tokenization.recorded, "shortening"),
     ),
+    "worlds": Download("The toy's other bases: scores in each world", _OURS, _worlds),
     "toy_runs": Download("The toy: scores of all recorded runs", _OURS, _runs),
 }
 """What can be downloaded, by the name of the files."""

@@ -308,3 +308,13 @@ def test_a_killed_world_keeps_its_base_and_its_runs(tiny, tmp_path, monkeypatch)
     frame = worlds.plan(store)
     assert frame["pretrained"].tolist() == [True, False] and not frame["done"].any()
     assert frame["hours"][0] < frame["hours"][1] - worlds.BASE_HOURS / 2
+
+
+def test_the_shipped_worlds_are_those_of_the_design(tmp_path):
+    store = Store(tmp_path, worlds.FOLDER)
+    found = [record for scale in worlds.SCALES for record in worlds.records(store, scale)]
+    assert len(found) == len(store.shipped_records) > 0
+    values = pd.DataFrame([worlds.outcomes(record) for record in found])
+    assert np.isfinite(values).all(axis=None) and set(values) == set(worlds.OUTCOMES)
+    assigned = worlds.assigned(found)
+    assert (assigned["share"] < 0.2).all() and (assigned["tokens_per_char"] > 0.2).all()
