@@ -348,9 +348,9 @@ def effects(
 
     found = records() if found is None else found
     worlds = [World(**record["spec"]) for record in found]
-    levels = np.array([[1, *(x in world.high for x in FACTORS)] for world in worlds], float)
+    levels = _levels([world.high for world in worlds])
     free = len(worlds) - len(FACTORS) - 1
-    if free < 1 or np.linalg.matrix_rank(levels) < levels.shape[1]:
+    if free < 1 or np.linalg.matrix_rank(levels) <= len(FACTORS):
         raise ValueError(f"{len(worlds)} worlds cannot tell {len(FACTORS)} factors apart")
     values = pd.DataFrame([outcomes(record) for record in found])
     inverse = np.linalg.inv(levels.T @ levels)
@@ -369,6 +369,11 @@ def effects(
     columns = ["factor", "outcome", "effect", "low", "high", "scale"]
     columns += ["predicted_by_paper", "predicted_by_rival", "verdict"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _levels(high: Sequence[str]) -> np.ndarray:
+    """Return 1 and the levels of all factors, 0 or 1, a row per world."""
+    return np.array([[1, *(letter in one for letter in FACTORS)] for one in high], float)
 
 
 def _sign(low: float, high: float, small: float) -> str:
@@ -426,7 +431,8 @@ def seen(rule: str, found: Sequence[Mapping[str, Any]] | None = None) -> str:
 
     Returns:
         Words, or "" if no world is done. A factor is named if the shares of the worlds that show
-        it differ by a half or more between its levels.
+        it differ by a half or more between its levels, and enough worlds are done to tell factors
+        apart.
     """
     found = records() if found is None else found
     if not found:
@@ -437,7 +443,7 @@ def seen(rule: str, found: Sequence[Mapping[str, Any]] | None = None) -> str:
     said = f"in {held.sum()} of {len(found)} worlds"
     shares = _differences(held.to_frame("held"), high)["held"].abs()
     letter = shares.idxmax()
-    if shares[letter] < 0.5:
+    if shares[letter] < 0.5 or np.linalg.matrix_rank(_levels(high)) <= len(FACTORS):
         return said
     is_high = high.str.contains(letter)
     counts = [f"{held[level].sum()} of {level.sum()}" for level in (is_high, ~is_high)]

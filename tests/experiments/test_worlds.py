@@ -175,13 +175,13 @@ def test_what_moves_a_language_and_where_something_is_seen():
     (row,) = worlds.moved(pd.DataFrame(rows)).to_dict("records")
     assert [row[kind] for kind in QUADRANTS] == [2, 3, 0, 1]
     assert row["factor"] == "B" and row["share"] == pytest.approx(1)
-    high = {("ro", "de"): 90, ("ro", "fr"): 90}
-    found = [record({} if "B" in h else high, h, seed) for h, seed in places]
+    rises = {("ro", "de"): 90, ("ro", "fr"): 90}
+    found = [record({} if "B" in w.high else rises, w.high, w.seed) for w in worlds.design()]
     assert worlds.seen("others_rise > scale / 8", found) == (
-        "in 3 of 6 worlds; by text in named languages (B): 0 of 3 where high, 3 of 3 where low"
+        "in 12 of 20 worlds; by text in named languages (B): 0 of 8 where high, 12 of 12 where low"
     )
-    assert worlds.seen("others_rise >= 0", found) == "in 6 of 6 worlds"
-    assert worlds.seen("others_rise > 0", found[:1]) == "in 1 of 1 worlds"
+    assert worlds.seen("others_rise > scale / 8", found[:5]) == "in 4 of 5 worlds"  # which factor?
+    assert worlds.seen("others_rise >= 0", found) == "in 20 of 20 worlds"
     assert worlds.seen("others_rise > 0", []) == ""
 
 
