@@ -11,6 +11,7 @@ import copy
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cache
@@ -27,6 +28,10 @@ from mlq_utils.modeling.strategies import decoder_layers
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it gives up."""
+SETTLING = 0.5
+"""Seconds that the threads of a group get at the end. One that gives back a tensor needs the
+interpreter for it, and aborts the process ("terminate called without an active exception") if the
+interpreter has ended meanwhile; leaving the group does not end these threads."""
 
 # Batches differ in shape, which would leave holes between blocks of memory. Torch reads this when
 # CUDA starts, unless PYTORCH_CUDA_ALLOC_CONF is set.
@@ -55,6 +60,7 @@ def _leave() -> None:
         sys.stderr.flush()
         os._exit(1)
     torch.distributed.destroy_process_group()
+    time.sleep(SETTLING)
 
 
 if hasattr(os, "register_at_fork"):
