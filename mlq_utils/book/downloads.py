@@ -37,7 +37,7 @@ def _runs() -> pd.DataFrame:
 
 
 def _worlds() -> pd.DataFrame:
-    """Return the scores of the toy's other bases."""
+    """Return the scores of the worlds, bases of the toy's kind."""
     scores = {
         (r["spec"]["high"], r["spec"]["seed"]): pd.DataFrame(r["scores"]) for r in worlds.records()
     }
@@ -78,7 +78,7 @@ DOWNLOADS = {
         _OURS,
         partial(tokenization.recorded, "shortening"),
     ),
-    "worlds": Download("The toy's other bases: scores in each world", _OURS, _worlds),
+    "worlds": Download("Worlds, bases of the toy's kind: their scores", _OURS, _worlds),
     "toy_runs": Download("The toy: scores of all recorded runs", _OURS, _runs),
 }
 """What can be downloaded, by the name of the files."""

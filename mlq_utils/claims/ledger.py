@@ -94,10 +94,10 @@ class Test:
             one_of(f"number of {self.where}:", name, known)
         return sample
 
-    def row(self, level: float = LEVEL) -> dict[str, Any]:
-        """Return what `table` says of this test alone."""
+    def row(self, level: float, others: pd.DataFrame) -> dict[str, Any]:
+        """Return what `table` says of this test alone, given `worlds.table`."""
         numbers = self.sample.numbers(level)
-        verdict, others = self.judge(level)
+        verdict, languages = self.judge(level)
         why = self.fields.get("constructed") or self.fields.get("why", "")
         return {
             "strand": STRANDS[self.evidence],
@@ -107,8 +107,8 @@ class Test:
             **{name: numbers[name] for name in ("effect", "low", "high")},
             "numbers": self.fields["words"].format(**numbers),
             "why": why if verdict != _WORDS["toy"][0] else "",
-            "decided_by": " ".join(others),
-            "worlds": worlds.seen(self.fields["worlds"]) if "worlds" in self.fields else "",
+            "decided_by": " ".join(languages),
+            "worlds": worlds.seen(rule, others) if (rule := self.fields.get("worlds")) else "",
         }
 
 
@@ -192,9 +192,9 @@ def table(level: float = LEVEL) -> pd.DataFrame:
         how many `worlds` the toy shows the like. A claim without evidence about LLaMA has a row
         whose `numbers` say what is missing.
     """
-    rows = []
+    rows, others = [], worlds.table()
     for claim in read():
-        found = [test.row(level) for test in claim.tests]
+        found = [test.row(level, others) for test in claim.tests]
         if "untested" in claim.fields:
             missing = {"strand": "llama", "verdict": UNTESTED, "numbers": claim.fields["untested"]}
             found.insert(0, missing)

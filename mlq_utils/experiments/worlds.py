@@ -190,8 +190,7 @@ def names(spec: Spec, hypotheses: pd.DataFrame) -> list[dict[str, int]]:
     Returns:
         For each target, in order, the numbers of `names_seen` by tuning and `names_unseen`, with
         those that occur in the translation, `names_seen_right` and `names_unseen_right`. A name
-        has been seen if the pairs that were tuned on have it, in whatever language. English tasks
-        are no pairs.
+        is seen if the pairs tuned on have it, in whatever language. English tasks are no pairs.
     """
     tuned = [cldr.drawn(c, "train", spec.size, spec.seed) for c in spec.languages if c != "en"]
     known, counts = {item for items in itertools.chain(*tuned) for item in items}, []
@@ -281,16 +280,13 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
     )
     others, named = _GROUPS["others"], _GROUPS["named"]
 
-    def change(
-        tuned_on: str,
-        targets: Sequence[str],
-        way: tuple = ("embed", 0.0),
-        values: pd.Series = points,
-    ) -> float:
-        kept = [code for code in targets if code != tuned_on or len(targets) == 1]
-        return float((values[(*way, tuned_on)] - values["embed", 0.0, ""])[kept].mean())
+    embed = ("embed", 0.0)
 
-    def own(*codes: str, way: tuple = ("embed", 0.0)) -> float:
+    def change(tuned_on: str, targets: Sequence[str], way: tuple = embed, of=points) -> float:
+        kept = [code for code in targets if code != tuned_on or len(targets) == 1]
+        return float((of[(*way, tuned_on)] - of[(*embed, "")])[kept].mean())
+
+    def own(*codes: str, way: tuple = embed) -> float:
         return float(np.mean([change(code, [code], way) for code in codes]))
 
     def unseen(code: str) -> float:
@@ -318,9 +314,9 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
         "helpers": (change("lt", others) + change("jv", others)) / 2,
         "bytes": own("km", "te"),
         "bytes_full": own("km", way=("full", 0.003)),
-        "others_bits": change("ro", others, values=bits),
-        "own_bits": change("ro", ["ro"], values=bits),
-        "helpers_bits": sum(change(code, others, values=bits) for code in ("lt", "jv")) / 2,
+        "others_bits": change("ro", others, of=bits),
+        "own_bits": change("ro", ["ro"], of=bits),
+        "helpers_bits": sum(change(code, others, of=bits) for code in ("lt", "jv")) / 2,
     }
 
 
@@ -413,34 +409,39 @@ def moved(assignments: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(values: pd.DataFrame, high: pd.Series) -> pd.DataFrame:
-    """Return what worlds where a factor is high have on average more, a row per factor.
-
-    It is 0 if only one level of the factor is there.
-    """
+    """Return what worlds have more on average where a factor is high; 0 if one level is missing."""
     places = {letter: high.str.contains(letter).to_numpy() for letter in FACTORS}
     rows = {x: values[place].mean() - values[~place].mean() for x, place in places.items()}
     return pd.DataFrame(rows).T.fillna(0)
 
 
-def seen(rule: str, found: Sequence[Mapping[str, Any]] | None = None) -> str:
+def table(found: Sequence[Mapping[str, Any]] | None = None) -> pd.DataFrame:
+    """Return the `OUTCOMES` of worlds, by default of those that are done, a row each.
+
+    Further columns are `scale`, the highest score in the world, and `high`, its factors.
+    """
+    found = records() if found is None else found
+    frame = pd.DataFrame([outcomes(record) for record in found])
+    frame["scale"] = [max(row["spbleu"] for row in record["scores"]) for record in found]
+    frame["high"] = [record["spec"]["high"] for record in found]
+    return frame
+
+
+def seen(rule: str, worlds: pd.DataFrame) -> str:
     """Say in how many worlds something is seen, and on which factor that hangs.
 
     Args:
-        rule: An expression over `OUTCOMES` and `scale`, the highest score in the world.
-        found: Records of worlds. Defaults to those that are done.
+        rule: An expression over the columns of `table`.
+        worlds: A frame as `table` returns it.
 
     Returns:
-        Words, or "" if no world is done. A factor is named if the shares of the worlds that show
-        it differ by a half or more between its levels, and enough worlds are done to tell factors
-        apart.
+        Words, or "" if no world is done. A factor is named if its levels differ by a half or more
+        in the share of worlds that show it, and enough worlds are done to tell factors apart.
     """
-    found = records() if found is None else found
-    if not found:
+    if worlds.empty:
         return ""
-    values = pd.DataFrame([outcomes(record) for record in found])
-    values["scale"] = [max(row["spbleu"] for row in record["scores"]) for record in found]
-    held, high = values.eval(rule), pd.Series([record["spec"]["high"] for record in found])
-    said = f"in {held.sum()} of {len(found)} worlds"
+    held, high = worlds.eval(rule), worlds["high"]
+    said = f"in {held.sum()} of {len(worlds)} worlds"
     shares = _differences(held.to_frame("held"), high)["held"].abs()
     letter = shares.idxmax()
     if shares[letter] < 0.5 or np.linalg.matrix_rank(_levels(high)) <= len(FACTORS):

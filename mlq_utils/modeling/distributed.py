@@ -29,9 +29,8 @@ T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others before it gives up."""
 SETTLING = 0.5
-"""Seconds that the threads of a group get at the end. One that gives back a tensor needs the
-interpreter for it, and aborts the process ("terminate called without an active exception") if the
-interpreter has ended meanwhile; leaving the group does not end these threads."""
+"""Seconds that the threads of a group get at the end, since leaving does not end them. One that
+gives back a tensor when the interpreter has ended aborts the process ("terminate called …")."""
 
 # Batches differ in shape, which would leave holes between blocks of memory. Torch reads this when
 # CUDA starts, unless PYTORCH_CUDA_ALLOC_CONF is set.

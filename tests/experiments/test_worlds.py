@@ -177,20 +177,22 @@ def test_what_moves_a_language_and_where_something_is_seen():
     assert row["factor"] == "B" and row["share"] == pytest.approx(1)
     rises = {("ro", "de"): 90, ("ro", "fr"): 90}
     found = [record({} if "B" in w.high else rises, w.high, w.seed) for w in worlds.design()]
-    assert worlds.seen("others_rise > scale / 8", found) == (
+    assert worlds.seen("others_rise > scale / 8", worlds.table(found)) == (
         "in 12 of 20 worlds; by text in named languages (B): 0 of 8 where high, 12 of 12 where low"
     )
-    assert worlds.seen("others_rise > scale / 8", found[:5]) == "in 4 of 5 worlds"  # which factor?
-    assert worlds.seen("others_rise >= 0", found) == "in 20 of 20 worlds"
-    assert worlds.seen("others_rise > 0", []) == ""
+    assert worlds.seen("others_rise > scale / 8", worlds.table(found[:5])) == (
+        "in 4 of 5 worlds"  # which factor?
+    )
+    assert worlds.seen("others_rise >= 0", worlds.table(found)) == "in 20 of 20 worlds"
+    assert worlds.seen("others_rise > 0", worlds.table([])) == ""
 
 
-def test_the_ledger_says_in_how_many_worlds_the_like_is_seen(monkeypatch):
+def test_the_ledger_says_in_how_many_worlds_the_like_is_seen():
     rises = {("ro", code): 90 for code in worlds._GROUPS["named"]}
-    monkeypatch.setattr(worlds, "records", lambda: [record(rises)])
+    known = worlds.table([record(rises)])
     asked = [test for claim in claims.read() for test in claim.tests if "worlds" in test.fields]
     assert {test.evidence for test in asked} == {"trained"}
-    rows = {test.where: test.row()["worlds"] for test in asked}
+    rows = {test.where: test.row(0.95, known)["worlds"] for test in asked}
     assert rows.pop("the claim 'others-rise' (trained)") == "in 1 of 1 worlds"
     assert rows.pop("the claim 'afrikaans' (trained)") == "in 0 of 1 worlds"
     assert rows and set(rows.values()) <= {"in 0 of 1 worlds", "in 1 of 1 worlds"}
@@ -218,7 +220,8 @@ def test_effects_are_found_with_their_intervals(monkeypatch):
     assert (unsaid["verdict"] == "").all() and len(found) == 8 * len(worlds.OUTCOMES)
     wide = worlds.effects(made, level=0.999).set_index(["factor", "outcome"])
     assert wide.loc[("B", "others_rise"), "low"] < b["low"]
-    none = worlds.effects(made, small=1.0)
+    none = worlds.effects(made, small=1.0).set_index(["factor", "outcome"])
+    assert none.loc[("B", "others_rise"), "verdict"] == "paper"  # who predicts no effect
     assert set(none["verdict"]) <= {"", "paper", "rival", "both", "neither"}
     with pytest.raises(ValueError, match="8 worlds cannot tell 8 factors apart"):
         worlds.effects(made[:8])
