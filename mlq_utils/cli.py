@@ -241,7 +241,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Sequence[str]], Command]]] = {
     "trial": ("Try tuning on a few pairs, and say what to do.", _trial),
     "export": ("Export a tuned model to take it home.", _from("experiments.exporting", "export")),
     "sweep": ("Plan or make the paper's runs.", _from("experiments.sweep", "report")),
-    "worlds": ("Plan or make a family of bases.", _from("experiments.worlds", "report")),
+    "worlds": ("Plan or make a family of bases.", _from("experiments.family", "report")),
     "nlu": ("Score a model on language understanding.", _from("experiments.nlu", "report")),
     "book": ("Make the book of the current folder.", _from("book.pipeline", "book")),
     "studies": ("Make the missing runs of the book.", _from("experiments.studies", "ship")),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mlq_utils import languages, paper, quadrants, tokenization
 from mlq_utils.book.pages import column_words
-from mlq_utils.experiments import studies, worlds
+from mlq_utils.experiments import family, studies
 
 FOLDER = "_static/downloads"
 """Where the files lie in the site."""
@@ -39,7 +39,7 @@ def _runs() -> pd.DataFrame:
 def _worlds() -> pd.DataFrame:
     """Return the scores of the worlds, bases of the toy's kind."""
     scores = {
-        (r["spec"]["high"], r["spec"]["seed"]): pd.DataFrame(r["scores"]) for r in worlds.records()
+        (r["spec"]["high"], r["spec"]["seed"]): pd.DataFrame(r["scores"]) for r in family.records()
     }
     return pd.concat(scores, names=["high", "base_seed"]).reset_index(["high", "base_seed"])
 

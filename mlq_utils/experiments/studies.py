@@ -45,12 +45,12 @@ def group(name: str) -> tuple[str, ...]:
     Raises:
         ValueError: The group is unknown.
     """
-    return _codes([one_of("group of languages", name, _GROUPS)])
+    return _codes([one_of("group of languages", name, _GROUPS)], _GROUPS)
 
 
-def _codes(names: Iterable[str]) -> tuple[str, ...]:
+def _codes(names: Iterable[str], groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return the codes that codes and names of groups stand for, each once."""
-    parts = (_codes(_GROUPS[name]) if name in _GROUPS else (name,) for name in names)
+    parts = (_codes(groups[name], groups) if name in groups else (name,) for name in names)
     return tuple(dict.fromkeys(itertools.chain.from_iterable(parts)))
 
 
@@ -64,32 +64,39 @@ def specs(study: str) -> list[Spec]:
         ValueError: The study is unknown, or `Spec` refuses one of its runs.
     """
     grids = _LISTS["studies"][one_of("study", study, STUDIES)]
-    return list(dict.fromkeys(spec for grid in grids for spec in _runs(grid)))
+    return list(dict.fromkeys(spec for grid in grids for spec in runs(grid)))
 
 
-def _runs(grid: Mapping[str, Any]) -> Iterator[Spec]:
-    for fields in _product({name: grid[name] for name in grid if name != "targets"}):
+def runs(grid: Mapping[str, Any], groups: Mapping[str, Sequence[str]] = _GROUPS) -> Iterator[Spec]:
+    """Yield the runs of a grid, one for each combination of the values of its fields.
+
+    Args:
+        grid: Fields of `Spec`, each with a value or a list of values. "itself" among the targets
+            stands for what is tuned on, and a learning rate "sparing" for `SPARING_RATES`.
+        groups: Languages by names that stand for them in `languages` and `targets`.
+    """
+    for fields in _product({name: grid[name] for name in grid if name != "targets"}, groups):
         own = fields.get("languages", ())
         names = [[*own] if name == "itself" else [name] for name in grid["targets"]]
         if fields.get("learning_rate") == "sparing":
             fields["learning_rate"] = SPARING_RATES[fields["strategy"]]
-        yield Spec(targets=_codes(itertools.chain(*names)), **fields)
+        yield Spec(targets=_codes(itertools.chain(*names), groups), **fields)
 
 
-def _product(grid: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _product(grid: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Iterator[dict]:
     """Yield each combination of the values of fields."""
-    axes = {name: _axis(name, values) for name, values in grid.items()}
+    axes = {name: _axis(name, values, groups) for name, values in grid.items()}
     for values in itertools.product(*axes.values()):
         yield dict(zip(axes, values, strict=True))
 
 
-def _axis(name: str, values: Any) -> list[Any]:
+def _axis(name: str, values: Any, groups: Mapping[str, Sequence[str]]) -> list[Any]:
     """Return the values of a field, each in the form that `Spec` has it in."""
     if name == "extension":
-        return [Extension(**fields) for grid in values for fields in _product(grid)]
+        return [Extension(**fields) for grid in values for fields in _product(grid, groups)]
     if name == "languages":
-        mixtures = [_codes(one) for one in values if isinstance(one, list)]
-        return mixtures or [(code,) for code in _codes(values)]
+        mixtures = [_codes(one, groups) for one in values if isinstance(one, list)]
+        return mixtures or [(code,) for code in _codes(values, groups)]
     values = values if isinstance(values, list) else [values]
     return [tuple(value) if isinstance(value, list) else value for value in values]
 
