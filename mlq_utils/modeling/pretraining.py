@@ -10,6 +10,7 @@ goes on.
 
 import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import asdict
 from importlib.metadata import version
@@ -20,12 +21,7 @@ from time import perf_counter
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    get_wsd_schedule,
-)
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, get_wsd_schedule
 
 from mlq_utils import tokenization
 from mlq_utils.corpora import cldr
@@ -46,6 +42,8 @@ PIECE_PHRASES = 2000
 """Number of phrases for the tokenizer in each language of a recipe's `pieces`."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints."""
+COMPILE_FROM = 500
+"""Fewest steps for which compiling the model, which takes a minute or two, pays."""
 
 
 def train_tokenizer(seed: int, recipe: dict = RECIPE) -> Tokenizer:
@@ -149,6 +147,9 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     rates = [get_wsd_schedule(optimizer, **steps, **shape) for optimizer in both]
     for optimizer in both:
         allocate([p for group in optimizer.param_groups for p in group["params"]], optimizer)
+    if recipe["steps"] >= COMPILE_FROM and shutil.which("c++"):
+        torch._dynamo.config.suppress_errors = True  # what does not compile is computed as it is
+        model.forward = torch.compile(model.forward)
     path, weights = folder / "checkpoint.safetensors", dict(model.named_parameters())
     moments = {weight: kept for optimizer in both for weight, kept in optimizer.state.items()}
     run = checkpoint.identity(model, seed, recipe, architecture)
@@ -172,6 +173,7 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
         if now - saved >= SAVE_EVERY:
             checkpoint.save(path, run, progress, weights, moments)
             saved = now
+    vars(model).pop("forward", None)  # the compiled one
     seconds = round(progress["seconds"])
     record = {"seed": seed, "recipe": recipe, "text": text, "seconds": seconds}
     record["architecture"] = architecture | {"parameters": model.num_parameters()}

@@ -8,13 +8,7 @@ keeps what was measured of six tokenizers on FLORES-200.
 from mlq_utils.tokenization.analysis import analyse, fertility, overlap
 from mlq_utils.tokenization.record import checksums, ratios, recorded
 from mlq_utils.tokenization.shortening import OVERTOKENIZED, PREFIXES, PrefixShortener, gains
-from mlq_utils.tokenization.tokenizer import (
-    Tokenizer,
-    load,
-    train,
-    train_byte_level,
-    wrap,
-)
+from mlq_utils.tokenization.tokenizer import Tokenizer, load, train, train_byte_level, wrap
 
 __all__ = [
     "OVERTOKENIZED",

@@ -207,6 +207,31 @@ def test_an_interrupted_run_leaves_no_model_and_goes_on_to_the_same(tmp_path, mo
     assert len(loaded) == SMALL["vocabulary_size"] == saved["lm_head.weight"].shape[0]
 
 
+def test_a_compiled_base_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "fast_bf16", lambda _: False)
+    monkeypatch.setattr(
+        pretraining, "ARCHITECTURE", pretraining.ARCHITECTURE | {"num_hidden_layers": 1}
+    )
+    plain = pretraining.pretrain(tmp_path / "plain", 0, SMALL).state_dict()
+    compiler, compiled = torch.compile, []
+
+    def traced(forward):
+        """Trace the model as for compiling, and leave out the C++."""
+        compiled.append(forward)
+        return compiler(forward, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", traced)
+    monkeypatch.setattr(pretraining, "COMPILE_FROM", SMALL["steps"])
+    monkeypatch.setattr(pretraining.shutil, "which", lambda _: None)
+    pretraining.pretrain(tmp_path / "no compiler", 0, SMALL)
+    assert not compiled
+    monkeypatch.setattr(pretraining.shutil, "which", lambda name: name)
+    model = pretraining.pretrain(tmp_path / "compiled", 0, SMALL)
+    assert len(compiled) == 1 and model.forward == type(model).forward.__get__(model)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, plain[name])
+
+
 def test_muon_has_the_matrices_of_the_layers_and_adamw_the_rest():
     from transformers import LlamaConfig, LlamaForCausalLM
 
