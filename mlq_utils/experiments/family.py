@@ -38,7 +38,7 @@ SCALES: dict[int, dict[str, Any]] = PLAN["scales"]
 """What of the recipe a scale changes."""
 GROUPS: dict[str, list[str]] = PLAN["languages"]
 """Languages that share a role in the design, by the name of the role."""
-BASE_HOURS, BASE_GB = 0.55, 0.013
+BASE_HOURS, BASE_GB = 0.45, 0.013
 """What pretraining takes of one core, and its base of the disk."""
 
 
