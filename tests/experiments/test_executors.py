@@ -336,6 +336,8 @@ def test_a_run_that_kills_its_worker_fails_alone(small, tmp_path, cluster, inste
         if spec.size == 10_000:
             with log.open("a") as file:
                 file.write("x")
+            # Dask does not replace a process that ends while it is still being started.
+            time.sleep(0.5)
             os._exit(1)
         time.sleep(0.2)
         record(spec, store)
