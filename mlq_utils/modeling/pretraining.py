@@ -138,8 +138,7 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     torch.manual_seed(seed)
     architecture = ARCHITECTURE | recipe.get("architecture", {})
     config = LlamaConfig(vocab_size=len(tokenizer), **architecture)
-    device, _ = placement()
-    model = AutoModelForCausalLM.from_config(config).to(device)
+    model = AutoModelForCausalLM.from_config(config).to(device := placement()[0])
     both = optimizers(model, recipe)
     steps = {"num_training_steps": recipe["steps"], "num_decay_steps": recipe["steps"] // 2}
     steps["num_warmup_steps"] = recipe["warmup_steps"]
@@ -155,9 +154,8 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
     run = checkpoint.identity(model, seed, recipe, architecture)
     progress = checkpoint.load(path, run, weights, moments) or {"losses": [], "seconds": 0.0}
     losses, before = progress["losses"], progress["seconds"]
-    for rate in rates:
-        for _ in losses:
-            rate.step()
+    for rate in rates * len(losses):
+        rate.step()
     start = saved = perf_counter()
     for step in tqdm(range(len(losses), recipe["steps"]), desc="steps", disable=None):
         rows = slice(step * recipe["batch_size"], (step + 1) * recipe["batch_size"])
@@ -174,8 +172,7 @@ def pretrain(folder: Path, seed: int = 0, recipe: dict = RECIPE) -> LlamaForCaus
             checkpoint.save(path, run, progress, weights, moments)
             saved = now
     vars(model).pop("forward", None)  # the compiled one
-    seconds = round(progress["seconds"])
-    record = {"seed": seed, "recipe": recipe, "text": text, "seconds": seconds}
+    record = {"seed": seed, "recipe": recipe, "text": text, "seconds": round(progress["seconds"])}
     record["architecture"] = architecture | {"parameters": model.num_parameters()}
     _write(folder, model.cpu(), tokenizer, record, losses)
     path.unlink(missing_ok=True)
