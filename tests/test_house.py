@@ -21,7 +21,7 @@ FLOORS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = ("paper", "tokenization", "corpora", "quadrants", "scoring", "experiments", "claims")
-LINES = 13_739
+LINES = 13_738
 """Lines of the package. It is to come down to 8,500, so lower this number when it shrinks."""
 HEAVY = {"torch", "transformers", "peft", "accelerate"}
 

@@ -47,16 +47,11 @@ def assigned(found: Sequence[Mapping[str, Any]] | None = None) -> pd.DataFrame:
 def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
     """Return the `OUTCOMES` of a world from its record."""
     scores = pd.DataFrame(record["scores"]).fillna({"learning_rate": 0.0})
-    keys = ["strategy", "learning_rate", "tuned_on", "target"]
-    few = scores[scores["size"] < Spec.size].set_index(["tuned_on", "target"])
     scores = scores[scores["size"] == Spec.size]
-    points, bits = (
-        scores.set_index(keys)[column].sort_index()
-        for column in ("spbleu", "reference_bits_per_char")
-    )
-    others, named = GROUPS["others"], GROUPS["named"]
-
-    embed = ("embed", 0.0)
+    runs = scores.set_index(["strategy", "learning_rate", "tuned_on", "target"]).sort_index()
+    points, bits = runs["spbleu"], runs["reference_bits_per_char"]
+    others, named, embed = GROUPS["others"], GROUPS["named"], ("embed", 0.0)
+    names = names_right(record).loc["ro"]
 
     def change(tuned_on: str, targets: Sequence[str], way: tuple = embed, of=points) -> float:
         kept = [code for code in targets if code != tuned_on or len(targets) == 1]
@@ -64,11 +59,6 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
 
     def own(*codes: str, way: tuple = embed) -> float:
         return float(np.mean([change(code, [code], way) for code in codes]))
-
-    def unseen(code: str) -> float:
-        row = few.loc[code, code]
-        shares = [row[f"names_{s}_right"] / row[f"names_{s}"] for s in ("unseen", "seen")]
-        return shares[0] - shares[1]
 
     first = scores[(scores["tuned_on"] == "") & scores["target"].isin(others)]
     both = pd.DataFrame({code: points["embed", 0.0, code] for code in ("ro", "lt")}).loc[named]
@@ -79,7 +69,7 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
         "english_lifts_dosed": change("en", GROUPS["dosed"]),
         "others_rise": change("ro", others),
         "own_rise": own("ro"),
-        "unseen": unseen("ro"),
+        "unseen": names["unseen"] - names["seen"],
         "full_costs": change("ro", others, ("full", 0.003)),
         "same_order": float(both["ro"].corr(both["lt"], "spearman")),
         "frequency": change("ro", ["de", "fr", "ru"])
@@ -94,6 +84,17 @@ def outcomes(record: Mapping[str, Any]) -> dict[str, float]:
         "own_bits": change("ro", ["ro"], of=bits),
         "helpers_bits": sum(change(code, others, of=bits) for code in ("lt", "jv")) / 2,
     }
+
+
+def names_right(record: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the shares of names that are right after tuning on few pairs, `seen` and `unseen`."""
+    scores = pd.DataFrame(record["scores"])
+    own = (scores["size"] < Spec.size) & (scores["target"] == scores["tuned_on"])
+    few = scores[own].set_index("target")
+    shares = {
+        kind: few[f"names_{kind}_right"] / few[f"names_{kind}"] for kind in ("seen", "unseen")
+    }
+    return pd.DataFrame(shares)
 
 
 def effects(
@@ -152,10 +153,8 @@ def _sign(low: float, high: float, small: float) -> str:
 
 
 def _verdict(sign: str, paper: str, rival: str) -> str:
-    if not paper:
-        return ""
-    if not sign:
-        return "undecided"
+    if not (paper and sign):
+        return "undecided" if paper else ""
     met = {"paper": sign == paper, "rival": sign == rival}
     return "both" if all(met.values()) else next((who for who in met if met[who]), "neither")
 
@@ -174,13 +173,13 @@ def moved(assignments: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for code, worlds in assignments.groupby("language", sort=False):
         spread = pd.get_dummies(worlds["quadrant"]).reindex(columns=QUADRANTS, fill_value=False)
-        shares = _differences(spread, worlds["high"]).abs().sum(axis=1) / 2
+        shares = differences(spread, worlds["high"]).abs().sum(axis=1) / 2
         about = {"factor": shares.idxmax(), "share": shares.max()}
         rows.append({"language": code, **spread.sum(), **about})
     return pd.DataFrame(rows)
 
 
-def _differences(values: pd.DataFrame, high: pd.Series) -> pd.DataFrame:
+def differences(values: pd.DataFrame, high: pd.Series) -> pd.DataFrame:
     """Return what worlds have more on average where a factor is high; 0 if one level is missing."""
     places = {letter: high.str.contains(letter).to_numpy() for letter in FACTORS}
     rows = {x: values[place].mean() - values[~place].mean() for x, place in places.items()}
@@ -211,7 +210,7 @@ def seen(rule: str, worlds: pd.DataFrame) -> str:
         return ""
     held, high = worlds.eval(rule), worlds["high"]
     said = f"in {held.sum()} of {len(worlds)} worlds"
-    shares = _differences(held.to_frame("held"), high)["held"].abs()
+    shares = differences(held.to_frame("held"), high)["held"].abs()
     letter = shares.idxmax()
     if shares[letter] < 0.5 or np.linalg.matrix_rank(_levels(high)) <= len(FACTORS):
         return said
